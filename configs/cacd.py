@@ -1,0 +1,17 @@
+"""CACD (Chen et al. 2014), the split of MWR: age of celebrities, 14 to 62 years."""
+
+from configs.base import finish, start
+from ml_collections import ConfigDict
+
+PAPER = {
+    "numclip": "MAE 4.11 (ConOrd Table 3)",
+}
+
+
+def get_config(argument=""):
+    c, options = start("cacd", argument, method="numclip")
+    c.data.root = "data/cacd"
+    c.data.reader = ConfigDict({"name": "faces.cacd"}, type_safe=False)
+    c.ranks.labels = tuple(float(age) for age in range(14, 63))
+    c.paper = PAPER.get(c.method, "")
+    return finish(c, options)

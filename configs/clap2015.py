@@ -1,0 +1,18 @@
+"""CLAP 2015 (ChaLearn, Escalera et al. 2015): apparent age, 3 to 85 years; trained on train and validation, tested on test."""
+
+from configs.base import finish, start
+from ml_collections import ConfigDict
+
+PAPER = {
+    "zero_shot": "MAE 4.66 (L2RCLIP Table 2)",
+    "numclip": "MAE 2.55 (ConOrd Table 3)",
+}
+
+
+def get_config(argument=""):
+    c, options = start("clap2015", argument, method="numclip")
+    c.data.root = "data/clap2015"
+    c.data.reader = ConfigDict({"name": "faces.clap2015"}, type_safe=False)
+    c.ranks.labels = tuple(float(age) for age in range(3, 86))
+    c.paper = PAPER.get(c.method, "")
+    return finish(c, options)

@@ -1,0 +1,17 @@
+"""UTKFace (Zhang et al. 2017), the split of coral: age, 21 to 60 years; 13,146 / 3,287."""
+
+from configs.base import finish, start
+from ml_collections import ConfigDict
+
+PAPER = {
+    "numclip": "MAE 4.24 (ConOrd Table 3)",
+}
+
+
+def get_config(argument=""):
+    c, options = start("utk", argument, method="numclip")
+    c.data.root = "data/utk"
+    c.data.reader = ConfigDict({"name": "faces.utk"}, type_safe=False)
+    c.ranks.labels = tuple(float(age) for age in range(21, 61))
+    c.paper = PAPER.get(c.method, "")
+    return finish(c, options)

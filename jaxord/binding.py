@@ -1,0 +1,65 @@
+"""Functions found by name, and called with the arrays their parameters name.
+
+A loss, a rule or a metric is a plain function. Its positional parameters are names of arrays (one with a default is
+optional), its keyword-only parameters are settings that a config gives. Nothing has to be registered.
+"""
+
+import difflib
+import functools
+import inspect
+
+
+def lookup(module, name):
+    """The public member `name` of `module`; an unknown name raises ValueError with the nearest one."""
+    public = [n for n, member in vars(module).items() if callable(member) and not n.startswith("_")]
+    if name not in public:
+        near = difflib.get_close_matches(name, public, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"It has {sorted(public)}."
+        raise ValueError(f"{module.__name__} has no {name!r}. {hint}")
+    return getattr(module, name)
+
+
+def needs(function):
+    """Names of the arrays that `function` takes: (required, optional)."""
+    function = function.func if isinstance(function, functools.partial) else function
+    positional = [p for p in inspect.signature(function).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
+    return ([p.name for p in positional if p.default is p.empty], [p.name for p in positional if p.default is not p.empty])
+
+
+def bind(function, arrays, renames=None):
+    """Calls `function` with the entries of `arrays` that its positional parameters name.
+
+    Args:
+      function: any function whose array parameters are positional.
+      arrays: name -> array; more than needed may be there.
+      renames: parameter -> name in `arrays`, where the two differ.
+
+    Raises:
+      ValueError: a required array is missing; the message lists those that are there.
+    """
+    required, optional = needs(function)
+    names = {p: (renames or {}).get(p, p) for p in required + optional}
+    missing = sorted({names[p] for p in required} - set(arrays))
+    if missing:
+        title = getattr(function, "func", function).__name__
+        raise ValueError(f"{title} needs {missing}, but the batch and the model give only {sorted(arrays)}")
+    return function(**{p: arrays[names[p]] for p in required + optional if names[p] in arrays})
+
+
+def configured(module, entry, reserved=("name", "weight", "arrays")):
+    """The function a config entry names, with the entry's other fields as its settings.
+
+    Args:
+      module: where to look the name up.
+      entry: mapping with `name` and settings, e.g. dict(name="fcrc", form="class").
+      reserved: fields of the entry that are not settings of the function.
+    """
+    function = lookup(module, entry["name"])
+    settings = {k: v for k, v in entry.items() if k not in reserved}
+    allowed = [p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    for name in settings:
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"It takes {allowed}."
+            raise ValueError(f"{function.__name__} has no setting {name!r}. {hint}")
+    return functools.partial(function, **settings) if settings else function

@@ -1,0 +1,301 @@
+"""Checkpoints that are whole or not there and are checked before they are read; a run's JSON files, lock and signals.
+
+    <folder>/120/arrays/          orbax: one entry for each leaf of the state, named by its path
+    <folder>/120/checkpoint.json  step, meta, and path -> [shape, dtype] of every leaf
+    <folder>/120/sha256.json      name -> [bytes, sha256] of each of the files above
+
+A checkpoint is written as `.unfinished-120` and renamed when all of it is on disk, so a kill never leaves half of one.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import signal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from jaxord import trees
+
+_Spec = collections.namedtuple("_Spec", "shape dtype")
+
+
+class Checkpoints:
+    """The checkpoints of one run: the last `keep`, and the one of the lowest score.
+
+        with Checkpoints(workdir / "checkpoints") as checkpoints:
+            checkpoints.save(120, state, dict(score=2.31))
+            state = checkpoints.restore(checkpoints.latest(), state)
+
+    Only `save` writes, moves or removes anything, so reading a running or a read-only workdir is safe. With several
+    processes all of them call the same methods, on one file system.
+    """
+
+    def __init__(self, folder, keep=2):
+        self.folder, self.keep = pathlib.Path(folder).absolute(), keep
+        self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._pending = None  # the save under way
+        self._damages = {}  # step -> what is wrong with its files; empty for a sound one
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        """Waits until what was saved is durable; raises what went wrong in writing it."""
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+            self._orbax.close()
+
+    def steps(self):
+        """The steps that have a checkpoint, sound or damaged, in order."""
+        self._wait()
+        return self._stored()
+
+    def latest(self):
+        """The newest step whose files are sound, or None where there is no checkpoint.
+
+        Raises:
+          ValueError: there are checkpoints and all are damaged; starting again would hide that.
+        """
+        for step in reversed(self.steps()):
+            if not self._damage(step):
+                return step
+        if self.steps():
+            lines = "".join(f"\n  {step}: {'; '.join(self._damage(step))}" for step in self.steps())
+            raise ValueError(f"all checkpoints in {self.folder} are damaged; to start again, move them away{lines}")
+        return None
+
+    def best(self):
+        """The sound step of the lowest score, the earliest of equal ones, or None where none has a score."""
+        return None if self.latest() is None else self._best([s for s in self.steps() if not self._damage(s)])
+
+    def meta(self, step):
+        """The `meta` that was saved with a step."""
+        self._check(step)
+        return self._record(step)["meta"]
+
+    def save(self, step, state, meta):
+        """Stores the state of a step; the writing goes on in the background, the state may be donated at once.
+
+        Nothing is done where the step is stored already, so evaluate first: `meta` should hold its score. Damaged
+        checkpoints of this or a later step are set aside as `<step>.damaged`.
+
+        Args:
+          step: int, the updates made.
+          state: a tree of arrays.
+          meta: a dict that JSON can hold; `score`, if it is there, is better when lower, and NaN is never the best.
+
+        Raises:
+          ValueError: a sound checkpoint of a later step is there: the run did not go on from it.
+        """
+        stored = [s for s in self.steps() if s >= step]
+        sound = [s for s in stored if not self._damage(s)]
+        if sound == [step]:
+            return
+        if sound:
+            raise ValueError(f"step {step} is to be saved, and {self.folder} holds the later steps {sound}; train on "
+                             "from the latest, or use another folder")
+        arrays = _by_path(state)
+        if jax.process_index() == 0:
+            for left in [*self.folder.glob(".unfinished-*"), *(self.folder / f"{s}.damaged" for s in stored)]:
+                shutil.rmtree(left, ignore_errors=True)
+            for s in stored:
+                os.replace(self.folder / str(s), self.folder / f"{s}.damaged")
+            self._unfinished(step).mkdir(parents=True)
+            specs = {path: [list(x.shape), str(x.dtype)] for path, x in arrays.items()}
+            write_json(self._unfinished(step) / "checkpoint.json", dict(step=step, meta=meta, arrays=specs))
+        self._orbax.save(self._unfinished(step) / "arrays", args=ocp.args.PyTreeSave(arrays))
+        self._pending = self._thread.submit(self._finish, step)
+
+    def restore(self, step, like, parts=()):
+        """Reads the state of a step.
+
+        Args:
+          step: from `latest` or `best`.
+          like: a tree of arrays or jax.ShapeDtypeStructs with the structure, shapes, dtypes and shardings to give
+            back; a leaf without sharding comes to the first device. The saving run may have had other devices.
+          parts: the state's fields to read, e.g. ("trained", "frozen"), where `like` has only those; () is all.
+
+        Returns:
+          A tree like `like`, equal to what was saved bit by bit.
+
+        Raises:
+          ValueError: no such step, damaged files, or paths, shapes or dtypes that differ, all of them listed.
+        """
+        self._check(step)
+        arrays = self._record(step)["arrays"]
+        stored = {path: _Spec(*spec) for path, spec in arrays.items() if not parts or path.split("/")[0] in parts}
+        targets = _by_path(like)
+        asked = {path: _Spec(x.shape, str(x.dtype)) for path, x in targets.items()}
+        lines = trees.difference(stored, asked, "the checkpoint", "this run")
+        if lines:
+            raise ValueError(f"{self.folder / str(step)} does not fit this run's state\n  " + "\n  ".join(lines))
+        targets = {path: _target(leaf) for path, leaf in targets.items()}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(targets)
+        args = ocp.args.PyTreeRestore(item=targets, restore_args=restore_args, partial_restore=True)
+        found = self._orbax.restore(self.folder / str(step) / "arrays", args=args)
+        return jax.tree.unflatten(jax.tree.structure(like), [found[path] for path in targets])
+
+    def _unfinished(self, step):
+        return self.folder / f".unfinished-{step}"
+
+    def _stored(self):
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
+
+    def _record(self, step):
+        return json.loads((self.folder / str(step) / "checkpoint.json").read_text())
+
+    def _best(self, steps):
+        scores = {s: self._record(s)["meta"].get("score", math.nan) for s in steps}
+        return min((s for s in steps if not math.isnan(scores[s])), key=lambda s: (scores[s], s), default=None)
+
+    def _wait(self):
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+    def _finish(self, step):
+        """In the background: checksums, the rename that makes the checkpoint exist, removal of those not kept."""
+        self._orbax.wait_until_finished()
+        self._damages[step] = []
+        if jax.process_index() == 0:
+            folder = self._unfinished(step)
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            write_json(folder / "sha256.json", {str(path.relative_to(folder)): _digest(path) for path in files})
+            for path in folder.rglob("*"):
+                _sync(path)
+            os.replace(folder, self.folder / str(step))
+            _sync(self.folder)
+            steps = self._stored()
+            for old in set(steps[: -self.keep]) - {self._best([s for s in steps if not self._damage(s)])}:
+                os.replace(self.folder / str(old), self._unfinished(old))
+                shutil.rmtree(self._unfinished(old))
+
+    def _damage(self, step):
+        """What is wrong with the files of a step, one line each; read once, and reported once."""
+        if step not in self._damages:
+            folder = self.folder / str(step)
+            lines = self._damages[step] = _compare(folder)
+            if lines:
+                logging.warning("the checkpoint %s is damaged and passed over: %s", folder, "; ".join(lines))
+        return self._damages[step]
+
+    def _check(self, step):
+        if step not in self.steps():
+            raise ValueError(f"{self.folder} has no checkpoint of step {step}; it has {self.steps()}")
+        if self._damage(step):
+            raise ValueError(f"the checkpoint {self.folder / str(step)} is damaged: {'; '.join(self._damage(step))}")
+
+
+def _by_path(tree):
+    """{'opt_state/0/mu/...': leaf}. Names are stored, not containers, so NamedTuples and dataclasses need no care."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _target(leaf):
+    """What orbax is to give back for a leaf."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+
+
+def _compare(folder):
+    """The differences between the files of a checkpoint and its sha256.json."""
+    try:
+        written = json.loads((folder / "sha256.json").read_text())
+    except (OSError, ValueError) as error:
+        return [f"sha256.json cannot be read ({error})"]
+    found = {name: _digest(folder / name) if (folder / name).is_file() else ["no"] for name in written}
+    return [f"{name} has changed: {found[name][0]} bytes found, {expected[0]} written"
+            for name, expected in written.items() if found[name] != expected]
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path, obj):
+    """Writes JSON so that the file is the old one or the new one, whenever the process is killed."""
+    path, text = pathlib.Path(path), json.dumps(obj, indent=1) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def lock(workdir):
+    """Holds a workdir for this process; ValueError where another one holds it. A killed process lets go by itself."""
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(f"{folder} is in use by {file.read()}; wait for it, or give another workdir") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+class SignalFlag:
+    """True after SIGTERM, SIGUSR1 or a first SIGINT, so that a loop can save and leave; main thread only.
+
+        with SignalFlag() as stop:
+            ...
+            if stop:
+                save and return
+
+    A second SIGINT does what it did before. `name` is the signal's name, "" before one came.
+    """
+
+    def __init__(self):
+        self.name, self._old = "", {}
+
+    def __bool__(self):
+        return bool(self.name)
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error):
+        for number, old in self._old.items():
+            signal.signal(number, old)
+
+    def _note(self, number, frame):
+        self.name = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(number, self._old[number])

@@ -1,0 +1,320 @@
+"""Sources -> Records: list files of every dialect, folders, tables and TFDS data sets.
+
+A reader is a function `reader(root, *, fold, seed, settings)` -> {"train": Records, "val": Records, "test": Records};
+`val` is absent where a protocol has none. A config names it: config.data.reader = dict(name="sources.folder").
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from jaxord.data import arrayrecord
+from jaxord.data.select import named, split_records
+from jaxord.data.tables import read_table
+
+SHOWN = 5  # of a list of faults
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Images and labels of one split, N rows, nothing decoded.
+
+    Attributes:
+        paths: N strings, what users know a row by.
+        targets: f32[N], labels on the scale of the metric.
+        read: row -> encoded bytes.
+        columns: name -> array[N], what else is known of a row.
+        name: for messages: "morph train".
+        stamp: changes when the bytes change; part of the key of caches.
+    """
+
+    paths: tuple
+    targets: np.ndarray
+    read: object
+    columns: dict
+    name: str
+    stamp: str = ""
+
+    def __len__(self):
+        return len(self.paths)
+
+    def take(self, rows):
+        """The records of these rows, in this order."""
+        rows = np.asarray(rows, np.int64)
+        return dataclasses.replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows),
+            targets=self.targets[rows],
+            read=lambda row: self.read(int(rows[row])),
+            columns={name: column[rows] for name, column in self.columns.items()},
+        )
+
+
+def concatenate(parts):
+    """Several records as one, under the name of the first."""
+    starts = np.cumsum([0, *map(len, parts)])
+
+    def read(row):
+        part = int(np.searchsorted(starts, row, side="right")) - 1
+        return parts[part].read(row - int(starts[part]))
+
+    return Records(
+        paths=tuple(path for part in parts for path in part.paths),
+        targets=np.concatenate([part.targets for part in parts]),
+        read=read,
+        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+        name=parts[0].name,
+        stamp=" ".join(part.stamp for part in parts),
+    )
+
+
+def require(root, files, about):
+    """Full paths of list files; ValueError with everything that is wanted, and `about`, where one is missing."""
+    missing = [file for file in files if not os.path.isfile(os.path.join(root, file))]
+    if missing:
+        raise ValueError(f"missing under {os.path.abspath(root)}: {', '.join(missing)}\n{about}")
+    return [os.path.join(root, file) for file in files]
+
+
+def image_records(root, paths, targets, *, name, about, columns=None):
+    """Records of image files under a root, or of the prepared store there (tools/prepare_data.py).
+
+    Args:
+        root: folder.
+        paths: N paths relative to it.
+        targets: f32[N].
+        name: for messages.
+        about: where the data come from and how they lie, for the message about missing files.
+        columns: name -> array[N].
+
+    Raises:
+        ValueError: paths that leave the root, are no files or are not there: all are counted, the first five shown.
+    """
+    paths = tuple(os.path.normpath(path) for path in paths)
+    store = arrayrecord.find(root)
+    if store:
+        slots = {path: slot for slot, path in enumerate(arrayrecord.metadata(store)["paths"])}
+        source = arrayrecord.source(store, "images", "image")
+        places = [slots.get(path) for path in paths]
+        faults = [(row, "not in the store") for row, place in enumerate(places) if place is None]
+        stamp = arrayrecord.stamp(store)
+
+        def read(row):
+            return source[places[row]]["image"]
+
+    else:
+        base = os.path.realpath(root)
+        checked = [_check_file(base, path) for path in paths]
+        faults = [(row, reason) for row, (reason, _) in enumerate(checked) if reason]
+        stamp = hashlib.sha256(repr([mark for _, mark in checked]).encode()).hexdigest()
+
+        def read(row):
+            return pathlib.Path(root, paths[row]).read_bytes()
+
+    if faults:
+        shown = [f"row {row}, {paths[row]}: {reason}" for row, reason in faults[:SHOWN]]
+        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        title = f"{name}: {len(faults)} of {len(paths)} images cannot be had under {os.path.abspath(root)}"
+        raise ValueError("\n  ".join([title, *shown, *more]) + f"\n{about}")
+    return Records(paths, np.asarray(targets, np.float32), read, dict(columns or {}), name, stamp)
+
+
+def _check_file(base, path):
+    """(reason why the file is refused or "", its size and time)."""
+    if os.path.isabs(path) or ".." in pathlib.PurePath(path).parts:
+        return "leads out of the root; paths are relative to it", ()
+    full = os.path.join(base, path)
+    try:
+        real = os.path.realpath(full, strict=True)
+        status = os.stat(real)
+    except (OSError, ValueError):
+        return "not there", ()
+    if os.path.commonpath([base, real]) != base:
+        return f"is a link that leaves the root, to {real}", ()
+    if not os.path.isfile(real):
+        return "not a file", ()
+    return "", (path, status.st_size, status.st_mtime_ns)
+
+
+def own(
+    root,
+    *,
+    fold,
+    seed,
+    table="",
+    path_column="path",
+    label_column="label",
+    split_column="split",
+    fractions=(0.7, 0.1, 0.2),
+):
+    """A user's own data: `csv` where a table is given, else `folder`."""
+    if not table:
+        return folder(root, fold=fold, seed=seed, fractions=fractions)
+    names = {"path_column": path_column, "label_column": label_column, "split_column": split_column}
+    return csv(root, fold=fold, seed=seed, table=table, fractions=fractions, **names)
+
+
+def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2)):
+    """A user's images in a sub-folder for each rank; no code, no list.
+
+    Numeric folder names are the targets. Other names are ranks in natural order (grade2 before grade10), targets
+    0, 1, 2, ..., and the column `rank_name` keeps them. Sub-folders train, val (or valid, validation, dev) and test,
+    each with the ranks inside, are taken as the splits; else the splits are drawn.
+
+    Args:
+        root: folder.
+        fold: with `seed`, fixes the draw of the splits.
+        seed: of the run.
+        fractions: shares of train, val and test, where they are drawn; val 0 makes none.
+    """
+    about = "layout: <root>/<rank>/<image> or <root>/{train,val,test}/<rank>/<image>, images in " + ", ".join(IMAGES)
+    paths = _image_paths(root)
+    heads = {path.split("/")[0] for path in paths}
+    in_splits = bool(heads) and heads <= set(SPLITS)
+    depth = 1 if in_splits else 0
+    stray = [path for path in paths if path.count("/") <= depth]
+    if not paths or stray:
+        raise ValueError(
+            f"folder: {f'{stray[:SHOWN]} lie in no rank' if paths else 'no images'} under "
+            f"{os.path.abspath(root)}\n{about}"
+        )
+    ranks = [path.split("/")[depth] for path in paths]
+    targets = _rank_targets(ranks)
+    columns = {"rank_name": np.array(ranks)}
+    records = image_records(root, paths, targets, name="folder", about=about, columns=columns)
+    if in_splits:
+        return by_split(records, [path.split("/")[0] for path in paths], os.path.abspath(root))
+    return split_records(records, dict(zip(("train", "val", "test"), fractions, strict=True)), seed, fold)
+
+
+def csv(
+    root,
+    *,
+    fold,
+    seed,
+    table,
+    path_column="path",
+    label_column="label",
+    split_column="split",
+    fractions=(0.7, 0.1, 0.2),
+):
+    """A user's table with a header line: a column of image paths, one of labels, perhaps one of splits.
+
+    All other columns are kept, and reports can be broken down by them. With folds, a split column of its own for each
+    is named by "{}": split_column="split_{}".
+
+    Args:
+        root: folder that the paths are relative to.
+        fold: with `seed`, fixes the draw of the splits; fills "{}" in `split_column`.
+        seed: of the run.
+        table: file under `root`, or a path of its own.
+        path_column: name of the column.
+        label_column: name of the column.
+        split_column: name of the column; where the table has none, the splits are drawn.
+        fractions: shares of train, val and test, where they are drawn; val 0 makes none.
+    """
+    about = "layout: a table with a header line (CSV, tab or semicolon), image paths relative to config.data.root"
+    inside = os.path.join(root, table)
+    found = next((path for path in (inside, table) if os.path.isfile(path)), None)
+    if not table or not found:
+        raise ValueError(f"config.data.reader.table is {table!r}: neither {inside} nor {table} is a file\n{about}")
+    rows = read_table(found)
+    split_column = split_column.replace("{}", fold)
+    columns = rows.columns(leave=(path_column, label_column, split_column))
+    records = image_records(
+        root, rows.texts(path_column), rows.numbers(label_column), name="csv", about=about, columns=columns
+    )
+    if split_column in rows.names:
+        return by_split(records, rows.texts(split_column), found)
+    return split_records(records, dict(zip(("train", "val", "test"), fractions, strict=True)), seed, fold)
+
+
+def tfds_dataset(root, *, fold, seed, dataset, image="image", target="target", path="path", splits=()):
+    """A TFDS data set stored as ArrayRecord, read without TensorFlow; images stay encoded until they are needed.
+
+    Args:
+        root: TFDS's data_dir.
+        fold: fills "{}" in the names of `splits`.
+        seed: not used; the data set's splits are what they are.
+        dataset: folder under root: "my_set", "my_set/my_config" or with the version; without, the newest is taken.
+        image: name of the image feature.
+        target: name of the number that is the label.
+        path: name of the feature that users know an image by; where there is none, "<split>/<row>".
+        splits: ours -> TFDS's, slices too: dict(train="train[:80%]", test="train[80%:]"); () takes train,
+            validation and test, those that there are.
+    """
+    where = arrayrecord.find(root, dataset)
+    if where is None:
+        raise ValueError(
+            f"no TFDS data set {dataset!r} under {os.path.abspath(root)}; it has a folder with dataset_info.json, "
+            "made by download_and_prepare(file_format='array_record')"
+        )
+    info = arrayrecord.builder(where).info
+    for name in (image, target):
+        if name not in info.features:
+            raise ValueError(f"{where} has no feature {name!r}; it has {sorted(info.features)}")
+    if not splits:
+        splits = {SPLITS[name]: name for name in info.splits if name in SPLITS}
+    return {
+        ours: _tfds_records(where, theirs.replace("{}", fold), image, target, path) for ours, theirs in splits.items()
+    }
+
+
+def by_split(records, names, where):
+    """{"train": Records, ...} by the name of its split that each record has."""
+    unknown = sorted(set(names) - set(SPLITS))
+    if unknown:
+        raise ValueError(f"{where} has the splits {unknown[:SHOWN]}; known are {sorted(SPLITS)}")
+    ours = np.array([SPLITS[name] for name in names])
+    return {
+        split: named(records.take(np.flatnonzero(ours == split)), split)
+        for split in dict.fromkeys(SPLITS.values())
+        if split in ours
+    }
+
+
+def _image_paths(root):
+    """Sorted relative paths of all images under a root, or of those in its store; hidden files do not count."""
+    store = arrayrecord.find(root)
+    if store:
+        return sorted(arrayrecord.metadata(store)["paths"])
+    found = (path.relative_to(root) for path in pathlib.Path(root).rglob("*") if path.suffix.lower() in IMAGES)
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def _rank_targets(names):
+    try:
+        return [float(name) for name in names]
+    except ValueError:
+        order = {name: i for i, name in enumerate(sorted(set(names), key=_natural))}
+        return [order[name] for name in names]
+
+
+def _natural(name):
+    """Sorts grade2 before grade10."""
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
+
+
+def _tfds_records(where, split, image, target, path):
+    source = arrayrecord.source(where, split, image)
+    rows = [{name: value for name, value in source[row].items() if name != image} for row in range(len(source))]
+    scalars = [name for name, value in (rows[0] if rows else {}).items() if np.ndim(value) == 0]
+    columns = {name: np.array([_text(row[name]) for row in rows]) for name in scalars}
+    targets = np.asarray(columns.pop(target, ()), np.float32)
+    paths = tuple(map(str, columns.pop(path, [f"{split}/{row}" for row in range(len(source))])))
+    title = where.parents[1].name if where.parent.name == arrayrecord.STORE else where.parent.name
+
+    def read(row):
+        return source[row][image]
+
+    return Records(paths, targets, read, columns, f"{title} {split}", arrayrecord.stamp(where) + split)
+
+
+def _text(value):
+    return value.decode() if isinstance(value, bytes) else value

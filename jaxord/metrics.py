@@ -1,0 +1,161 @@
+"""Metrics in numpy and float64, over a whole split at once: correlations and geometric means do not average over batches.
+
+Each is `(prediction, target) -> float` or `(predicted_rank, rank) -> float`; the names of the parameters say which arrays
+it takes, settings are keyword-only. `prediction` and `target` are on the scale of the label, `predicted_rank` and `rank`
+are indices 0..K-1 (rounding is the caller's).
+
+A metric that is not defined is nan, never a number: a correlation or kappa of constants, and anything computed from a
+prediction that is nan. Arrays that are empty or differ in shape raise ValueError.
+
+N samples, K ranks, D embedding.
+"""
+
+import numpy as np
+from scipy import stats
+
+
+# Of the metrics below, those of which less is better.
+LOWER_IS_BETTER = ("mae", "rmse", "geometric_mean_error", "balanced_mae", "amae", "mmae")
+
+
+def mae(prediction, target):
+    """Mean absolute error, on the scale of the label; both [N], or [N, 2] for two angles, whose errors are averaged."""
+    prediction, target = _aligned(prediction, target, dimensions=(1, 2))
+    return float(np.abs(prediction - target).mean())
+
+
+def rmse(prediction, target):
+    """Root of the mean squared error, on the scale of the label; both [N], or [N, 2] for two angles."""
+    prediction, target = _aligned(prediction, target, dimensions=(1, 2))
+    return float(np.sqrt(np.square(prediction - target).mean()))
+
+
+def geometric_mean_error(prediction, target):
+    """exp(mean(log|prediction - target|)), on the scale of the label; an error of exactly 0 counts as 1e-10.
+
+    The "GM" of imbalanced regression. Trap: on integer predictions a few exact hits decide it.
+    """
+    prediction, target = _aligned(prediction, target)
+    error = np.abs(prediction - target)
+    return float(np.exp(np.log(np.where(error == 0, 1e-10, error)).mean()))
+
+
+def balanced_mae(prediction, target):
+    """Mean over the distinct targets of the mean absolute error on each: bMAE of Balanced MSE; rare labels count fully."""
+    return float(_error_by_label(prediction, target).mean())
+
+
+def amae(predicted_rank, rank):
+    """Average over the ranks present of the mean absolute error, in ranks: `balanced_mae` of the ranks."""
+    return float(_error_by_label(predicted_rank, rank).mean())
+
+
+def mmae(predicted_rank, rank):
+    """Maximum over the ranks present of the mean absolute error, in ranks: the error on the worst class."""
+    return float(_error_by_label(predicted_rank, rank).max())
+
+
+def accuracy(predicted_rank, rank):
+    """Share of samples with the right rank, 0..1."""
+    return _share_within(predicted_rank, rank, 0)
+
+
+def accuracy_within(predicted_rank, rank, *, tolerance=1):
+    """Share of samples at most `tolerance` ranks off, 0..1; with 1 the "1-off" accuracy of age groups."""
+    return _share_within(predicted_rank, rank, tolerance)
+
+
+def cumulative_score(prediction, target, *, threshold=5):
+    """Share of samples with |prediction - target| <= threshold, 0..1, threshold on the scale of the label: CS(5) of age."""
+    return _share_within(prediction, target, threshold)
+
+
+def qwk(predicted_rank, rank):
+    """Cohen's kappa with quadratic weights: 1 - mean((a_i - b_i)^2) / mean over all pairs i, j of (a_i - b_j)^2.
+
+    1 is agreement, 0 what two independent raters of these frequencies reach. It equals scikit-learn's cohen_kappa_score
+    with weights="quadratic" and labels=range(K). Without `labels` scikit-learn closes the gaps of ranks that do not occur,
+    and then 0 and 2 are neighbours.
+
+    Returns:
+      float in -1..1; nan where both are the same constant.
+    """
+    a, b = _aligned(predicted_rank, rank)
+    expected = a.var() + b.var() + (a.mean() - b.mean()) ** 2
+    return float(1 - np.square(a - b).mean() / expected) if expected != 0 else float("nan")
+
+
+def srcc(prediction, target):
+    """Spearman's rank correlation: Pearson's on average ranks, -1..1; nan where either is constant."""
+    return _correlation(stats.spearmanr, prediction, target)
+
+
+def pcc(prediction, target):
+    """Pearson's correlation, -1..1, without the logistic fit some quality papers make first; nan where either is constant."""
+    return _correlation(stats.pearsonr, prediction, target)
+
+
+def krcc(prediction, target):
+    """Kendall's tau-b, which corrects for ties, -1..1; nan where either is constant."""
+    return _correlation(stats.kendalltau, prediction, target)
+
+
+def ordinality_score(text_embeds):
+    """Share, 0..1 (papers print percent), of pairs of texts whose similarity falls when the farther one moves one rank on.
+
+    sum_{i < K-1} sum_{i <= j < K-1} 1[s_ij > s_i,j+1] / (K (K-1) / 2),  s = cosine
+
+    The diagonal (j = i) is counted, ties are violations. L2RCLIP; xk-huang/OrdinalCLIP, scripts/vis_ordinality.py:70-78.
+
+    Args:
+      text_embeds: [K, D], one row a rank in order; not normalised.
+
+    Returns:
+      float; nan for fewer than two texts, or where a text is zero or not finite.
+
+    Raises:
+      ValueError: not two-dimensional.
+    """
+    text_embeds = np.asarray(text_embeds, np.float64)
+    if text_embeds.ndim != 2:
+        raise ValueError(f"text_embeds has shape {text_embeds.shape}; expected [K, D]")
+    length = np.linalg.norm(text_embeds, axis=1, keepdims=True)
+    if len(length) < 2 or not (np.isfinite(length) & (length > 0)).all():
+        return float("nan")
+    unit = text_embeds / length
+    # einsum adds up every pair in the same order, so equal texts tie exactly; a BLAS promises nothing of the kind.
+    similarity = np.einsum("id,jd->ij", unit, unit)  # [K, K]
+    falls = similarity[:, :-1] > similarity[:, 1:]  # [K, K-1], entry i, j compares s_ij with s_i,j+1
+    return float(falls[np.triu_indices(len(length) - 1)].mean())
+
+
+def _aligned(prediction, target, dimensions=(1,)):
+    """Both as float64, after a check that they are not empty and pair up; broadcasting would hide [N, 1] against [N]."""
+    prediction, target = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
+    if prediction.shape != target.shape or prediction.ndim not in dimensions or prediction.size == 0:
+        expected = " or ".join({1: "[N]", 2: "[N, 2]"}[n] for n in dimensions)
+        raise ValueError(
+            f"prediction has shape {prediction.shape} and target {target.shape}; expected both {expected} with N >= 1"
+        )
+    return prediction, target
+
+
+def _error_by_label(prediction, target):
+    """Mean absolute error on each distinct target, f64[labels]."""
+    prediction, target = _aligned(prediction, target)
+    labels, of = np.unique(target, return_inverse=True)
+    return np.bincount(of, np.abs(prediction - target), len(labels)) / np.bincount(of, minlength=len(labels))
+
+
+def _share_within(prediction, target, tolerance):
+    """Share of samples with |prediction - target| <= tolerance; nan if any error is, since nan <= x is merely false."""
+    prediction, target = _aligned(prediction, target)
+    error = np.abs(prediction - target)
+    return float((error <= tolerance).mean()) if not np.isnan(error).any() else float("nan")
+
+
+def _correlation(function, prediction, target):
+    prediction, target = _aligned(prediction, target)
+    if np.ptp(prediction) == 0 or np.ptp(target) == 0:  # scipy warns, or raises for a single sample
+        return float("nan")
+    return float(function(prediction, target).statistic)

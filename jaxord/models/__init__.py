@@ -1,0 +1,1 @@
+"""Towers, prompts and heads: linen modules from arrays to named arrays."""

@@ -1,0 +1,90 @@
+"""Prompts against plain loops. K = 4 ranks, C = 8."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from configs.base import base
+from jaxord import ranks, tokenizer
+from jaxord.models import prompts
+
+K, C = 4, 8
+KEY = jax.random.key(0)
+
+
+def sentences(**fields):
+    config = base().prompt
+    config.update({"template": "of age {} now", **fields})
+    made = ranks.sentences(config, ("a", "bb", "ccc", "d"), tokenizer.byte_tokenizer(), 77)
+    slots = made["prompt_slots"]
+    embeddings = jax.random.normal(KEY, (258, C))[made["prompt_tokens"]]
+    return slots, embeddings, int((slots == 1).sum(1).max()), int((slots == 2).sum(1).max())
+
+
+def run(kind, slots, embeddings, contexts, rank_tokens, drawn=(False, False), **settings):
+    module = kind(contexts, rank_tokens, *drawn, **settings)
+    out, variables = module.init_with_output(KEY, embeddings, slots)
+    return np.asarray(out), variables.get("params", {}), lambda params: module.apply({"params": params}, embeddings, slots)
+
+
+@pytest.mark.parametrize("kind", [prompts.FixedPrompt, prompts.ContextPrompt, prompts.ConceptPrompt])
+def test_prompts_that_start_from_words_change_nothing_at_first(kind):
+    slots, embeddings, contexts, rank_tokens = sentences()
+    out, _, _ = run(kind, slots, embeddings, contexts, rank_tokens)
+    np.testing.assert_array_equal(out, embeddings)
+
+
+def test_concept_prompt_writes_context_and_each_ranks_own_vectors():
+    slots, embeddings, contexts, rank_tokens = sentences()
+    _, params, apply = run(prompts.ConceptPrompt, slots, embeddings, contexts, rank_tokens)
+    params = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
+    assert params["context"].shape == (contexts, C) and params["ranks"].shape == (K, rank_tokens, C)
+    expected = np.array(embeddings)
+    for k in range(K):
+        seen = {1: 0, 2: 0}
+        for t in range(slots.shape[1]):
+            kind = slots[k, t]
+            if kind in seen:
+                expected[k, t] = (params["context"] if kind == 1 else params["ranks"][k])[seen[kind]]
+                seen[kind] += 1
+    np.testing.assert_array_equal(apply(params), expected)
+
+
+def test_drawn_vectors_are_small_and_gradients_reach_only_their_positions():
+    slots, embeddings, contexts, rank_tokens = sentences(template="{}", context_tokens=16, rank_tokens=2)
+    out, params, apply = run(prompts.ConceptPrompt, slots, embeddings, contexts, rank_tokens, (True, True))
+    assert contexts == 16 and rank_tokens == 2
+    assert abs(float(params["context"].std()) - 0.02) < 0.005
+    gradient = jax.grad(lambda p: jnp.sum(apply(p)))(params)
+    np.testing.assert_array_equal(gradient["context"], np.full((16, C), K))  # shared by all K sentences
+    np.testing.assert_array_equal(gradient["ranks"], np.ones((K, 2, C)))
+
+
+@pytest.mark.parametrize("ranks_number, base_ranks", [(7, 3), (5, 1), (101, 9), (4, 4)])
+@pytest.mark.parametrize("interpolation", ["linear", "inv_prop", "normal"])
+def test_interpolation_weights_equal_a_loop(ranks_number, base_ranks, interpolation):
+    found = prompts.interpolation_weights(ranks_number, base_ranks, interpolation)
+    places = [(ranks_number - 1) / 2] if base_ranks == 1 else [b * (ranks_number - 1) / (base_ranks - 1) for b in range(base_ranks)]
+    for r in range(ranks_number):
+        d = [abs(r - p) for p in places]
+        raw = {
+            "linear": [1 - x / (ranks_number - 1) for x in d],
+            "inv_prop": [1 / (x + 1e-5) for x in d],
+            "normal": [np.exp(-(x**2)) for x in d],
+        }[interpolation]
+        np.testing.assert_allclose(found[r], np.array(raw) / sum(raw), rtol=2e-4, atol=1e-7)  # 1/(d + 1e-5) in float32
+
+
+def test_linear_weights_of_the_first_rank():
+    np.testing.assert_allclose(prompts.interpolation_weights(7, 3, "linear")[0], [2 / 3, 1 / 3, 0], atol=1e-7)
+
+
+def test_rank_prompt_mixes_base_ranks():
+    slots, embeddings, contexts, rank_tokens = sentences(rank_tokens=2)
+    out, params, _ = run(prompts.RankPrompt, slots, embeddings, contexts, rank_tokens, base_ranks=3)
+    assert params["ranks"].shape == (3, 2, C)
+    weights = prompts.interpolation_weights(K, 3, "linear")
+    for k in range(K):
+        np.testing.assert_allclose(out[k][slots[k] == 2], sum(weights[k, s] * params["ranks"][s] for s in range(3)), rtol=1e-6)
+    with pytest.raises(ValueError, match="it takes one of"):
+        prompts.interpolation_weights(5, 3, "cubic")
