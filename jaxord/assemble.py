@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxord import optim, ranks, sharding, tokenizer, trees
+from jaxord import inference, metrics, optim, ranks, sharding, step, tokenizer, trees
+from jaxord.binding import bind, configured, lookup
 from jaxord.data import augment, load, pipeline
 from jaxord.models import ordinal
 from jaxord.weights import hf_clip, variants
@@ -75,8 +76,8 @@ def assemble(config, fold):
     mesh = sharding.data_mesh()
     for name in ("batch", "eval_batch"):
         sharding.check_divides(config.data[name], mesh, f"data.{name}")
-    settings = clip_settings(config)
     records = load.load(config.data, fold, config.seed)
+    settings = clip_settings(config)
     task_ranks = ranks.build(config.ranks, records["train"].targets, rank_names(records["train"]))
     prompt = prompt_constants(config, settings, task_ranks.names)
     model = ordinal.build(config, settings, activations(config), prompt.get("prompt_slots"))
@@ -97,7 +98,33 @@ def assemble(config, fold):
     constants, labels = sharding.put((constants, labels), replicated)
     if prompt and not any(path.split("/")[0] in TEXT_SIDE for path in trained):
         constants["text_embeds"] = text_embeds(model, sharding.put(frozen, replicated), constants)
-    return Task(config, splits, labels, task_ranks, model, constants, trained, frozen, groups, mesh)
+    task = Task(config, splits, labels, task_ranks, model, constants, trained, frozen, groups, mesh)
+    check(task)
+    return task
+
+
+def check(task):
+    """Traces one training batch through crops, model, losses and rules, so that what does not fit together fails at once."""
+    stored = next(pipeline.eval_batches(task.splits["train"], batch=task.config.data.eval_batch))
+    total_loss = step.objective(task.config)
+    for name in task.config.metrics:
+        lookup(metrics, name)
+
+    def everything(parameters, stored, labels, constants):
+        for train in (True, False):
+            arrays = {**constants, **task.prepare(train)(stored, labels)}
+        arrays |= task.model.apply({"params": trees.unflatten(parameters)}, arrays)
+        return total_loss(arrays), [bind(rule, arrays, renames) for rule, renames in rules(task.config).values()]
+
+    stored.pop("valid")
+    jax.eval_shape(everything, {**task.trained, **task.frozen}, stored, task.labels["train"], task.constants)
+
+
+def rules(config):
+    """{name: (inference rule, renamed arrays)} in the config's order."""
+    if not config.rules:
+        raise ValueError("rules is empty; it names functions of jaxord.inference, the first is the headline")
+    return {entry["name"]: (configured(inference, entry), entry.get("arrays") or {}) for entry in config.rules}
 
 
 def activations(config):
@@ -175,7 +202,9 @@ def initial_parameters(config, model, constants):
         shapes = trees.flatten(jax.eval_shape(fill, {}))
         wanted = {path: shape for path, shape in shapes.items() if path.split("/")[0] in hf_clip.PARTS}
         loaded = hf_clip.load(config.model.weights, wanted)
-    return {path: np.asarray(x) for path, x in trees.flatten(jax.jit(fill)(trees.unflatten(loaded))).items()}
+    # Runs once: half the compile time counts for more than the speed of the code.
+    draw = jax.jit(fill, compiler_options={"xla_backend_optimization_level": 0})
+    return {path: np.asarray(x) for path, x in trees.flatten(draw(trees.unflatten(loaded))).items()}
 
 
 def check_scratch(config, groups):

@@ -9,8 +9,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from jaxord import assemble, inference, metrics, sharding, trees
-from jaxord.binding import bind, configured, lookup, needs
+from jaxord import assemble, metrics, sharding, trees
+from jaxord.binding import bind, lookup, needs
 from jaxord.data import pipeline
 from jaxord.step import make_forward
 
@@ -33,9 +33,7 @@ def make_evaluate(task):
 
     Every record counts once, whatever the batch. Metrics are computed over the whole split, never averaged over batches.
     """
-    rules = {entry["name"]: (configured(inference, entry), entry.get("arrays") or {}) for entry in task.config.rules}
-    if not rules:
-        raise ValueError("config.rules is empty; it names at least one function of jaxord.inference")
+    rules = assemble.rules(task.config)
     scorers = {name: lookup(metrics, name) for name in task.config.metrics}
     wanted = {renames.get(name, name) for rule, renames in rules.values() for names in needs(rule) for name in names}
     forward = make_forward(task.model, task.prepare(train=False), wanted, sharding.replicated(task.mesh))

@@ -1,6 +1,6 @@
 """Inference rules: from the arrays of the model to one predicted value a sample, on the scale of the label.
 
-Same convention as the losses: positional parameters are names of arrays, keyword-only ones are settings. All in float32.
+Same convention as the losses: positional parameters are names of arrays, keyword-only ones settings. All in float32.
 B batch, K ranks.
 """
 

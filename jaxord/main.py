@@ -8,28 +8,43 @@ from ml_collections import config_flags
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument: configs/hci.py:method=coop.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; '' is runs/<data set>-<method>.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
 
 
-def main(arguments):
-    if len(arguments) > 1:
-        raise app.UsageError(f"found the argument {arguments[1]!r}; options begin with --")
+def main(_):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes; --verbosity=0 shows it
     from jaxord import train  # after the flags: --help and a mistyped flag need no jax
 
+    config, workdir = _CONFIG.value, _WORKDIR.value
     try:
-        if _MODE.value == "train":
-            if _CONFIG.value is None:
-                raise ValueError("no config; for the first run: python -m jaxord.main --config=configs/quickstart.py")
-            config = _CONFIG.value
-            train.run(config, _WORKDIR.value or f"runs/{config.name}-{config.method}")
+        if _MODE.value == "evaluate":
+            if not workdir:
+                raise ValueError("--mode=evaluate reads the folder of a run; give it by --workdir=runs/...")
+            train.evaluate_run(workdir)
+        elif config is None:
+            raise ValueError("no config; for the first run: python -m jaxord.main --config=configs/quickstart.py")
         else:
-            if not _WORKDIR.value:
-                raise ValueError(f"--mode={_MODE.value} reads a run's folder; give it by --workdir=runs/...")
-            train.evaluate_run(_WORKDIR.value)
+            train.run(config, workdir or f"runs/{config.name}-{config.method}")
     except ValueError as error:
+        if _TRACEBACK.value:
+            raise
         sys.exit(f"error: {error}")
 
 
+def parse(arguments):
+    """The flags; what is wrong with them, or with the config's argument, ends in one message and no traceback."""
+    try:
+        rest = flags.FLAGS(arguments)
+        if len(rest) > 1:
+            raise flags.Error(f"found {rest[1]!r}; options begin with --")
+        getattr(_CONFIG.value, "name", "")  # a config file that could not be loaded says so only now
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
+        text = str(error).replace("\\n", "\n")
+        # An exception in the config file comes as a traceback in the text; its last part is the message.
+        sys.exit("error: " + (text.rpartition("Error: ")[2] if "Traceback" in text else text))
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

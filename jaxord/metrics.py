@@ -1,8 +1,8 @@
-"""Metrics in numpy and float64, over a whole split at once: correlations and geometric means do not average over batches.
+"""Metrics in numpy and float64, over a whole split at once: correlations do not average over batches.
 
-Each is `(prediction, target) -> float` or `(predicted_rank, rank) -> float`; the names of the parameters say which arrays
-it takes, settings are keyword-only. `prediction` and `target` are on the scale of the label, `predicted_rank` and `rank`
-are indices 0..K-1 (rounding is the caller's).
+Each is `(prediction, target) -> float` or `(predicted_rank, rank) -> float`; the names of the parameters say which
+arrays it takes, settings are keyword-only. `prediction` and `target` are on the scale of the label, `predicted_rank`
+and `rank` are indices 0..K-1 (rounding is the caller's).
 
 A metric that is not defined is nan, never a number: a correlation or kappa of constants, and anything computed from a
 prediction that is nan. Arrays that are empty or differ in shape raise ValueError.
@@ -12,7 +12,6 @@ N samples, K ranks, D embedding.
 
 import numpy as np
 from scipy import stats
-
 
 # Of the metrics below, those of which less is better.
 LOWER_IS_BETTER = ("mae", "rmse", "geometric_mean_error", "balanced_mae", "amae", "mmae")
@@ -41,7 +40,7 @@ def geometric_mean_error(prediction, target):
 
 
 def balanced_mae(prediction, target):
-    """Mean over the distinct targets of the mean absolute error on each: bMAE of Balanced MSE; rare labels count fully."""
+    """Mean over the distinct targets of the mean absolute error on each (bMAE): a rare label counts as any other."""
     return float(_error_by_label(prediction, target).mean())
 
 
@@ -66,16 +65,16 @@ def accuracy_within(predicted_rank, rank, *, tolerance=1):
 
 
 def cumulative_score(prediction, target, *, threshold=5):
-    """Share of samples with |prediction - target| <= threshold, 0..1, threshold on the scale of the label: CS(5) of age."""
+    """Share of samples with |prediction - target| <= threshold, 0..1; on the scale of the label: CS(5) of age."""
     return _share_within(prediction, target, threshold)
 
 
 def qwk(predicted_rank, rank):
     """Cohen's kappa with quadratic weights: 1 - mean((a_i - b_i)^2) / mean over all pairs i, j of (a_i - b_j)^2.
 
-    1 is agreement, 0 what two independent raters of these frequencies reach. It equals scikit-learn's cohen_kappa_score
-    with weights="quadratic" and labels=range(K). Without `labels` scikit-learn closes the gaps of ranks that do not occur,
-    and then 0 and 2 are neighbours.
+    1 is agreement, 0 what two independent raters of these frequencies reach. It equals scikit-learn's
+    cohen_kappa_score with weights="quadratic" and labels=range(K). Without `labels` scikit-learn closes the gaps of
+    ranks that do not occur, and then 0 and 2 are neighbours.
 
     Returns:
       float in -1..1; nan where both are the same constant.
@@ -91,7 +90,7 @@ def srcc(prediction, target):
 
 
 def pcc(prediction, target):
-    """Pearson's correlation, -1..1, without the logistic fit some quality papers make first; nan where either is constant."""
+    """Pearson's correlation, -1..1, without the logistic fit of some quality papers; nan where either is constant."""
     return _correlation(stats.pearsonr, prediction, target)
 
 
@@ -101,11 +100,11 @@ def krcc(prediction, target):
 
 
 def ordinality_score(text_embeds):
-    """Share, 0..1 (papers print percent), of pairs of texts whose similarity falls when the farther one moves one rank on.
+    """Share, 0..1 (papers print percent), of text pairs whose similarity falls when the later moves one rank on.
 
     sum_{i < K-1} sum_{i <= j < K-1} 1[s_ij > s_i,j+1] / (K (K-1) / 2),  s = cosine
 
-    The diagonal (j = i) is counted, ties are violations. L2RCLIP; xk-huang/OrdinalCLIP, scripts/vis_ordinality.py:70-78.
+    The diagonal (j = i) counts, ties are violations. L2RCLIP; xk-huang/OrdinalCLIP, scripts/vis_ordinality.py:70-78.
 
     Args:
       text_embeds: [K, D], one row a rank in order; not normalised.
@@ -130,7 +129,7 @@ def ordinality_score(text_embeds):
 
 
 def _aligned(prediction, target, dimensions=(1,)):
-    """Both as float64, after a check that they are not empty and pair up; broadcasting would hide [N, 1] against [N]."""
+    """Both as float64, not empty and of one shape; broadcasting would hide [N, 1] against [N]."""
     prediction, target = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
     if prediction.shape != target.shape or prediction.ndim not in dimensions or prediction.size == 0:
         expected = " or ".join({1: "[N]", 2: "[N, 2]"}[n] for n in dimensions)

@@ -70,7 +70,7 @@ def make_train_step(model, total_loss, optimizer, prepare, replicated):
         (value, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
-        metrics = {"loss": value, **terms, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": value, **terms, "gradient_norm": optax.tree.norm(gradients)}
         return state.replace(step=state.step + 1, trained=trained, opt_state=opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=replicated)

@@ -73,12 +73,12 @@ def fit(config, fold, workdir):
             for step in range(start + 1, total + 1):
                 state, values = train_step(state, next(batches), task.labels["train"], task.constants)
                 log.progress(step)
-                last = step == total
+                last, stopped = step == total, bool(stop)  # one look at the flag a step: it may come at any time
                 if step % log_every == 0 or last:
                     write(log, late)
                     late = step, values
                 judged = judge and (step % evaluate_every == 0 or last)
-                if judged or step % save_every == 0 or last or stop:
+                if judged or step % save_every == 0 or last or stopped:
                     write(log, late)  # what a checkpoint's past has logged is on disk before the checkpoint is
                     late = None
                 meta = {}
@@ -88,9 +88,9 @@ def fit(config, fold, workdir):
                     meta = {"score": scores[config.select_metric] * direction(config)}
                 better = meta.get("score", math.inf) < best
                 best = min(best, meta.get("score", math.inf))
-                if better or step % save_every == 0 or last or stop:
+                if better or step % save_every == 0 or last or stopped:
                     saved.save(step, state, meta)
-                if stop and not last:
+                if stopped and not last:
                     saved.close()
                     sys.exit(f"stopped by {stop.name} at step {step:,}; the same command goes on from there")
         if not total:

@@ -140,9 +140,10 @@ def _cut(stored, start, image_size):
 
 
 def _resample(stored, start, length, image_size):
-    """Bicubic resize of a rectangle, as Pillow crops and then resizes: nothing outside the rectangle is read.
+    """Bicubic resize of a rectangle with the weights of Pillow's crop and resize, rounded nowhere.
 
-    jax.image.scale_and_translate would mix in neighbours beyond the rectangle, and the canvas's black padding.
+    Nothing outside the rectangle is read; jax.image.scale_and_translate would mix in neighbours beyond it, and the
+    canvas's black padding.
     """
     exact = jax.lax.Precision.HIGHEST  # pixels have 8 bits; TF32 and bfloat16 keep no more
     down = _weights(start[0], length[0], stored.shape[0], image_size)

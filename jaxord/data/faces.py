@@ -212,11 +212,12 @@ def _records(root, table, path, name, about, images, label_offset=0.0):
 
 
 def _by_column(root, table, path, column, name, about, images):
-    """{split: Records} of the values in a column."""
+    """{split: Records} of the values in a column, which must hold all three splits."""
     found = table.texts(column)
-    unknown = sorted(set(found) - set(SPLITS))
-    if unknown:
-        raise ValueError(f"{table.path}: the column {column!r} has {unknown[:5]}; known are {sorted(SPLITS)}")
+    if {SPLITS.get(text) for text in found} != {"train", "val", "test"}:
+        raise ValueError(
+            f"{table.path}: the column {column!r} holds {sorted(set(found))}, expected train, val and test"
+        )
     return {
         split: _records(
             root,
@@ -226,7 +227,7 @@ def _by_column(root, table, path, column, name, about, images):
             about,
             images.replace("{split}", split),
         )
-        for split in dict.fromkeys(SPLITS[text] for text in found)
+        for split in ("train", "val", "test")
     }
 
 

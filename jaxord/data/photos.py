@@ -46,9 +46,9 @@ def hci(root, *, fold, seed):
 def aesthetics(root, *, fold, seed, protocol="fixed", val_fraction=0.0):
     """Image aesthetics (Flickr photographs of four categories), targets 0 (unacceptable) to 4 (exceptional).
 
-    Each category is trained on by itself, so a fold names one: "people". Protocols: "fixed": the released 80/20 lists, no
-    validation split (published runs select on the test list); "five_fold", folds "people-0" to "people-4": a fifth of each
-    grade is the test split, the rest is cut into 75 and 5 percent of the whole.
+    Each category is trained on by itself, so a fold names one: "people". Protocols: "fixed": the released 80/20 lists,
+    no validation split (published runs select on the test list); "five_fold", folds "people-0" to "people-4": a fifth
+    of each grade is the test split, the rest is cut into 75 and 5 percent of the whole.
 
     Grades are very uneven: put the commonest grade's share beside every accuracy.
 

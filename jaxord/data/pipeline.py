@@ -27,7 +27,6 @@ from jaxord.data import decode as decoding
 from jaxord.data.sources import Records
 
 CACHE_FORMAT = 1  # raised when decoding changes, so that no old cache is read
-CPU_RESIDENT_BYTES = 2 << 30  # bound of one resident split on a backend that reports no memory
 CUTTING_CROPS = ("random_crop", "center_crop", "diagonal_crops", "grid_crops")  # they do not enlarge
 
 
@@ -304,32 +303,32 @@ def _tier(name, size, data):
     """The tier to use for `size` bytes; what is forced but does not fit is an error with the numbers."""
     free = shutil.disk_usage(_existing(data.cache)).free if data.cache else host_memory()
     where = f"the disk of {data.cache}" if data.cache else "host memory"
-    device, device_room = device_memory()
+    device, device_free = device_memory()
     if data.tier in ("resident", "cached") and size > free:
         raise ValueError(
-            f"{name} takes {size:,} bytes decoded, but {where} has {free:,}; use config.data.tier='stream'"
-            " or a smaller stored_size"
+            f"{name} takes {size:,} bytes decoded, but {where} has {free:,}; use config.data.tier='stream' or a "
+            "smaller stored_size"
         )
-    if data.tier == "resident" and size > device_room:
+    if data.tier == "resident" and size > device_free:
         raise ValueError(
-            f"{name} takes {size:,} bytes decoded, but the device has {device_room:,}; use config.data.tier="
-            "'cached' or 'stream', or a smaller stored_size"
+            f"{name} takes {size:,} bytes decoded, but the device has {device_free:,}; use config.data.tier='cached' "
+            "or 'stream', or a smaller stored_size"
         )
     if data.tier != "auto":
         return data.tier
-    fits_host = size <= free / 2
-    if fits_host and size <= device / 4 and size <= device_room / 2:
-        return "resident"
-    return "cached" if fits_host else "stream"
+    if size > free / 2:
+        return "stream"
+    # On a CPU the device's memory is the host's, and numpy gathers eight times faster there than XLA (measured).
+    accelerated = jax.default_backend() != "cpu"
+    return "resident" if accelerated and size <= min(device / 4, device_free / 2) else "cached"
 
 
 def device_memory():
-    """(bytes in all, bytes free) of the fullest local device; on a backend without figures, of the CPU, see above."""
+    """(bytes in all, bytes free) of the fullest local device; without bounds where the backend reports none."""
     stats = [device.memory_stats() for device in jax.local_devices()]
-    if all(stats):
-        return (min(s["bytes_limit"] for s in stats), min(s["bytes_limit"] - s["bytes_in_use"] for s in stats))
-    share = CPU_RESIDENT_BYTES // len(stats)  # the devices share the host's memory, each holds a copy
-    return 4 * share, 2 * share
+    if not all(stats):
+        return math.inf, math.inf
+    return min(s["bytes_limit"] for s in stats), min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
 
 
 def host_memory():

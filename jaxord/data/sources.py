@@ -223,7 +223,9 @@ def csv(
     inside = os.path.join(root, table)
     found = next((path for path in (inside, table) if os.path.isfile(path)), None)
     if not table or not found:
-        raise ValueError(f"config.data.reader.table is {table!r}: neither {inside} nor {table} is a file\n{about}")
+        raise ValueError(
+            f"the table is {table!r}, but neither {inside} nor {table} is a file (config.data.table)\n{about}"
+        )
     rows = read_table(found)
     split_column = split_column.replace("{}", fold)
     columns = rows.columns(leave=(path_column, label_column, split_column))

@@ -53,10 +53,11 @@ class Table:
         found = {}
         for name in self.names:
             if name not in leave:
+                texts = self.texts(name)
                 try:
-                    found[name] = self.numbers(name)
+                    found[name] = np.array([float(text) for text in texts], np.float32)
                 except ValueError:
-                    found[name] = np.array(self.texts(name))
+                    found[name] = np.array(texts)
         return found
 
     def where(self, keep):

@@ -1,6 +1,6 @@
 """Contrastive losses between images and the texts of ranks.
 
-B batch, K ranks. The text of a sample is the text of its rank, so a batch of pairs needs no more than its logits [B, K].
+B batch, K ranks. The text of a sample is the text of its rank, so a batch of pairs needs only its logits [B, K].
 """
 
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ def info_nce(logits, rank, *, direction="both"):
 
     i2t: mean over i of -log[ e^s_ii / sum_j e^s_ij ],  s_ij = logits[i, rank_j];  t2i: the same of the transpose
 
-    It is `fcrc`'s pair form with all weights 1: a sample of the same rank counts as a negative, although its text is the
-    own one, so log(number of samples of the rank) is the least that image i can reach.
+    It is `fcrc`'s pair form with all weights 1: a sample of the same rank counts as a negative, although its text is
+    the own one, so log(number of samples of the rank) is the least that image i can reach.
 
     Args:
       logits: [B, K].
@@ -40,17 +40,17 @@ def fcrc(logits, rank, *, form="pair", distance="absolute", direction="both"):
       so the weights have mean 1 over the B-1 others, and a sample of the same rank (d = 0) leaves the denominator.
     form "class", every text once:
       i2t: as above with the K texts as candidates; the weights have mean 1 over the K-1 other texts
-      t2i: each text whose rank is in the batch is an anchor once, its images are the positives, the images of other ranks
-      the negatives, weights with mean 1 over these; mean over its images, then over the texts. The papers write no such
-      form; this is our reading. With every rank once in the batch "class" equals "pair".
+      t2i: each text whose rank is in the batch is an anchor once, its images are the positives, the images of other
+      ranks the negatives, weights with mean 1 over these; mean over its images, then over the texts. The papers write
+      no such form; this is our reading. With every rank once in the batch "class" equals "pair".
     form "code", of the authors' program, where the weights multiply the logits inside the exponent:
       i2t: cross_entropy(u * logits, rank),  u_ic = (K-1) d_ic / sum_c d_ic, 1 at the own rank
-      t2i: text_image_kl(v * logits, rank),  v_ic = (K-1) d_ic / sum_i d_ic, 1 at the own rank; the sum runs over the batch
+      t2i: text_image_kl(v * logits, rank),  v_ic = (K-1) d_ic / sum_i d_ic, 1 at the own rank; sum over the batch
 
-    NumCLIP Eq 4-6 (RegCLIP Eq 1-2); "code": xmed-lab/NumCLIP, runner_ssr.py:198-253. The paper's factor beta on d cancels.
-    Distances are between ranks (bins), never between targets: an image would otherwise push its own text away. If all
-    ranks of the batch are equal, the forms "pair" and, text to image, "class" have no negative: that loss and its
-    gradient are 0. In form "code" a far rank is the harder negative only while its logit is positive.
+    NumCLIP Eq 4-6 (RegCLIP Eq 1-2); "code": xmed-lab/NumCLIP, runner_ssr.py:198-253. The paper's factor beta on d
+    cancels. Distances are between ranks (bins), never between targets: an image would otherwise push its own text away.
+    If all ranks of the batch are equal, "pair" and, text to image, "class" have no negative: that loss and its gradient
+    are 0. In form "code" a far rank is the harder negative only while its logit is positive.
 
     Args:
       logits: [B, K].
@@ -100,7 +100,7 @@ def _code_form(logits, rank, distances):
 
 
 def _pairs(logits, rank, weights):
-    """(i2t, t2i) over the pairs of the batch; weights f32[B, B], symmetric up to the row's factor, 0 on the diagonal."""
+    """(i2t, t2i) over the pairs of the batch; weights f32[B, B], row the anchor, 0 on the diagonal."""
     scores = jnp.take(logits, rank, axis=1)  # [B, B], row image, column text
     own = jnp.diagonal(scores)
     return negative_log_share(own, scores, weights).mean(), negative_log_share(own, scores.T, weights).mean()

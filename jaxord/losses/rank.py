@@ -12,9 +12,9 @@ def negative_log_share(own, others, weights):
 
     -log[ e^own / (e^own + sum_j weights_j e^others_j) ] = softplus(log sum_j weights_j e^others_j - own)
 
-    Every cross-entropy and contrastive loss is this one function. The softplus form keeps the relative precision of losses
-    and gradients near 0, where `1 - p` would lose it, and differences of scores are taken before anything is added to
-    them, because logits of 10^5 are only known to 10^-2 once a log weight has been added.
+    Every cross-entropy and contrastive loss is this one function. The softplus form keeps the relative precision of
+    losses and gradients near 0, where `1 - p` would lose it, and differences of scores are taken before anything is
+    added to them, because logits of 10^5 are only known to 10^-2 once a log weight has been added.
 
     Args:
       own: f32[...], score of the positive.
@@ -28,7 +28,7 @@ def negative_log_share(own, others, weights):
     some = kept.any(axis=-1)
     top = jnp.max(jnp.where(kept, others, -jnp.inf), axis=-1)
     top = jax.lax.stop_gradient(jnp.where(some, top, 0.0))
-    # Both branches of each `where` are finite: the gradient of the one not taken is 0 * its derivative, nan if that is inf.
+    # Both branches of each `where` are finite: the one not taken has the gradient 0 * derivative, nan if that is inf.
     shifted = jnp.where(kept, others - top[..., None], 0.0)
     mass = jnp.where(kept, weights * jnp.exp(shifted), 0.0).sum(axis=-1)
     gap = (top - own) + jnp.log(jnp.where(some, mass, 1.0))
@@ -56,9 +56,9 @@ def text_image_kl(logits, rank, *, sharpness=10.0):
 
     mean over the ranks c present of KL(q_c || softmax_j(logits_jc)),  q_c = softmax_j(sharpness * 1[rank_j = c])
 
-    OrdinalCLIP's second term (xk-huang/OrdinalCLIP, runner.py:142-158). It is divided by the number of ranks present, not
-    by B or K. The target keeps some mass on the other images (at sharpness 10, e^-10 of an own image's each), so the
-    minimum 0 is reached at finite logits.
+    OrdinalCLIP's second term (xk-huang/OrdinalCLIP, runner.py:142-158). It is divided by the number of ranks present,
+    not by B or K. The target keeps some mass on the other images (at sharpness 10, e^-10 of an own image's each), so
+    the minimum 0 is reached at finite logits.
 
     Args:
       logits: [B, K].

@@ -1,7 +1,7 @@
 """Losses between a predicted value and the target.
 
-B batch. `weight` multiplies each sample's loss before the plain mean over the batch: it is not divided by the sum of the
-weights, as label-distribution smoothing wants it, whose weights have mean 1 over the training set and not in each batch.
+B batch. `weight` multiplies each sample's loss before the plain mean over the batch, which is not divided by the sum of
+the weights: those of label-distribution smoothing have mean 1 over the training set, not in each batch.
 """
 
 import jax.numpy as jnp

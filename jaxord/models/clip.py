@@ -287,7 +287,7 @@ class TextModel(nn.Module):
         """
         length, limit = embeddings.shape[1], self.config.max_positions
         if length > limit:
-            raise ValueError(f"a prompt has {length} tokens, the text tower takes {limit} at most: shorten the template")
+            raise ValueError(f"a prompt has {length} tokens, the text tower takes {limit}: shorten the template")
         x = embeddings + self.embeddings.position_embedding(jnp.arange(length))  # [K, T, C]
         x = self.encoder(x.astype(self.dtype))
         return self.final_layer_norm(x[jnp.arange(x.shape[0]), end])  # [K, C]

@@ -10,6 +10,7 @@ and what the heads add: logits f32[B, K], value f32[B], ...
 Embeddings are not normalised here: whoever compares them normalises them.
 """
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ class OrdinalModel(nn.Module):
     Attributes:
       settings: sizes of the towers.
       prompt: a module of jaxord.models.prompts, or None for no text tower.
-      heads: modules of jaxord.models.heads, in order.
+      heads: (name, function that makes the module), in order; the name begins the paths of its parameters.
       logit_scale: exp of it multiplies cosines, at the start.
       dtype: of activations; parameters are float32.
       remat: recompute each block in the backward pass.
@@ -42,15 +43,14 @@ class OrdinalModel(nn.Module):
     def setup(self):
         s = self.settings
         self.vision_model = clip.VisionModel(s, dtype=self.dtype, remat=self.remat)
-        self.visual_projection = self.projection(s.vision.width)
+        self.visual_projection = clip.projection(s.projection_dim, self.dtype)
         if self.prompt is not None:
             self.text_model = clip.TextModel(s, dtype=self.dtype, remat=self.remat)
-            self.text_projection = self.projection(s.text.width)
+            self.text_projection = clip.projection(s.projection_dim, self.dtype)
             self.scale = self.param("logit_scale", nn.initializers.constant(math.log(self.logit_scale)), ())
 
-    def projection(self, width):
-        start = nn.initializers.normal(width**-0.5)
-        return nn.Dense(self.settings.projection_dim, use_bias=False, dtype=self.dtype, kernel_init=start)
+        for name, make in self.heads:
+            setattr(self, name, make())
 
     def text(self, prompt_tokens, prompt_slots, prompt_end):
         """Features of the rank sentences: f32[K, D]."""
@@ -81,8 +81,8 @@ class OrdinalModel(nn.Module):
             if text is None:
                 text = self.text(*(arrays[name] for name in ("prompt_tokens", "prompt_slots", "prompt_end")))
             outputs |= {"text_embeds": text, "logit_scale": self.scale}
-        for head in self.heads:
-            outputs |= head({**arrays, **outputs})
+        for name, _ in self.heads:
+            outputs |= getattr(self, name)({**arrays, **outputs})
         return outputs
 
 
@@ -110,8 +110,9 @@ def build(config, settings, dtype, prompt_slots=None):
                 f"{config.prompt.name} learns a context, but prompt.template {config.prompt.template!r} has no words; "
                 "set prompt.context_tokens"
             )
-    named = tuple(lookup(heads, entry["name"])(**settings_of(entry), name=snake(entry["name"])) for entry in config.heads)
-    return OrdinalModel(settings, prompt, named, config.model.logit_scale, dtype, config.model.remat)
+    made = tuple((snake(entry["name"]), functools.partial(lookup(heads, entry["name"]), **settings_of(entry)))
+                 for entry in config.heads)
+    return OrdinalModel(settings, prompt, made, config.model.logit_scale, dtype, config.model.remat)
 
 
 def settings_of(entry):

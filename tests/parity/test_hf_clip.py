@@ -65,7 +65,7 @@ def case(request, tmp_path_factory):
     ]
     sides[0] |= dict(image_size=s.image_size, patch_size=s.patch_size)
     sides[1] |= dict(vocab_size=s.vocab_size, max_position_embeddings=s.max_positions, bos_token_id=s.eos_token_id - 1,
-                     eos_token_id=2 if s is OTHER else s.eos_token_id)  # 2 as in OpenAI's files: pooled at the highest id
+                     eos_token_id=2 if s is OTHER else s.eos_token_id)  # 2: OpenAI's files, pooled at the highest id
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = CLIPModel(CLIPConfig(vision_config=sides[0], text_config=sides[1], projection_dim=s.projection_dim)).eval()
@@ -105,7 +105,8 @@ def test_features_and_gradients_are_torchs(case):
 
     def loss(flat):
         found = features(settings, flat, image, tokens, end)
-        return sum(jnp.sum(jnp.tanh(f * w)) for f, w in zip(found, weights, strict=True)) * jnp.exp(0.1 * flat["logit_scale"]), found
+        total = sum(jnp.sum(jnp.tanh(f * w)) for f, w in zip(found, weights, strict=True))
+        return total * jnp.exp(0.1 * flat["logit_scale"]), found
 
     (_, found), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(flat)
     model.zero_grad()

@@ -1,0 +1,171 @@
+"""Whole runs through run(), in this process: small, on generated images."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from configs import folder
+from configs.base import entries
+from jaxord import settings, train
+from jaxord.weights import variants
+from PIL import Image
+
+FILES = ("config.json", "DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Four ranks of brightness, 24 images each, a folder a rank."""
+    root, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for rank in range(4):
+        (root / str(rank)).mkdir()
+        for i in range(24):
+            pixels = np.clip(40 + 50 * rank + generator.normal(0, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / str(rank) / f"image {i}.png")
+    return root
+
+
+def config(photos, method="ce_l1", steps=24, **fields):
+    c = folder.get_config(f"method={method},backbone=tiny")
+    c.data.root, c.data.batch, c.data.eval_batch = str(photos), 16, 16
+    c.train.duration, c.train.evaluate_every, c.train.checkpoint_every, c.train.log_every = f"{steps} steps", "8 steps", "4 steps", "2 steps"
+    c.update_from_flattened_dict(fields)
+    return c
+
+
+def losses_of(workdir):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["split"] == "train"]
+
+
+def bytes_of(workdir):
+    return [(workdir / name).read_bytes() for name in FILES], sorted(p.name for p in (workdir / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="session")
+def whole(photos, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    train.run(config(photos), workdir)
+    return workdir
+
+
+def test_a_run_leaves_a_complete_workdir(whole):
+    assert all((whole / name).exists() for name in (*FILES, "checkpoints")) and list((whole / "tensorboard").glob("events*"))
+    results = json.loads((whole / "results.json").read_text())
+    assert set(results) == {"val", "test"} and set(results["test"]) == {"value", "expectation", "argmax", "constant", "majority"}
+    assert results["test"]["value"]["mae"] < 0.8 * results["test"]["constant"]["mae"]
+    losses = losses_of(whole)
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_predictions_join_back_to_files_and_give_the_metrics(whole, photos):
+    rows = list(csv.DictReader((whole / "predictions.csv").open()))
+    assert all((photos / row["path"]).exists() for row in rows)
+    assert len({row["path"] for row in rows}) == len(rows) == 20  # 96 images, a fifth of each rank's 24 rounded up
+    mae = np.mean([abs(float(row["value"]) - float(row["target"])) for row in rows])
+    assert mae == pytest.approx(json.loads((whole / "results.json").read_text())["test"]["value"]["mae"], rel=1e-5)
+    assert {row["rank_name"] for row in rows} <= {"0", "1", "2", "3"}
+
+
+def test_the_same_again_does_nothing(whole, photos, capsys):
+    before = bytes_of(whole)
+    train.run(config(photos), whole)
+    assert bytes_of(whole) == before
+    assert "constant" in capsys.readouterr().out
+
+
+def test_stopped_at_any_step_and_resumed_is_the_same_to_the_bit(whole, photos, tmp_path, monkeypatch):
+    """Dies in step 11, where the last checkpoint is that of step 8; then again in step 13."""
+    real = train.make_train_step
+
+    def dying(at):
+        def make(*arguments):
+            step = real(*arguments)
+
+            def run(state, *rest):
+                if int(state.step) == at:
+                    raise KeyboardInterrupt
+                return step(state, *rest)
+
+            return run
+
+        return make
+
+    for at in (11, 13):
+        monkeypatch.setattr(train, "make_train_step", dying(at))
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config(photos), tmp_path / "run")
+    monkeypatch.setattr(train, "make_train_step", real)
+    train.run(config(photos), tmp_path / "run")
+    assert bytes_of(tmp_path / "run") == bytes_of(whole)
+    assert parameters(tmp_path / "run") == parameters(whole)
+
+
+def parameters(workdir):
+    from jaxord.checkpoint import Checkpoints
+
+    with Checkpoints(workdir / "checkpoints") as saved:
+        arrays = json.loads((workdir / "checkpoints" / str(saved.latest()) / "checkpoint.json").read_text())["arrays"]
+        trained = {path.removeprefix("trained/"): spec for path, spec in arrays.items() if path.startswith("trained/")}
+        like = {"trained": {path: jax.ShapeDtypeStruct(shape, dtype) for path, (shape, dtype) in trained.items()}}
+        restored = saved.restore(saved.latest(), like, parts=("trained",))["trained"]
+        return {path: np.asarray(value).tobytes() for path, value in restored.items()}
+
+
+def test_evaluate_needs_only_the_workdir(whole, photos):
+    before = bytes_of(whole)
+    (whole / "results.json").unlink()
+    (whole / "predictions.csv").unlink()
+    train.evaluate_run(whole)
+    assert bytes_of(whole) == before
+
+
+@pytest.mark.parametrize("method", ["coop", "ordinalclip", "numclip"])
+def test_methods_with_text_learn(photos, tmp_path, monkeypatch, method):
+    tiny = variants.VARIANTS["tiny"]
+    shallow = {side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")}  # compiles faster
+    monkeypatch.setitem(variants.VARIANTS, "tiny", dataclasses.replace(tiny, **shallow))
+    train.run(config(photos, method, steps=30, **{"train.evaluate_every": "30 steps", "train.checkpoint_every": "30 steps"}), tmp_path)
+    losses = losses_of(tmp_path)
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_a_workdir_keeps_its_config(whole, photos):
+    with pytest.raises(ValueError, match="holds another config.*\n  seed: 0 there, 1 here"):
+        train.run(config(photos, seed=1), whole)
+
+
+@pytest.mark.parametrize("fields, words", [
+    ({"data.batch": 12}, "data.batch is 12, which does not divide by 8 devices; try 16"),
+    ({"fold": "3"}, "has no folds"),
+    ({"select": "best"}, "takes 'val', 'last' or 'test'"),
+    ({"select_metric": "maee"}, "not among metrics"),
+    ({"model.variant": "ViT-B/61"}, "it takes one of"),
+    ({"model.pretrained": True}, "needs pretrained CLIP weights"),
+    ({"metrics": ("mae", "sric")}, "jaxord.metrics has no 'sric'"),
+    ({"data.normalize": "klip"}, "normalize"),
+])
+def test_mistakes_end_in_a_sentence_before_training(photos, tmp_path, fields, words):
+    with pytest.raises(ValueError, match=words):
+        train.run(config(photos, **fields), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_rule_that_lacks_its_array_says_so(photos, tmp_path):
+    c = config(photos, "l1", steps=1)
+    c.rules = entries({"name": "argmax"})
+    with pytest.raises(ValueError, match=r"argmax needs \['logits'\]"):
+        train.run(c, tmp_path)
+
+
+def test_folds_are_chosen_by_name():
+    c = settings.from_json(settings.to_json(folder.get_config("backbone=tiny"))).copy_and_resolve_references()
+    c.data.folds = ("0", "1")
+    assert train.chosen_folds(c) == ("0", "1")
+    with c.unlocked():
+        c.fold = "2"
+    with pytest.raises(ValueError, match="fold is '2'; folder has 0, 1, or 'all'"):
+        train.chosen_folds(c)
