@@ -3,9 +3,9 @@
 One fold is the test split, the other four train; no validation split: the last parameters are taken. Targets 0-7. The lists
 in use hold 17,470 images."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
 
+from configs.base import finish, start
 from configs.texts import ADIENCE
 
 PAPER = {

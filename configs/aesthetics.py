@@ -4,9 +4,9 @@ Each category is a fold and is trained on its own; the summary's mean over the c
 public lists are one split of 80/20 a category, without a validation split: the last parameters are taken. Targets 0-4.
 Answering the commonest grade scores 50-69 %: the majority row says how far a method is from that."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
 
+from configs.base import finish, start
 from configs.texts import GRADES
 
 PAPER = {

@@ -1,7 +1,8 @@
 """AgeDB-DIR (Moschoglou et al. 2017, split of Yang et al. 2021): age, 1 to 101 years, imbalanced; 12,208 / 2,140 / 2,140."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
+
+from configs.base import finish, start
 
 PAPER = {
     "numclip": "MAE 5.42 (ConOrd Table 3)",

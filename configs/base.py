@@ -8,8 +8,9 @@ import difflib
 import importlib
 import inspect
 
-from configs.pairs import PAIRS
 from ml_collections import ConfigDict
+
+from configs.pairs import PAIRS
 
 WEIGHTS = {  # hub ids of the pretrained variants
     "ViT-B/32": "openai/clip-vit-base-patch32",

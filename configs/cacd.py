@@ -1,7 +1,8 @@
 """CACD (Chen et al. 2014), the split of MWR: age of celebrities, 14 to 62 years."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
+
+from configs.base import finish, start
 
 PAPER = {
     "numclip": "MAE 4.11 (ConOrd Table 3)",

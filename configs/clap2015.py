@@ -1,7 +1,8 @@
 """CLAP 2015 (ChaLearn, Escalera et al. 2015): apparent age, 3 to 85 years; trained on train and validation, tested on test."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
+
+from configs.base import finish, start
 
 PAPER = {
     "zero_shot": "MAE 4.66 (L2RCLIP Table 2)",

@@ -1,7 +1,8 @@
 """The one-minute run: scikit-learn's 1,797 handwritten digits, read as ordinal numbers 0-9. A toy, but a complete run."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
+
+from configs.base import finish, start
 
 
 def get_config(argument=""):

@@ -9,8 +9,9 @@ Without a split column the rows are split 70/10/20, stratified by label, with th
 model from scratch, every other one from its pretrained weights.
 """
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
+
+from configs.base import finish, start
 
 
 def get_config(argument=""):

@@ -3,9 +3,9 @@
 265 images a decade; ten random splits of 210 / 5 / 50 a decade, drawn with the config's seed (no split is public, and ten
 folds of 50 do not fit into 265). Targets 0-4. The command trains all ten and prints mean and standard deviation."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
 
+from configs.base import finish, start
 from configs.texts import DECADES
 
 PAPER = {

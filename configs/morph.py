@@ -3,8 +3,9 @@
 Five independent random splits of 80/20; whether the papers print one or their mean they do not say: the command trains all
 five, and fold 0 stands in its own folder. No validation split: the last parameters are taken."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
+
+from configs.base import finish, start
 
 PAPER = {
     "zero_shot": "MAE 6.09 (NumCLIP Table 1), 6.91 (L2RCLIP Table 1)",

@@ -5,8 +5,9 @@ severity 0-4. The rank is the severity. Splits are by scene: nothing of a test p
 starts from scratch on 32-pixel crops; a test image is the mean over a grid of 20 crops.
 """
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
+
+from configs.base import finish, start
 
 NAMES = ("pristine", "slightly degraded", "degraded", "badly degraded", "ruined")
 

@@ -1,7 +1,8 @@
 """UTKFace (Zhang et al. 2017), the split of coral: age, 21 to 60 years; 13,146 / 3,287."""
 
-from configs.base import finish, start
 from ml_collections import ConfigDict
+
+from configs.base import finish, start
 
 PAPER = {
     "numclip": "MAE 4.24 (ConOrd Table 3)",

@@ -1,6 +1,7 @@
 import functools
 
 import pytest
+
 from jaxord import binding, losses
 
 

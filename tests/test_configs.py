@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs import base
+
 from configs.pairs import PAIRS
 from jaxord import optim, ranks, settings, tokenizer, trees
 from jaxord.assemble import initial_parameters

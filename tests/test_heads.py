@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from jaxord.models import heads
 
 B, K, D = 5, 4, 8

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from configs.base import base
 from jaxord import ranks, tokenizer
 from jaxord.models import prompts

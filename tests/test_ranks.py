@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from configs.base import base
 from jaxord import ranks, tokenizer
 

@@ -7,11 +7,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
+
 from configs import folder
 from configs.base import entries
-from jaxord import settings, train
+from jaxord import train
 from jaxord.weights import variants
-from PIL import Image
 
 FILES = ("config.json", "DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 
@@ -162,10 +163,11 @@ def test_a_rule_that_lacks_its_array_says_so(photos, tmp_path):
 
 
 def test_folds_are_chosen_by_name():
-    c = settings.from_json(settings.to_json(folder.get_config("backbone=tiny"))).copy_and_resolve_references()
-    c.data.folds = ("0", "1")
-    assert train.chosen_folds(c) == ("0", "1")
-    with c.unlocked():
-        c.fold = "2"
-    with pytest.raises(ValueError, match="fold is '2'; folder has 0, 1, or 'all'"):
-        train.chosen_folds(c)
+    from configs import hci
+
+    assert train.chosen_folds(hci.get_config()) == tuple("0123456789")
+    assert train.chosen_folds(hci.get_config("fold=3")) == ("3",)
+    with pytest.raises(ValueError, match="fold is '10'; hci has 0, .*, 9, or 'all'"):
+        train.chosen_folds(hci.get_config("fold=10"))
+    with pytest.raises(ValueError, match="fold is '1', but folder has no folds"):
+        train.chosen_folds(folder.get_config("fold=1"))

@@ -1,7 +1,8 @@
 """Cross-entropy over the ranks with a linear classifier: the plain classification baseline. The recipe is our choice."""
 
-from configs.base import entries
 from ml_collections import ConfigDict
+
+from configs.base import entries
 
 
 def apply(config):

@@ -7,10 +7,11 @@ preset=vanilla: both towers and the names frozen, 16 context vectors, SGD, as Co
 weight decay are the defaults of the library it calls, from memory.
 """
 
+from ml_collections import ConfigDict
+
 from configs.base import choose, entries
 from configs.methods import ordinalclip
 from configs.texts import template as find
-from ml_collections import ConfigDict
 
 
 def apply(config, preset="tables", template="0"):

@@ -19,9 +19,10 @@ Options for the ablations: concepts=off (rank vectors drawn at random, NumCLIP T
 loss), distance=absolute|sqrt|square (Table 6), form=pair|class|code (of FCRC), regression=off.
 """
 
+from ml_collections import ConfigDict
+
 from configs.base import choose, entries
 from configs.texts import AGE, AGE_CONCEPTS, NUMCLIP_TEMPLATES, kind
-from ml_collections import ConfigDict
 
 SWITCH = {"on": True, "off": False}
 

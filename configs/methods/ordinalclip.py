@@ -6,9 +6,10 @@ pretrained on IMDB-WIKI and its text tower RN50's; here the backbone is the conf
 tables'), inv_prop or normal; base_ranks=3.
 """
 
+from ml_collections import ConfigDict
+
 from configs.base import entries
 from configs.texts import template as find
-from ml_collections import ConfigDict
 
 
 def apply(config, template="0", interpolation="linear", base_ranks="3"):
