@@ -140,7 +140,8 @@ def rank_names(records):
     """Names of the training split's labels in ascending order, where the data gives one per label (folders)."""
     if "rank_name" not in records.columns:
         return ()
-    return tuple(dict(sorted(zip(records.targets.tolist(), records.columns["rank_name"].tolist()))).values())
+    names = dict(zip(records.targets.tolist(), records.columns["rank_name"].tolist(), strict=True))
+    return tuple(names[target] for target in sorted(names))
 
 
 def clip_settings(config):
@@ -151,11 +152,12 @@ def clip_settings(config):
     """
     source, variant = config.model.weights, config.model.variant
     if variant and variant not in variants.VARIANTS:
-        raise ValueError(f"model.variant is {variant!r}; it takes one of {sorted(variants.VARIANTS)}, or '' for the weights' own")
+        known = sorted(variants.VARIANTS)
+        raise ValueError(f"model.variant is {variant!r}; it takes one of {known}, or '' for what the weights are")
     if not source and (config.model.pretrained or not variant):
         raise ValueError(
-            f"{config.method} needs pretrained CLIP weights, and model.weights is empty. Give a folder or a hub id of a Hugging "
-            "Face CLIP checkpoint (config.json, model.safetensors, tokenizer files): "
+            f"{config.method} needs pretrained CLIP weights, and model.weights is empty. Give a folder or a hub id of a "
+            "Hugging Face CLIP checkpoint (config.json, model.safetensors, tokenizer files): "
             "--config.model.weights=openai/clip-vit-base-patch16"
         )
     if not source:

@@ -1,15 +1,15 @@
-"""What a run tells: metrics.jsonl and TensorBoard events in the workdir, a progress line on stderr, tables of results.
+"""What a run tells: metrics.jsonl and TensorBoard events in the workdir, a progress bar on stderr, tables of results.
 
 Nothing here touches a device: values are Python numbers, and the caller decides when to fetch them.
 """
 
 import json
+import math
 import os
 import pathlib
 import sys
-import time
 
-EVERY = {True: 0.2, False: 10.0}  # seconds between two progress lines: on a terminal, elsewhere
+import tqdm
 
 
 class Log:
@@ -23,15 +23,14 @@ class Log:
     the file of a resumed run is that of an uninterrupted one, byte for byte, if a step is logged before it is saved.
     """
 
-    def __init__(self, workdir, *, restored, total, batch, stream=None):
+    def __init__(self, workdir, *, restored, total, batch):
         """Opens the log.
 
         Args:
           workdir: where metrics.jsonl and tensorboard/ are; made if need be.
           restored: the step training goes on from: what was logged after it is dropped. -1 starts again: all is.
-          total: steps of the training, for the progress line.
-          batch: examples of a step, for the progress line.
-          stream: of the progress line; stderr by default.
+          total: steps of the training, for the bar.
+          batch: examples of a step, for the bar.
 
         Raises:
           ValueError: a line of metrics.jsonl that is not JSON; the last one may be, a kill cuts it.
@@ -46,9 +45,10 @@ class Log:
         # same second from being overwritten.
         first = restored + 1
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first, filename_suffix=f".{first}")
-        self._total, self._batch, self._stream = total, batch, stream or sys.stderr
-        self._line = False  # an unfinished progress line is on the terminal
-        self._then, self._step, self._rate = time.monotonic(), max(restored, 0), 0.0  # of the last progress line
+        self._bar = tqdm.tqdm(
+            initial=max(restored, 0), total=total, unit="img", unit_scale=batch, dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,  # seconds between two lines; few in a file
+        )
 
     def __enter__(self):
         return self
@@ -57,8 +57,8 @@ class Log:
         self.close()
 
     def close(self):
-        """Ends the progress line and closes the files."""
-        self._end_line()
+        """Ends the bar and closes the files."""
+        self._bar.close()
         self._file.close()
         self._board.close()
 
@@ -83,35 +83,9 @@ class Log:
             self._board.add_scalar(f"{split}/{name}", value, step)
 
     def progress(self, step, note=""):
-        """Shows the step, img/s and the time left, at most 5 times a second on a terminal and every 10 s elsewhere.
-
-        img/s is over the time since the last line, averaged with the lines before it; waiting for evaluations counts.
-        """
-        now, terminal = time.monotonic(), self._stream.isatty()
-        if step <= self._step or (now - self._then < EVERY[terminal] and step < self._total):
-            return
-        rate = (step - self._step) / max(now - self._then, 1e-9)
-        # The weight of the old lines falls by half in 10 s, however often there is one.
-        keep = 0.5 ** ((now - self._then) / 10) if self._rate else 0.0
-        self._then, self._step, self._rate = now, step, keep * self._rate + (1 - keep) * rate
-        left = max(self._total - step, 0) / self._rate
-        share, speed = f"{100 * step // self._total:3d} %", f"{self._rate * self._batch:.1f} img/s"
-        text = f"{share}  step {step}/{self._total}  {speed}  {duration(left)} left  {note}".rstrip()
-        self._stream.write(f"\r\033[K{text}" if terminal else text + "\n")
-        self._stream.flush()
-        self._line = terminal
-
-    def message(self, text):
-        """A line of its own on the progress stream."""
-        self._end_line()
-        self._stream.write(text + "\n")
-        self._stream.flush()
-
-    def _end_line(self):
-        if self._line:
-            self._stream.write("\n")
-            self._stream.flush()
-        self._line = False
+        """Moves the bar to a step; it shows img/s and the time left."""
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(step - self._bar.n)
 
 
 def _drop(path, restored):
@@ -134,23 +108,11 @@ def _drop(path, restored):
     os.replace(temporary, path)
 
 
-def duration(seconds):
-    """'42 s', '3:05 min', '2:07 h' or '3.1 days'."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60}:{seconds % 60:02d} min"
-    if seconds < 86400:
-        return f"{seconds // 3600}:{seconds % 3600 // 60:02d} h"
-    return f"{seconds / 86400:.1f} days"
-
-
 def table(rows, columns):
     """A plain text table.
 
     Args:
-      rows: mappings of column -> text, int or float; a missing entry prints "-". Floats get four significant digits.
+      rows: mappings of column -> text, int or float; a missing one or nan prints "-". Floats get four significant digits.
       columns: names, in order.
 
     Returns:
@@ -170,4 +132,6 @@ def table(rows, columns):
 def _cell(value):
     if not isinstance(value, float):
         return str(value)
+    if math.isnan(value):
+        return "-"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}".rstrip(".")

@@ -126,7 +126,7 @@ def sentences(config, names, tokenizer, longest):
         rows.append([(token, kind) for tokens, kind in parts for token in tokens])
     length = max(map(len, rows))
     if length > longest:
-        worst = max(zip(map(len, rows), names))[1]
+        worst = max(zip(map(len, rows), names, strict=True))[1]
         raise ValueError(
             f"the sentence of rank {worst!r} has {length} tokens, the text tower {longest} positions; shorten the "
             "template, the names or context_tokens"

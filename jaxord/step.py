@@ -36,11 +36,12 @@ def objective(config):
     Returns:
       A function of named arrays, giving (f32[], {loss name: f32[]}).
     """
-    terms = [(entry["name"], entry.get("weight", 1.0), configured(losses, entry), entry.get("arrays")) for entry in config.losses]
+    terms = {entry["name"]: (configured(losses, entry), entry.get("arrays")) for entry in config.losses}
+    weights = {entry["name"]: entry.get("weight", 1.0) for entry in config.losses}
 
     def total(arrays):
-        values = {name: bind(function, arrays, renames) for name, _, function, renames in terms}
-        return sum(weight * values[name] for name, weight, _, _ in terms), values
+        values = {name: bind(function, arrays, renames) for name, (function, renames) in terms.items()}
+        return sum(weights[name] * value for name, value in values.items()), values
 
     return total
 

@@ -180,8 +180,7 @@ def summarise(config, workdir, folds):
     rows = []
     for row in results[0]:
         numbers = {metric: np.array([result[row][metric] for result in results]) for metric in config.metrics}
-        cells = {metric: x.mean() if len(folds) == 1 else f"{x.mean():.3f} +- {x.std(ddof=1):.3f}" for metric, x in numbers.items()}
-        rows.append({"test": row, **cells})
+        rows.append({"test": row, **{metric: mean_sd(x) for metric, x in numbers.items()}})
     print()
     print(progress.table(rows, ["test", *config.metrics]))
     over = f"{len(folds)} folds, mean +- sd; " if len(folds) > 1 else ""
@@ -190,6 +189,11 @@ def summarise(config, workdir, folds):
         print("SELECTED ON THE TEST SPLIT: comparable only with figures that were chosen so too")
     if config.paper:
         print(f"published, {config.method}: {config.paper}")
+
+
+def mean_sd(numbers):
+    """The number, or of several their mean and standard deviation as text."""
+    return float(numbers[0]) if len(numbers) == 1 else f"{numbers.mean():.3f} +- {numbers.std(ddof=1):.3f}"
 
 
 def evaluate_run(workdir):
@@ -205,10 +209,7 @@ def evaluate_run(workdir):
         if not (folder / "DONE.json").exists():
             raise ValueError(f"{folder} is not done; the command that began it goes on with it")
         task = assemble(config, fold)
-        replicated = sharding.replicated(task.mesh)
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), dict(trained=task.trained, frozen=task.frozen)
-        )
+        like = sharding.put({"trained": task.trained, "frozen": task.frozen}, sharding.replicated(task.mesh))
         with checkpoint.Checkpoints(folder / "checkpoints") as saved:
             step = json.loads((folder / "DONE.json").read_text())["step"]
             parameters = saved.restore(step, like, parts=("trained", "frozen"))

@@ -4,6 +4,7 @@ After a wanted change of a default: python tests/test_configs.py rewrites the go
 """
 
 import dataclasses
+import functools
 import importlib
 import pathlib
 
@@ -20,7 +21,9 @@ from jaxord.step import objective
 from jaxord.weights import variants
 
 TINY = variants.VARIANTS["tiny"]
-SHALLOW = dataclasses.replace(TINY, vision=dataclasses.replace(TINY.vision, layers=1), text=dataclasses.replace(TINY.text, layers=1))
+SHALLOW = dataclasses.replace(
+    TINY, **{side: dataclasses.replace(getattr(TINY, side), layers=1) for side in ("vision", "text")}
+)
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 EXTRA = [  # presets and ablations
     "hci:method=numclip,preset=code", "hci:method=coop,preset=vanilla", "morph:method=numclip,preset=code",
@@ -68,7 +71,9 @@ def test_one_step_has_shapes(name):
     sizes = SHALLOW
     config.data.image_size = sizes.image_size
     built = ranks.build(config.ranks, [])
-    prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), sizes.max_positions) if config.prompt.name else {}
+    prompt = {}
+    if config.prompt.name:
+        prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), sizes.max_positions)
     model = ordinal.build(config, sizes, jnp.dtype("float32"), prompt.get("prompt_slots"))
     constants = {"rank_values": built.values, **prompt}
     arrays = {**constants, "image": jnp.zeros((4, 2, 32, 32, 3)), "target": jnp.zeros(4), "rank": jnp.zeros(4, jnp.int32)}
@@ -79,7 +84,7 @@ def test_one_step_has_shapes(name):
         outputs = jax.eval_shape(lambda p: model.apply({"params": trees.unflatten(p)}, arrays), shapes)
         assert outputs["logits"].shape == (4, len(built.values))
         return
-    length = lambda duration: optim.steps(duration, 4, 40, 1000)
+    length = functools.partial(optim.steps, batch=4, examples=40, total=1000)
     optimizer = optim.make(config.optim, groups, optim.schedule(config.optim, 1000, length))
     total_loss = objective(config)
 

@@ -65,7 +65,8 @@ def test_drawn_vectors_are_small_and_gradients_reach_only_their_positions():
 @pytest.mark.parametrize("interpolation", ["linear", "inv_prop", "normal"])
 def test_interpolation_weights_equal_a_loop(ranks_number, base_ranks, interpolation):
     found = prompts.interpolation_weights(ranks_number, base_ranks, interpolation)
-    places = [(ranks_number - 1) / 2] if base_ranks == 1 else [b * (ranks_number - 1) / (base_ranks - 1) for b in range(base_ranks)]
+    last = ranks_number - 1
+    places = [last / 2] if base_ranks == 1 else [b * last / (base_ranks - 1) for b in range(base_ranks)]
     for r in range(ranks_number):
         d = [abs(r - p) for p in places]
         raw = {

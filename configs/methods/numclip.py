@@ -79,8 +79,9 @@ def apply(config, preset="paper", concepts="on", regularizer="on", regression="o
         {"parameters": "prompt/.*" if trained else "prompt/ranks", "group": "prompt"},
         {"parameters": "vision_model/.*|visual_projection/.*", "group": "image"},
         *heads,
-        {"parameters": "text_model/.*|text_projection/.*|logit_scale" + ("" if trained else "|prompt/context"), "group": "frozen"},
+        {"parameters": "text_model/.*|text_projection/.*|logit_scale|prompt/.*", "group": "frozen"},
     )
     rate = {"lr": 1e-5, "weight_decay": 0.0}
-    config.optim.rates = ConfigDict({"prompt": rate, "image": rate, **({"heads": rate} if heads else {})}, type_safe=False)
+    groups = {"prompt", "image", *(["heads"] if heads else [])}
+    config.optim.rates = ConfigDict(dict.fromkeys(sorted(groups), rate), type_safe=False)
     config.train.duration = f"{p['epochs'].get(name, 100)} epochs"
