@@ -1,5 +1,6 @@
 """Eight CPU devices for every test, and one persistent cache of compiled functions for all of them and their processes."""
 
+import json
 import os
 import pathlib
 import tempfile
@@ -24,3 +25,17 @@ def photos(tmp_path_factory):
             pixels = np.clip(40 + 50 * rank + generator.normal(0, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / str(rank) / f"image {i}.png")
     return root
+
+
+def write_vocabulary(path):
+    """vocab.json and merges.txt in the order of CLIP's: 256 bytes, 256 bytes that end a word, merges, start and end."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    symbols = sorted(ByteLevel.alphabet())
+    merges = ["p h", "ph o", "pho t", "phot o</w>", "o f</w>", "p e", "pe r", "s o", "so n</w>", "per son</w>"]
+    merges += ["' s</w>", ". .", ".. .</w>"]
+    words = symbols + [s + "</w>" for s in symbols] + [m.replace(" ", "") for m in merges]
+    vocab = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    (path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+    return path

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from conftest import write_vocabulary
 
 from jaxord import tokenizer
 
@@ -15,18 +16,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """vocab.json and merges.txt in the order of CLIP's: 256 bytes, 256 bytes that end a word, merges, start and end."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    symbols = sorted(ByteLevel.alphabet())
-    merges = ["p h", "ph o", "pho t", "phot o</w>", "o f</w>", "p e", "pe r", "s o", "so n</w>", "per son</w>"]
-    merges += ["' s</w>", ". .", ".. .</w>"]
-    words = symbols + [s + "</w>" for s in symbols] + [m.replace(" ", "") for m in merges]
-    path = tmp_path_factory.mktemp("clip")
-    vocab = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-    (path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
-    (path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
-    return path
+    return write_vocabulary(tmp_path_factory.mktemp("clip"))
 
 
 def test_byte_pairs_by_hand(folder):

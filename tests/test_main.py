@@ -1,0 +1,105 @@
+"""The command itself, in processes of its own: train, kill, resume, evaluate; and how mistakes end."""
+
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxord.data import load
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def environment():
+    """One device, as a user has it."""
+    return {**os.environ, "XLA_FLAGS": ""}
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "jaxord.main", *arguments],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240,
+    )
+
+
+def folder(photos, workdir, *more):
+    return (
+        "--config=configs/folder.py:backbone=tiny", f"--config.data.root={photos}", f"--workdir={workdir}",
+        "--config.data.batch=16", "--config.train.duration=40 steps", "--config.train.checkpoint_every=5 steps",
+        "--config.train.evaluate_every=20 steps", *more,
+    )
+
+
+def files(workdir):
+    return {name: (workdir / name).read_bytes() for name in ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("main") / "whole"
+    done = command(*folder(photos, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_train_prints_the_table_and_the_bar(whole):
+    workdir, done = whole
+    assert "constant" in done.stdout and "majority" in done.stdout and "expectation" in done.stdout
+    assert "img/s" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads((workdir / "DONE.json").read_text())["steps"] == 40
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGKILL, -9), (signal.SIGTERM, 1)])
+def test_killed_and_resumed_gives_the_same_bytes(whole, photos, tmp_path, number, code):
+    arguments = folder(photos, tmp_path / "run")
+    process = subprocess.Popen([sys.executable, "-m", "jaxord.main", *arguments], cwd=ROOT, env=environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not list(tmp_path.glob("run/checkpoints/[0-9]*")) and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert not (tmp_path / "run" / "DONE.json").exists()
+    again = command(*arguments)
+    assert again.returncode == 0 and "goes on from step" in again.stdout, again.stderr
+    assert files(tmp_path / "run") == files(whole[0])
+
+
+def test_the_same_command_again_is_done_and_evaluate_agrees(whole, photos):
+    workdir, done = whole
+    before = files(workdir)
+    table = done.stdout[done.stdout.rindex("\ntest "):]
+    assert command(*folder(photos, workdir)).stdout == table
+    assert command("--mode=evaluate", f"--workdir={workdir}").stdout == table
+    assert files(workdir) == before
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--config=configs/hci.py:method=numclp"], "Did you mean 'numclip'"),
+    (["--config=configs/quickstart.py", "--config.optim.nmae=adam"], 'Did you mean "name"'),
+    (["--config=configs/quikstart.py"], "configs/quikstart.py"),
+    (["--mode=evaluate"], "--workdir=runs/..."),
+    ([], "--config=configs/quickstart.py"),
+    (["--config=configs/folder.py:backbone=tiny", "--config.data.root=/nowhere"], "/nowhere"),
+    (["--config=configs/hci.py", "--config.data.root=/nowhere", "--config.fold=11"], "fold is '11'"),
+])
+def test_mistakes_end_in_one_message(tmp_path, arguments, words):
+    done = command(*arguments, *([] if "--mode=evaluate" in arguments else [f"--workdir={tmp_path}"]))
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.count("error: ") == 1
+
+
+@pytest.mark.parametrize("name", ["hci", "morph", "adience", "clap2015", "aesthetics", "agedb", "utk", "cacd"])
+def test_without_data_one_message_says_what_is_wanted(name):
+
+    config = importlib.import_module(f"configs.{name}").get_config()
+    with pytest.raises(ValueError, match="(?s)missing under .*(lists|list|table).*layout") as error:
+        load.load(config.data, config.data.folds[0] if config.data.folds else "", 0)
+    assert config.data.root in str(error.value)
