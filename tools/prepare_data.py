@@ -1,59 +1,53 @@
 """A data set's images into one TFDS store of ArrayRecord files, once per data set.
 
-    python tools/prepare_data.py --dataset=faces.morph --source=downloads/morph --out=data/
+    python tools/prepare_data.py --dataset=morph --source=downloads/morph --out=data/
 
-reads the lists in the source folder with the reader of that name, writes every image they name, as it is, to
-data/morph/store/1.0.0 and copies the list files. Afterwards config.data.root=data/morph needs no image files: the
-readers find the store. Settings of the reader are given as JSON:
-
-    python tools/prepare_data.py --dataset=photos.aesthetics --settings='{"category": "people"}' --source=...
-
-Where a data set has folds, the images of all folds in --folds are stored. Nothing of TensorFlow is needed.
+reads the lists in the source folder as configs/morph.py does, writes every image that they name, in any fold, as it is to
+data/morph/store/1.0.0 and copies the list files. Afterwards data/morph needs no image files: the readers find the store.
+`--dataset=aesthetics:preset=regclip` gives the config an argument. Nothing of TensorFlow is needed.
 """
 
-import json
+import importlib
 import pathlib
 import shutil
+import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 
-from jaxord.data import arrayrecord, load
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ lies beside tools/ and is not installed
+
+from jaxord.data import arrayrecord, load  # noqa: E402
 
 LISTS = (".txt", ".csv", ".tsv")
 
-DATASET = flags.DEFINE_string("dataset", None, "Reader, as config.data.reader.name: faces.morph.", required=True)
-SOURCE = flags.DEFINE_string(
-    "source", None, "Folder with the lists and images, laid out as the reader says.", required=True
-)
+DATASET = flags.DEFINE_string("dataset", None, "File in configs/, with its argument: morph.", required=True)
+SOURCE = flags.DEFINE_string("source", None, "Folder with the lists and images, laid out as the reader says.", required=True)
 OUT = flags.DEFINE_string("out", "data", "Folder; the data set's name is added.")
-FOLDS = flags.DEFINE_list("folds", ["0"], "Folds whose images are stored, for readers that have folds.")
-SETTINGS = flags.DEFINE_string("settings", "{}", "Settings of the reader, as JSON.")
 
 
-def prepare(dataset, source, out, folds=("0",), settings=None):
+def prepare(reader, source, root, folds=("",)):
     """Writes the store and copies the lists.
 
     Args:
-        dataset: name of a reader: "faces.morph".
+        reader: as config.data.reader.
         source: folder that the reader reads.
-        out: folder in which the data set's folder is made.
+        root: folder that is made.
         folds: the union of their images is stored.
-        settings: of the reader.
 
     Returns:
-        The data set's folder.
+        Number of images.
 
     Raises:
         ValueError: what the reader finds wrong; the target holds a store already, or is the source.
     """
-    root = pathlib.Path(out) / dataset.split(".")[-1]
+    root = pathlib.Path(root)
     if arrayrecord.find(root) or arrayrecord.find(source):
         raise ValueError(
             f"there is a store already under {root if arrayrecord.find(root) else source}; remove it to write it anew"
         )
     if root.resolve() == pathlib.Path(source).resolve():
         raise ValueError(f"--source and the target are both {root}; give another --out")
-    read = load.reader({"name": dataset, **(settings or {})})
+    read = load.reader(reader)
     images = {}  # path -> (records, row), in the order of the lists
     for fold in folds:
         for records in read(source, fold=fold, seed=0).values():
@@ -70,8 +64,7 @@ def prepare(dataset, source, out, folds=("0",), settings=None):
             target = root / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-    logging.info("%d images and the lists are in %s", len(images), root)
-    return root
+    return len(images)
 
 
 def _features(tfds):
@@ -79,7 +72,14 @@ def _features(tfds):
 
 
 def main(_):
-    prepare(DATASET.value, SOURCE.value, OUT.value, FOLDS.value, json.loads(SETTINGS.value))
+    name, _, argument = DATASET.value.partition(":")
+    try:
+        data = importlib.import_module(f"configs.{name}").get_config(argument).data
+        root = pathlib.Path(OUT.value) / name
+        count = prepare(data.reader, SOURCE.value, root, tuple(data.folds) or ("",))
+    except (ModuleNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{count} images and the lists are in {root}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """prepare_data: images and lists into a store, and every reader finds them there; the command itself."""
 
-import os
 import pathlib
 import shutil
 import subprocess
@@ -37,16 +36,18 @@ def contents(splits):
 
 def test_readers_find_the_store(source, tmp_path):
     expected = {fold: contents(faces.morph(source, fold=fold, seed=0)) for fold in "01"}
-    root = prepare_data.prepare("faces.morph", source, tmp_path / "data", folds=("0", "1"))
+    root = tmp_path / "data" / "morph"
+    assert prepare_data.prepare({"name": "faces.morph"}, source, root, folds=("0", "1")) == 5
     shutil.rmtree(source)
-    assert root == tmp_path / "data" / "morph" and not list(root.rglob("*.JPG"))
+    assert not list(root.rglob("*.JPG"))
     assert sorted(arrayrecord.metadata(arrayrecord.find(root))["paths"]) == [f"images/{name}.JPG" for name in "abcde"]
     for fold in "01":
         assert contents(faces.morph(root, fold=fold, seed=0)) == expected[fold]
 
 
 def test_images_not_in_the_store_are_reported(source, tmp_path):
-    root = prepare_data.prepare("faces.morph", source, tmp_path / "data", folds=("0",))
+    root = tmp_path / "data"
+    prepare_data.prepare({"name": "faces.morph"}, source, root, folds=("0",))
     with pytest.raises(
         ValueError, match="morph test: 1 of 1 images cannot be had .*\n  row 0, images/e.JPG: not in the store"
     ):
@@ -59,30 +60,33 @@ def test_folder_readers_need_no_files_either(tmp_path):
         for n in range(10):
             (tmp_path / "mine" / rank / f"{n}.png").write_bytes(f"{rank}/{n}".encode())
     expected = contents(sources.folder(tmp_path / "mine", fold="", seed=0))
-    root = prepare_data.prepare("sources.folder", tmp_path / "mine", tmp_path / "data")
+    root = tmp_path / "data"
+    prepare_data.prepare({"name": "sources.folder"}, tmp_path / "mine", root)
     assert contents(sources.folder(root, fold="", seed=0)) == expected
 
 
 def test_existing_stores_and_bad_readers(source, tmp_path):
-    root = prepare_data.prepare("faces.morph", source, tmp_path / "data")
+    reader, root = {"name": "faces.morph"}, tmp_path / "data"
+    prepare_data.prepare(reader, source, root, folds=("0",))
     with pytest.raises(ValueError, match=f"a store already under {root}"):
-        prepare_data.prepare("faces.morph", source, tmp_path / "data")
+        prepare_data.prepare(reader, source, root, folds=("0",))
     with pytest.raises(ValueError, match=f"a store already under {root}"):
-        prepare_data.prepare("faces.morph", root, tmp_path / "elsewhere")
+        prepare_data.prepare(reader, root, tmp_path / "elsewhere", folds=("0",))
     with pytest.raises(ValueError, match="Did you mean 'faces.morph'"):
-        prepare_data.prepare("faces.morphs", source, tmp_path / "new")
-    source.rename(tmp_path / "morph")
+        prepare_data.prepare({"name": "faces.morphs"}, source, tmp_path / "new")
     with pytest.raises(ValueError, match="give another --out"):
-        prepare_data.prepare("faces.morph", tmp_path / "morph", tmp_path)
+        prepare_data.prepare(reader, source, source, folds=("0",))
 
 
 def test_the_command(source, tmp_path):
-    command = ["tools/prepare_data.py", "--dataset=faces.morph", f"--source={source}", f"--out={tmp_path / 'data'}"]
-    command += ["--folds=0,1", '--settings={"label_offset": 1}']
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    for fold in (2, 3, 4):  # the config has five
+        for split in ("train", "test"):
+            shutil.copy(source / f"Setting_1_fold1_{split}.txt", source / f"Setting_1_fold{fold}_{split}.txt")
+    command = ["tools/prepare_data.py", "--dataset=morph", f"--source={source}", f"--out={tmp_path / 'data'}"]
+    run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "5 images and the lists are in" in run.stderr
-    entry = {"name": "faces.morph", "label_offset": 1}
-    splits = load.reader(entry)(tmp_path / "data" / "morph", fold="1", seed=0)
-    np.testing.assert_array_equal(splits["test"].targets, [23])
+    assert "5 images and the lists are in" in run.stdout
+    splits = load.reader({"name": "faces.morph"})(tmp_path / "data" / "morph", fold="1", seed=0)
+    np.testing.assert_array_equal(splits["test"].targets, [24])
+    again = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 1 and again.stderr.startswith("error: there is a store already")
