@@ -62,13 +62,12 @@ def augment(stored, size, index, epoch, *, crop, flip, image_size, normalize, se
     return jax.vmap(one)(stored, size, index, epoch)
 
 
-def random_crop(stored, size, key, *, image_size, views=1, padding=0):
-    """Squares at random places; `padding` black pixels are laid around the image first."""
+def random_crop(stored, size, key, *, image_size, padding=0):
+    """A square at a random place; `padding` black pixels are laid around the image first."""
     if padding:
         stored = jnp.pad(stored, ((padding, padding), (padding, padding), (0, 0)))
     room = _room(stored, size + 2 * padding, image_size)
-    starts = jax.random.randint(key, (views, 2), 0, room + 1)
-    return jnp.stack([_cut(stored, start, image_size) for start in starts])
+    return _cut(stored, jax.random.randint(key, (2,), 0, room + 1), image_size)[None]
 
 
 def center_crop(stored, size, key, *, image_size):
