@@ -8,6 +8,7 @@ import sys
 
 import jax
 import numpy as np
+from clu import parameter_overview
 
 from jaxord import checkpoint, metrics, optim, progress, settings, sharding
 from jaxord.assemble import assemble, overview
@@ -42,6 +43,9 @@ def fit(config, fold, workdir):
         return
     task = assemble(config, fold)
     print("\n".join([f"{workdir}", *overview(task)]), flush=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    shapes = parameter_overview.get_parameter_overview({**task.trained, **task.frozen}, include_stats=False)
+    (workdir / "parameters.txt").write_text(shapes + "\n")
     batch = config.data.batch
     length = functools.partial(optim.steps, batch=batch, examples=len(task.splits["train"].records))
     total = length(config.train.duration)

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from ml_collections import ConfigDict
 
 from configs.base import base
 from jaxord import optim
+
+torch = pytest.importorskip("torch")
 
 STEPS = 12
 GROUPS = (("first/.*", "a"), ("second", "b"), ("third", "frozen"))

@@ -34,10 +34,10 @@ SCENES = {
 }
 TILE, STRIDE = 96, 64  # pixels; a multiple of 8 keeps JPEG's blocks in one place in all tiles
 TILES = 56  # of a scene at most, spread evenly
-SEVERITIES = {  # of 1, 2, 3, 4; 0 is the photograph as it is
-    "blur": (0.8, 1.4, 2.2, 3.6),  # standard deviation of a Gaussian, pixels
-    "jpeg": (40, 20, 10, 5),  # quality
-    "noise": (6, 12, 22, 38),  # standard deviation, of 0..255
+SEVERITIES = {  # of 1, 2, 3, 4, each step about as visible as the last; 0 is the photograph as it is
+    "blur": (1.0, 1.8, 3.2, 5.6),  # standard deviation of a Gaussian, pixels
+    "jpeg": (32, 16, 8, 4),  # quality
+    "noise": (8, 16, 32, 64),  # standard deviation, of 0..255
 }
 TEXTURE = 3.0  # mean absolute step between neighbouring pixels; on smoother tiles no degradation could be seen
 
