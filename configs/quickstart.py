@@ -2,7 +2,7 @@
 
 The photographs that scikit-image and scikit-learn carry, cut into tiles, each blurred, JPEG-compressed or made noisy at
 severity 0-4. The rank is the severity. Splits are by scene: nothing of a test photograph is ever trained on. A small CLIP
-starts from scratch on 32-pixel crops; a test image is the mean over a grid of 20 crops.
+starts from scratch on 32-pixel crops; a test image is the mean over 20 crops spread over it.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ def get_config(argument=""):
     c.data.reader = ConfigDict({"name": "demo.photo_quality"}, type_safe=False)
     c.data.root = "data/photo_quality"
     c.data.stored_size, c.data.image_size = 96, 32
-    c.data.eval_crop = ConfigDict({"name": "grid_crops", "views": 20}, type_safe=False)
+    c.data.eval_crop = ConfigDict({"name": "spread_crops", "views": 20}, type_safe=False)
     c.data.batch, c.data.eval_batch = 64, 32
     c.ranks.labels = (0.0, 1.0, 2.0, 3.0, 4.0)
     c.ranks.names = NAMES

@@ -72,10 +72,14 @@ def fit(config, fold, workdir):
         best = saved.meta(saved.best())["score"] if saved.best() is not None else math.inf
         train_step = make_train_step(task.model, objective(config), optimizer, task.prepare(train=True), replicated)
         batches = pipeline.train_batches(task.splits["train"], batch=batch, seed=config.seed, start_step=start)
+        # Overlapping programs on several CPU devices can wait for each other's collectives for ever: one at a time there.
+        crowded = jax.default_backend() == "cpu" and task.mesh.size > 1
         late = None  # what was logged last: fetched one period later, so that the loop never waits for the device
         with progress.Log(workdir, restored=-1 if restored is None else restored, total=total, batch=batch) as log:
             for step in range(start + 1, total + 1):
                 state, values = train_step(state, next(batches), task.labels["train"], task.constants)
+                if crowded:
+                    jax.block_until_ready(state.step)
                 log.progress(step)
                 last, stopped = step == total, bool(stop)  # one look at the flag a step: it may come at any time
                 if step % log_every == 0 or last:

@@ -82,17 +82,15 @@ def diagonal_crops(stored, size, key, *, image_size, views=3):
     return jnp.stack([_cut(stored, _at(room, p, p), image_size) for p in places])
 
 
-def grid_crops(stored, size, key, *, image_size, views=4):
-    """Squares on a regular grid over the whole image; 4 views are the corners, 9 add edges and middle.
+def spread_crops(stored, size, key, *, image_size, views=4):
+    """Squares spread evenly over the image, the same for every image: the points of the R2 sequence (Roberts 2018).
 
-    The grid has as many rows as the largest divisor of `views` that is not above its square root.
+    Not a regular grid, whose steps would keep one phase to the blocks of JPEG and to other patterns of an image, so that all
+    views would show them alike.
     """
     room = _room(stored, size, image_size)
-    rows = max(d for d in range(1, math.isqrt(views) + 1) if views % d == 0)
-    columns = views // rows
-    down = [0.5] if rows == 1 else [r / (rows - 1) for r in range(rows)]
-    across = [0.5] if columns == 1 else [c / (columns - 1) for c in range(columns)]
-    return jnp.stack([_cut(stored, _at(room, y, x), image_size) for y in down for x in across])
+    points = [((0.5 + v * 0.7548776662466927) % 1, (0.5 + v * 0.5698402909980532) % 1) for v in range(views)]
+    return jnp.stack([_cut(stored, (jnp.array(point) * (room + 1)).astype(jnp.int32), image_size) for point in points])
 
 
 def resize(stored, size, key, *, image_size):

@@ -32,8 +32,8 @@ SCENES = {
     "val": ("chelsea.png", "gravel.png"),
     "test": ("camera.png", "china.jpg", "coffee.png"),
 }
-TILE, STRIDE = 96, 64  # pixels; a multiple of 8 keeps JPEG's blocks in one place in all tiles
-TILES = 56  # of a scene at most, spread evenly
+TILE, STRIDE = 96, 32  # pixels; a multiple of 8 keeps JPEG's blocks in one place in all tiles
+TILES = {"train": 100, "val": 40, "test": 40}  # of a scene at most, spread evenly
 SEVERITIES = {  # of 1, 2, 3, 4, each step about as visible as the last; 0 is the photograph as it is
     "blur": (1.0, 1.8, 3.2, 5.6),  # standard deviation of a Gaussian, pixels
     "jpeg": (32, 16, 8, 4),  # quality
@@ -55,7 +55,7 @@ def photo_quality(root, *, fold, seed):
     """
     if not arrayrecord.find(root):
         photos = {split: [(name, _photo(name)) for name in names] for split, names in SCENES.items()}
-        splits = {split: _tiles(scenes) for split, scenes in photos.items()}
+        splits = {split: _tiles(scenes, TILES[split]) for split, scenes in photos.items()}
         arrayrecord.write_store(root, _photo_features, splits)
     splits = {split: split for split in SCENES}
     return sources.tfds_dataset(root, fold=fold, seed=seed, dataset=arrayrecord.STORE, splits=splits)
@@ -104,14 +104,14 @@ def _digits(pixels, labels):
         yield {"image": _png(grey.convert("RGB")), "target": np.float32(label)}
 
 
-def _tiles(scenes):
+def _tiles(scenes, most):
     """Each tile in all five severities; kinds take turns, so that every severity has the same share of each."""
     turn = 0
     for scene, photo in scenes:
         versions = {
             (kind, severity): degrade(photo, kind, severity, scene) for kind in SEVERITIES for severity in range(1, 5)
         }
-        for left, top in _places(photo):
+        for left, top in _places(photo, most):
             turn += 1
             for severity in range(5):
                 kind = list(SEVERITIES)[(turn + severity) % 3] if severity else "none"
@@ -138,8 +138,8 @@ def degrade(photo, kind, severity, name):
     return Image.fromarray((np.asarray(photo) + noise).round().clip(0, 255).astype(np.uint8))
 
 
-def _places(photo):
-    """Corners of at most TILES tiles that have texture, evenly spread."""
+def _places(photo, most):
+    """Corners of at most so many tiles that have texture, evenly spread."""
     grey = np.asarray(photo.convert("L"), np.float32)
     found = []
     for top in range(0, photo.height - TILE + 1, STRIDE):
@@ -147,7 +147,7 @@ def _places(photo):
             tile = grey[top : top + TILE, left : left + TILE]
             if (np.abs(np.diff(tile, axis=0)).mean() + np.abs(np.diff(tile, axis=1)).mean()) / 2 >= TEXTURE:
                 found.append((left, top))
-    return [found[i * len(found) // TILES] for i in range(TILES)] if len(found) > TILES else found
+    return [found[i * len(found) // most] for i in range(most)] if len(found) > most else found
 
 
 def _photo(name):

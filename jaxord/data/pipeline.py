@@ -27,7 +27,7 @@ from jaxord.data import decode as decoding
 from jaxord.data.sources import Records
 
 CACHE_FORMAT = 1  # raised when decoding changes, so that no old cache is read
-CUTTING_CROPS = ("random_crop", "center_crop", "diagonal_crops", "grid_crops")  # they do not enlarge
+CUTTING_CROPS = ("random_crop", "center_crop", "diagonal_crops", "spread_crops")  # they do not enlarge
 
 
 @functools.lru_cache(maxsize=8)

@@ -101,7 +101,7 @@ def test_crops_stay_inside_the_true_size():
     stored = np.zeros_like(STORED)
     for image, (h, w) in zip(stored, sizes, strict=True):
         image[:h, :w] = 255
-    for crop in ("random_crop", "center_crop", "resize", "random_resized_crop", "diagonal_crops", "grid_crops"):
+    for crop in ("random_crop", "center_crop", "resize", "random_resized_crop", "diagonal_crops", "spread_crops"):
         for epoch in range(5):
             found = pixels(run(crop, epoch=(epoch,) * 4, stored=stored, size=sizes))
             np.testing.assert_allclose(found, 255, atol=1e-2, err_msg=crop)
@@ -112,12 +112,14 @@ def test_views():
     assert diagonal.shape == (4, 3, IMAGE, IMAGE, 3)
     for view, start in enumerate((0, 4, 8)):
         np.testing.assert_allclose(diagonal[:, view], STORED[:, start : start + 16, start : start + 16], atol=1e-3)
-    grid = pixels(run("grid_crops", train=False, settings=(("views", 6),)))
-    assert grid.shape[1] == 6
-    for view, (top, left) in enumerate([(0, 0), (0, 4), (0, 8), (8, 0), (8, 4), (8, 8)]):
-        np.testing.assert_allclose(grid[:, view], STORED[:, top : top + 16, left : left + 16], atol=1e-3)
+    spread = pixels(run("spread_crops", train=False, settings=(("views", 6),)))
+    assert spread.shape[1] == 6
+    starts = [(int((0.5 + v * 0.75487766624) % 1 * 9), int((0.5 + v * 0.56984029099) % 1 * 9)) for v in range(6)]
+    assert len(set(starts)) == 6 and starts[0] == (4, 4)
+    for view, (top, left) in enumerate(starts):
+        np.testing.assert_allclose(spread[:, view], STORED[:, top : top + 16, left : left + 16], atol=1e-3)
     middle = run("center_crop", train=False)
-    for crop in ("grid_crops", "diagonal_crops"):
+    for crop in ("spread_crops", "diagonal_crops"):
         np.testing.assert_array_equal(run(crop, train=False, settings=(("views", 1),)), middle)
 
 
@@ -192,7 +194,7 @@ def test_whole_chain_equals_clips_preprocessing():
     ("fields", "message"),
     [
         ({"crop": {"name": "centre_crop"}}, "jaxord.data.augment has no 'centre_crop'. Did you mean 'center_crop'"),
-        ({"crop": {"name": "grid_crops", "view": 3}}, "grid_crops has no setting 'view'. Did you mean 'views'"),
+        ({"crop": {"name": "spread_crops", "view": 3}}, "spread_crops has no setting 'view'. Did you mean 'views'"),
         ({"normalize": "zero"}, r"config.data.normalize is 'zero'; it is one of \['clip', 'half', 'imagenet'\]"),
         ({"image_size": 25}, "config.data.image_size 25 does not fit into stored images of 24 pixels"),
     ],

@@ -32,7 +32,7 @@ def splits(tmp_path_factory):
 
 
 def test_photo_quality_is_split_by_scene(splits):
-    assert {split: len(part) for split, part in splits.items()} == {"train": 1845, "val": 350, "test": 530}
+    assert {split: len(part) for split, part in splits.items()} == {"train": 4155, "val": 400, "test": 600}
     scenes = {split: set(part.columns["scene"].tolist()) for split, part in splits.items()}
     assert not scenes["train"] & scenes["val"] and not scenes["test"] & (scenes["train"] | scenes["val"])
     assert len(scenes["test"]) == 3 and len(scenes["val"]) == 2 and len(scenes["train"]) == 9
@@ -68,7 +68,7 @@ def test_photo_quality_pixels(splits):
 
 def test_tiles_are_the_same_every_time():
     scenes = [("coins.png", demo._photo("coins.png"))]
-    assert list(demo._tiles(scenes)) == list(demo._tiles(scenes))
+    assert list(demo._tiles(scenes, 40)) == list(demo._tiles(scenes, 40))
 
 
 def test_digits(tmp_path):
