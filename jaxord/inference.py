@@ -81,8 +81,8 @@ def true_expert(expert_values, group):
 def thresholds(threshold_logits, rank_values, *, conditional=False):
     """Value of the rank reached by counting the thresholds that are more probably passed than not.
 
-    rank = number of k with P(rank > k) > 1/2;  P(rank > k) = sigmoid(threshold_logits_k), or with conditional thresholds
-    the product of the sigmoids up to k
+    rank = number of k with P(rank > k) > 1/2;  P(rank > k) = sigmoid(threshold_logits_k), or with conditional
+    thresholds the product of the sigmoids up to k
 
     Args:
       threshold_logits: [B, K-1].
@@ -115,8 +115,8 @@ def nearest_reference(image_embeds, reference_points, reference_values):
 def knn(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
     """Mean label of the k nearest of the gallery, not rounded (ConOrd Eq 10).
 
-    Nearest by Euclidean distance of unit embeddings, which is the order of their inner product; equally near ones in the
-    order of the gallery. Exact: the gallery passes in blocks, of which each query keeps its k best so far.
+    Nearest by Euclidean distance of unit embeddings, which is the order of their inner product; equally near ones in
+    the order of the gallery. Exact: the gallery passes in blocks, and each query keeps its k best so far.
 
     Args:
       image_embeds: [B, D].

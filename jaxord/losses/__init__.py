@@ -6,8 +6,8 @@ mean, without its weight. It is computed in float32 whatever comes in, and in lo
 and gradient stay finite for logits times 10,000, for ties, for a batch of one class and for a batch of one. An anchor
 whose sum is empty counts 0.
 
-`logits` are similarities already multiplied by exp(logit_scale). `rank` must lie in 0..K-1. Embeddings come as the model
-gives them: a loss whose equation has unit vectors makes them so, and says it. `direction="both"` is the sum of
+`logits` are similarities already multiplied by exp(logit_scale). `rank` must lie in 0..K-1. Embeddings come as the
+model gives them: a loss whose equation has unit vectors makes them so, and says it. `direction="both"` is the sum of
 image-to-text and text-to-image everywhere. Losses over all pairs of samples hold about `block` pairs at once, which
 changes time and memory only.
 """

@@ -56,8 +56,8 @@ def conord(
       ValueError: unknown weights; "X" without a table, or a table without "X".
     """
     if (weights == "X") != (pair_weights is not None):
-        given = "is missing" if pair_weights is None else "was given"
-        raise ValueError(f"weights is {weights!r} and the table pair_weights {given}; 'X' needs one, no other takes one")
+        state = "is missing" if pair_weights is None else "was given"
+        raise ValueError(f"weights is {weights!r} and the table pair_weights {state}; only 'X' takes one, and needs it")
 
     def by_gap(gap):
         if weights == "X":

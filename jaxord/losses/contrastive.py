@@ -1,6 +1,7 @@
 """Contrastive losses between images and the texts of ranks.
 
-B batch, K ranks, D embedding. The text of a sample is the text of its rank, so a batch of pairs needs only its logits [B, K].
+B batch, K ranks, D embedding. The text of a sample is the text of its rank, so a batch of pairs needs only its logits
+[B, K].
 """
 
 import jax.numpy as jnp
@@ -39,18 +40,16 @@ def asymmetric_contrastive(logits, rank, *, direction="both"):
     i2t: mean over i, over z in C_i of -log[ e^s_iz / sum_b e^s_ib ]
     t2i: mean over i, over z in C_i of -log[ e^s_zi / sum_b e^s_bi ]
 
-    With one text a rank it is `info_nce` in other words: s_iz is the same for all z in C_i, and text to image each image
-    of a rank stands once in the mean of each anchor of the rank, which together is once. The paper weighs the two
-    directions alike (0.03 or 0.1), so that one entry with direction="both" serves.
+    With one text a rank it is `info_nce` in other words: s_iz is the same for all z in C_i, and text to image the anchors
+    of a rank share one mean over its images. The paper weighs the two directions alike (0.03 or 0.1), so that one entry
+    with direction="both" serves.
 
     Args, Returns, Raises: as `info_nce`.
     """
     return info_nce(logits, rank, direction=direction)
 
 
-def ordinal_pairwise(
-    image_embeds, text_embeds, rank, rank_values, *, strength=0.5, form="inner", weight_scale="span"
-):
+def ordinal_pairwise(image_embeds, text_embeds, rank, rank_values, *, strength=0.5, form="inner", weight_scale="span"):
     """L2RCLIP's cross-modal ordinal pairwise loss (COP): near to the own text, far from those of distant ranks.
 
     v_i unit image features, r_c unit text features, y_i = rank_i, w_ic the gap of the values of ranks y_i and c:
@@ -72,10 +71,10 @@ def ordinal_pairwise(
       strength: >= 0, of the texts' own repulsion.
       form: "inner" or "euclid".
       weight_scale: of the gaps: "span" divides by that of all rank values, so that a loss weight means the same on 62
-        and on 5 ranks; "raw" is the gap itself; "pairs" is the programs' (gap - smallest) / largest of the pairs summed.
+        and on 5 ranks; "raw" is the gap itself; "pairs" is the programs' (gap - smallest) / largest over the pairs.
 
     Returns:
-      f32[]; without a pair, B = 1, only the first or last term that needs none.
+      f32[]; of a batch of one, which has no pairs, only the term of v_i and its own text.
 
     Raises:
       ValueError: unknown form or weight_scale.

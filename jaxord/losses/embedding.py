@@ -37,7 +37,7 @@ def supcon(image_embeds, rank, index=None, *, temperature=0.07, positives="rank"
     """
     label = choose("positives", positives, {"rank": rank, "view": index})
     if label is None:
-        raise ValueError("positives='view' needs the array 'index', which tells the augmentations of an image; found none")
+        raise ValueError("positives='view' needs the array 'index', the same for the views of an image; found none")
     z, columns = unit(image_embeds), jnp.arange(rank.size)
 
     def of_anchors(z_anchor, label_anchor, own):
@@ -57,8 +57,9 @@ def rnc(image_embeds, target, *, temperature=2.0, similarity="l2", block=BLOCK):
 
     mean over i, j != i of -log[ e^s_ij / sum_{k != i: |y_i - y_k| >= |y_i - y_j|} e^s_ik ],  s = sim / temperature
 
-    Zha et al. 2023 (ConOrd Eq 7), exactly, ties included. In the order of the labels the candidates of a pair are the
-    first few samples and the last few, so running sums from either end give every denominator: O(B^2 log B).
+    Zha et al. 2023 (ConOrd Eq 7), exactly, ties of the float32 differences included. In the order of the labels the
+    candidates of a pair are the first few samples and the last few, so running sums from either end give every
+    denominator: O(B^2 log B).
     Traps: "l2" is minus the distance (not its square) of features that are not normalised, and temperature 2 belongs to
     it; "cosine" wants about 0.1. Two views of an image are two samples at label distance 0.
 
@@ -95,17 +96,15 @@ def group_contrastive(image_embeds, group, *, temperature=2.0, similarity="l2", 
 
     mean over i, j != i of -log[ e^s_ij / sum_{k != i: |g_i - g_k| >= |g_i - g_j|} e^s_ik ]
 
-    The paper names cosine similarity "e.g." and takes RnC's temperature, 2, at which cosine is almost flat; our defaults
-    are RnC's pair. The alternative is similarity="cosine" with temperature=0.1.
+    The paper names cosine similarity "e.g." and takes RnC's temperature, 2, at which cosine is almost flat. The defaults
+    are RnC's pair; the alternative is similarity="cosine" with temperature=0.1.
 
     Args:
       image_embeds: [B, D].
       group: i32[B].
       temperature, similarity, block, Returns, Raises: as `rnc`.
     """
-    return rnc(
-        image_embeds, group.astype(jnp.float32), temperature=temperature, similarity=similarity, block=block
-    )
+    return rnc(image_embeds, group.astype(jnp.float32), temperature=temperature, similarity=similarity, block=block)
 
 
 @jax.custom_vjp
@@ -124,33 +123,30 @@ def _against_farther(scores, gap, own):
 
 
 def _against_farther_forward(scores, gap, own):
-    ahead = jnp.where(own, _NOTHING, scores), jnp.where(own, 0.0, 1.0)
-    below, above = _running(*ahead), _running_back(*ahead)
-    first = _place(gap, -jnp.abs(gap), "right")  # the `first` samples lie as far below as j lies from the anchor
-    last = jnp.maximum(_place(gap, jnp.abs(gap), "left"), first)  # of a gap of 0 all are in `first`
-    top, mass = _add(_at(below, first), _at(above, last))
+    sums = _running(_both_ways(jnp.where(own, _NOTHING, scores)), _both_ways(jnp.where(own, 0.0, 1.0)))
+    low, high = _place(_mirrored(gap), -jnp.abs(gap), "right")  # so many lie as far below, so many as far above
+    top, mass = _total(sums, low, jnp.minimum(high, scores.shape[1] - low))  # a gap of 0 has all, but once
     loss = jnp.where(own, 0.0, (top - scores) + jnp.log(jnp.where(own, 1.0, mass)))
     return loss.sum(axis=1), (scores, gap, own, top, mass)
 
 
 def _against_farther_backward(saved, gradient):
-    # Sample k is a candidate of each j that is as near as itself: d/d s_k = sum_{j: |gap_j| <= |gap_k|} e^s_k / sum_j - 1,
-    # a running sum from the anchor outwards, of positive terms only.
+    # Sample k is a candidate of each j that is no farther than itself. With S_j the sum of j's candidates, d / d s_k is
+    # sum_{j: |gap_j| <= |gap_k|} e^s_k / S_j - 1: a running sum from the anchor outwards, of positive terms only.
     scores, gap, own, top, mass = saved
-    right = ~own & (gap >= 0)
-    left = ~own & (gap < 0)
-    share = 1 / jnp.where(own, 1.0, mass)
-    up = _running(jnp.where(right, -top, _NOTHING), jnp.where(right, share, 0.0))
-    down = _running_back(jnp.where(left, -top, _NOTHING), jnp.where(left, share, 0.0))
-    high, total = _add(_at(up, _place(gap, jnp.abs(gap), "right")), _at(down, _place(gap, -jnp.abs(gap), "left")))
-    slope = jnp.where(own, 0.0, total * jnp.exp(jnp.where(own, 0.0, scores + high)) - 1)
+    ways = _mirrored(gap)
+    outwards = ~_both_ways(own) & jnp.stack([ways[0] >= 0, ways[1] > 0])
+    share = _both_ways(1 / jnp.where(own, 1.0, mass))
+    sums = _running(jnp.where(outwards, -_both_ways(top), _NOTHING), jnp.where(outwards, share, 0.0))
+    highest, total = _total(sums, *_place(ways, jnp.abs(gap), "right"))
+    slope = jnp.where(own, 0.0, total * jnp.exp(jnp.where(own, 0.0, scores + highest)) - 1)
     return gradient[:, None] * slope, None, None
 
 
 _against_farther.defvjp(_against_farther_forward, _against_farther_backward)
 
-# A sum of exponentials is held as (top, mass) = mass * e^top: only differences of scores are exponentiated, and a log of
-# the mass is never added to a score of 10^5, which would round it to 10^-2.
+# A sum of exponentials mass * e^top is held as (top, mass): only differences of scores are exponentiated, and the log of
+# a mass is never added to a score of 10^5, which would round it to 10^-2.
 _NOTHING = float(jnp.finfo(jnp.float32).min)  # top of an empty sum; its differences stay finite, unlike those of -inf
 
 
@@ -159,31 +155,40 @@ def _add(a, b):
     return top, jnp.where(a[0] < b[0], a[1] * less + b[1], a[1] + b[1] * less)
 
 
+def _both_ways(x):
+    """[rows, B] -> [2, rows, B]: from the lowest label upwards, from the highest downwards."""
+    return jnp.stack([x, jnp.flip(x, axis=1)])
+
+
+def _mirrored(gap):
+    """Gaps in both ways, each ascending."""
+    return jnp.stack([gap, -jnp.flip(gap, axis=1)])
+
+
 def _running(top, mass):
-    """Sums of the first n entries of a row, n = 0..B: two f32[rows, B+1]."""
-    sums = jnp.pad(top, [(0, 0), (1, 0)], constant_values=_NOTHING), jnp.pad(mass, [(0, 0), (1, 0)])
-    width = sums[0].shape[1]
+    """Sums of the first n entries, n = 0..B: two f32[2, rows, B+1]."""
+    shape = [(0, 0), (0, 0), (1, 0)]
+    sums = jnp.pad(top, shape, constant_values=_NOTHING), jnp.pad(mass, shape)
+    width = sums[0].shape[2]
 
     def double(step, sums):  # sums of 2^step entries become those of 2^(step+1); one loop body is quick to compile
-        shift = [(0, 0), (width, 0)]
-        longer = jnp.pad(sums[0], shift, constant_values=_NOTHING), jnp.pad(sums[1], shift)
-        return _add(sums, [jax.lax.dynamic_slice_in_dim(x, width - 2**step, width, axis=1) for x in longer])
+        shape = [(0, 0), (0, 0), (width, 0)]
+        longer = jnp.pad(sums[0], shape, constant_values=_NOTHING), jnp.pad(sums[1], shape)
+        return _add(sums, [jax.lax.dynamic_slice_in_dim(x, width - 2**step, width, axis=2) for x in longer])
 
     return jax.lax.fori_loop(0, (width - 1).bit_length(), double, sums)
 
 
-def _running_back(top, mass):
-    """Sums of the entries from n on, n = 0..B."""
-    return [jnp.flip(x, axis=1) for x in _running(jnp.flip(top, axis=1), jnp.flip(mass, axis=1))]
-
-
-def _at(sums, places):
-    return tuple(jnp.take_along_axis(part, places, axis=1) for part in sums)
+def _total(sums, low, high):
+    """Sum of the first `low` upwards and the first `high` downwards: two f32[rows, B]."""
+    up, down = ([jnp.take_along_axis(part[way], n, axis=1) for part in sums] for way, n in enumerate((low, high)))
+    return _add(up, down)
 
 
 def _place(ascending, values, side):
-    """Where values would be inserted, row by row."""
-    return jax.vmap(functools.partial(jnp.searchsorted, side=side))(ascending, values)
+    """Where values [rows, B] would be inserted into rows of the same number; [..., rows, B] gives as many answers."""
+    search = jax.vmap(functools.partial(jnp.searchsorted, side=side))
+    return (jax.vmap(search, (0, None)) if ascending.ndim == 3 else search)(ascending, values)
 
 
 def cloc(image_embeds, rank, margins, *, reduction="program", block=BLOCK):
@@ -194,8 +199,8 @@ def cloc(image_embeds, rank, margins, *, reduction="program", block=BLOCK):
 
     Pitawela et al. 2025; its runs add cross_entropy. The program (dpitawela/CLOC) means over q and then divides the sum
     over p by the number of pairs: n_i = |P| |Q|^2, so the loss falls with the batch; "mean" is the plain n_i = |P| |Q|.
-    An anchor without a positive or a negative counts 0 and stays in the mean. The slope in the kink is 0. Each pair is
-    counted in sorted rows, not formed: O(B^2 log B). The gradient lowers margins, so they need a floor or a first phase.
+    An anchor without a positive or a negative counts 0 and stays in the mean. The slope in the kink is 0. Pairs are
+    counted in sorted rows, not formed: O(B^2 log B). Trap: the gradient only ever lowers margins.
 
     Args:
       image_embeds: [B, D].

@@ -65,9 +65,9 @@ def ordinal_entropy(image_features, target):
 
     mean over i of |u_i - c_(y_i)|  -  mean over pairs of labels a < b of w_ab |c_a - c_b|
 
-    u unit features, c_a the mean feature of label a, made a unit vector, w = (gap - smallest gap) / largest gap over the
-    pairs of the batch: the nearest labels do not repel, and with two labels none do. The first mean is over the samples
-    whose label another one shares, because a sample alone is its own centre.
+    u unit features, c_a the mean feature of label a, made a unit vector, w = (gap - smallest gap) / largest gap over
+    the pairs of the batch: the nearest labels do not repel, and with two labels none do. The first mean is over the
+    samples whose label another one shares, because a sample alone is its own centre.
 
     Zhang et al. 2023 (needylove/OrdinalEntropy, whose program for age squares the distance of the first mean).
 

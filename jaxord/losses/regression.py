@@ -1,7 +1,7 @@
 """Losses between a predicted value and the target.
 
-B batch, G groups. `weight` multiplies each sample's loss before the plain mean over the batch, which is not divided by the sum of
-the weights: those of label-distribution smoothing have mean 1 over the training set, not in each batch.
+B batch, G groups. `weight` multiplies each sample's loss before the plain mean over the batch, which is not divided by
+the sum of the weights: those of label-distribution smoothing have mean 1 over the training set, not in each batch.
 """
 
 import jax
@@ -112,7 +112,9 @@ def balanced_mse(value, target, noise_scale):
 
 
 def expert(expert_values, target, group, weight=None, *, reduction="mean"):
-    """Squared error of the expert of the true group: weight * (expert_values[i, group_i] - target_i)^2 (Group-DIR Eq 3).
+    """Squared error of the expert of the true group (Group-DIR Eq 3).
+
+    mean over i of weight_i (expert_values[i, group_i] - target_i)^2
 
     Only that expert learns from the sample. At test the group is the predicted one (`inference.experts`).
 
