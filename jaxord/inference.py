@@ -1,11 +1,15 @@
 """Inference rules: from the arrays of the model to one predicted value a sample, on the scale of the label.
 
 Same convention as the losses: positional parameters are names of arrays, keyword-only ones settings. All in float32.
-B batch, K ranks.
+B batch, K ranks, G groups, R reference points, D embedding, N gallery, A angles of a label (gaze).
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
+
+from jaxord.vectors import distances, inner, unit
 
 
 def expectation(logits, rank_values):
@@ -46,3 +50,111 @@ def value(value):
       f32[B].
     """
     return jnp.asarray(value, jnp.float32)
+
+
+def experts(expert_values, group_logits):
+    """The value of the expert of the most probable group; of equally probable ones the first.
+
+    Args:
+      expert_values: [B, G].
+      group_logits: [B, G].
+
+    Returns:
+      f32[B].
+    """
+    return true_expert(expert_values, jnp.argmax(group_logits, axis=1))
+
+
+def true_expert(expert_values, group):
+    """The value of the expert of the true group: for analysis, since it reads the label.
+
+    Args:
+      expert_values: [B, G].
+      group: i32[B].
+
+    Returns:
+      f32[B].
+    """
+    return jnp.take_along_axis(jnp.asarray(expert_values, jnp.float32), jnp.asarray(group)[:, None], axis=1)[:, 0]
+
+
+def thresholds(threshold_logits, rank_values, *, conditional=False):
+    """Value of the rank reached by counting the thresholds that are more probably passed than not.
+
+    rank = number of k with P(rank > k) > 1/2;  P(rank > k) = sigmoid(threshold_logits_k), or with conditional
+    thresholds the product of the sigmoids up to k
+
+    Args:
+      threshold_logits: [B, K-1].
+      rank_values: f32[K].
+      conditional: False for heads trained by `coral`, True for `corn`.
+
+    Returns:
+      f32[B].
+    """
+    logits = jnp.asarray(threshold_logits, jnp.float32)
+    passed = jnp.cumsum(jax.nn.log_sigmoid(logits), axis=1) > -jnp.log(2.0) if conditional else logits > 0
+    return jnp.asarray(rank_values, jnp.float32)[passed.sum(axis=1)]
+
+
+def nearest_reference(image_embeds, reference_points, reference_values):
+    """Value of the reference point nearest to the unit embedding; of equally near ones the first.
+
+    Args:
+      image_embeds: [B, D].
+      reference_points: [R, D], as they are, as in `losses.center`.
+      reference_values: f32[R].
+
+    Returns:
+      f32[B].
+    """
+    nearest = jnp.argmin(distances(unit(image_embeds), jnp.asarray(reference_points, jnp.float32)), axis=1)
+    return jnp.asarray(reference_values, jnp.float32)[nearest]
+
+
+def knn(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
+    """Mean label of the k nearest of the gallery, not rounded (ConOrd Eq 10).
+
+    Nearest by Euclidean distance of unit embeddings, which is the order of their inner product; equally near ones in
+    the order of the gallery. Exact: the gallery passes in blocks, and each query keeps its k best so far.
+
+    Args:
+      image_embeds: [B, D].
+      gallery_embeds: [N, D], of the training split with the evaluation transform.
+      gallery_targets: f32[N] or f32[N, A]; each of several angles is averaged on its own.
+      k: neighbours, 1 to N.
+      block: rows of the gallery at once.
+
+    Returns:
+      f32[B] or f32[B, A].
+
+    Raises:
+      ValueError: k below 1 or above N.
+    """
+    size = len(gallery_embeds)
+    if not 1 <= k <= size:
+        raise ValueError(f"k is {k}, but the gallery has {size} samples; expected 1 to {size} neighbours")
+    nearest = _nearest(jnp.asarray(image_embeds), jnp.asarray(gallery_embeds), k, min(block, size))  # [B, k]
+    return jnp.asarray(gallery_targets, jnp.float32)[nearest].mean(axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _nearest(queries, gallery, k, block):
+    """Indices i32[B, k] of the nearest rows of the gallery, nearest first."""
+    size, count = len(gallery), -(-len(gallery) // block)
+    blocks = jnp.pad(unit(gallery), ((0, count * block - size), (0, 0))).reshape(count, block, -1)
+    places = jnp.arange(count * block).reshape(count, block)
+
+    def of_queries(some):  # [Q, D]
+        def closer(best, part):
+            rows, place = part
+            scores = jnp.where(place < size, inner(some, rows), -jnp.inf)  # [Q, block]
+            scores = jnp.concatenate([best[0], scores], axis=1)
+            place = jnp.concatenate([best[1], jnp.broadcast_to(place, (len(some), block))], axis=1)
+            scores, at = jax.lax.top_k(scores, k)  # of equal scores the first, so those already kept go before
+            return (scores, jnp.take_along_axis(place, at, axis=1)), None
+
+        nothing = jnp.full((len(some), k), -jnp.inf), jnp.zeros((len(some), k), places.dtype)
+        return jax.lax.scan(closer, nothing, (blocks, places))[0][1]
+
+    return jax.lax.map(lambda query: of_queries(query[None])[0], unit(queries), batch_size=256)

@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 FLOORS = [
-    {"trees", "binding", "tokenizer", "settings"},
+    {"trees", "binding", "tokenizer", "settings", "vectors"},
     {"losses", "inference", "metrics", "ranks", "progress"},
     {"models", "data"},
     {"step", "optim", "checkpoint", "weights", "sharding"},

@@ -1,11 +1,13 @@
 """Contrastive losses between images and the texts of ranks.
 
-B batch, K ranks. The text of a sample is the text of its rank, so a batch of pairs needs only its logits [B, K].
+B batch, K ranks, D embedding. The text of a sample is the text of its rank, so a batch of pairs needs only its logits
+[B, K].
 """
 
 import jax.numpy as jnp
 
-from jaxord.losses.rank import cross_entropy, negative_log_share, text_image_kl
+from jaxord import vectors
+from jaxord.losses.rank import choose, cross_entropy, negative_log_share, text_image_kl
 
 
 def info_nce(logits, rank, *, direction="both"):
@@ -29,6 +31,88 @@ def info_nce(logits, rank, *, direction="both"):
     """
     logits = jnp.asarray(logits, jnp.float32)
     return _directed(direction, *_pairs(logits, rank, 1.0 - jnp.eye(logits.shape[0])))
+
+
+def asymmetric_contrastive(logits, rank, *, direction="both"):
+    """L2RCLIP's asymmetrical contrastive loss (Eq 7), in which all samples of a rank are positives of each other.
+
+    C_i = {z : rank_z = rank_i},  s_ij = logits[i, rank_j]
+    i2t: mean over i, over z in C_i of -log[ e^s_iz / sum_b e^s_ib ]
+    t2i: mean over i, over z in C_i of -log[ e^s_zi / sum_b e^s_bi ]
+
+    With one text a rank it is `info_nce` in other words: s_iz is the same for all z in C_i, and text to image the anchors
+    of a rank share one mean over its images. The paper weighs the two directions alike (0.03 or 0.1), so that one entry
+    with direction="both" serves.
+
+    Args, Returns, Raises: as `info_nce`.
+    """
+    return info_nce(logits, rank, direction=direction)
+
+
+def ordinal_pairwise(image_embeds, text_embeds, rank, rank_values, *, strength=0.5, form="inner", weight_scale="span"):
+    """L2RCLIP's cross-modal ordinal pairwise loss (COP): near to the own text, far from those of distant ranks.
+
+    v_i unit image features, r_c unit text features, y_i = rank_i, w_ic the gap of the values of ranks y_i and c:
+    form "inner":  mean over ordered pairs i != j of w_ij (v_i + strength r_yi) . r_yj  -  mean over i of v_i . r_yi
+    form "euclid", strength > 0:  mean over i of |v_i - r_yi|^2 / 2
+      - mean over pairs i < j of w_ij |v_i - r_yj|  -  strength * mean over pairs i < j of w_ij |r_yi - r_yj|
+    form "euclid", strength 0:  mean over i of |v_i - r_yi|^2  -  mean over i and all K texts c of w_ic |v_i - r_c|
+
+    Eq 6 of the paper is "inner", with strength 0 its SCOP for frozen texts; "euclid" is the authors' two programs
+    (raywang335/L2RCLIP, loss/ordinal_ce_stage1.py and loss/ordinal_ce.py), which add 1e-6 to the gap of equal ranks.
+    The strength is not printed; 0.5 is the program's ratio. Trap: the stage-1 program pairs image i with the texts of
+    later samples only, so this one form depends on the order of the batch.
+
+    Args:
+      image_embeds: [B, D].
+      text_embeds: [K, D].
+      rank: i32[B].
+      rank_values: f32[K].
+      strength: >= 0, of the texts' own repulsion.
+      form: "inner" or "euclid".
+      weight_scale: of the gaps: "span" divides by that of all rank values, so that a loss weight means the same on 62
+        and on 5 ranks; "raw" is the gap itself; "pairs" is the programs' (gap - smallest) / largest over the pairs.
+
+    Returns:
+      f32[]; of a batch of one, which has no pairs, only the term of v_i and its own text.
+
+    Raises:
+      ValueError: unknown form or weight_scale.
+    """
+    images, texts = vectors.unit(image_embeds), vectors.unit(text_embeds)
+    values = jnp.asarray(rank_values, jnp.float32)
+    size, own = rank.size, texts[rank]  # [B, D]
+
+    def mean_of(terms, to, used):
+        """Mean of w * terms over the pairs (sample i, text of rank to_j) where used is 1."""
+        gap = jnp.abs(values[rank][:, None] - values[to])
+        largest, smallest = jnp.max(gap * used), jnp.min(jnp.where(used > 0, gap, jnp.inf))
+        scaled = {
+            "span": lambda: gap / _above_zero(values.max() - values.min()),
+            "raw": lambda: gap,
+            "pairs": lambda: (gap - jnp.where(used.any(), smallest, 0.0)) / _above_zero(largest),
+        }
+        weight = used * choose("weight_scale", weight_scale, scaled)()
+        return (weight * terms).sum() / jnp.maximum(used.sum(), 1.0)
+
+    def inner():
+        similarity = vectors.inner(images + strength * own, own)  # [B, B]
+        return mean_of(similarity, rank, 1.0 - jnp.eye(size)) - (images * own).sum(axis=1).mean()
+
+    def euclid():
+        tightness = jnp.square(images - own).sum(axis=1).mean()
+        if not strength:
+            every = jnp.arange(values.size)
+            return tightness - mean_of(vectors.distances(images, texts), every, jnp.ones((size, values.size)))
+        later = jnp.triu(jnp.ones((size, size)), 1)
+        apart = vectors.distances(images, own) + strength * vectors.distances(own, own)  # [B, B]
+        return tightness / 2 - mean_of(apart, rank, later)
+
+    return choose("form", form, {"inner": inner, "euclid": euclid})()
+
+
+def _above_zero(scale):
+    return jnp.where(scale > 0, scale, 1.0)
 
 
 def fcrc(logits, rank, *, form="pair", distance="absolute", direction="both"):
@@ -65,8 +149,8 @@ def fcrc(logits, rank, *, form="pair", distance="absolute", direction="both"):
     Raises:
       ValueError: unknown form, distance or direction.
     """
-    both_ways = _choose("form", form, {"pair": _pair_form, "class": _class_form, "code": _code_form})
-    scale = _choose("distance", distance, {"absolute": jnp.asarray, "sqrt": jnp.sqrt, "square": jnp.square})
+    both_ways = choose("form", form, {"pair": _pair_form, "class": _class_form, "code": _code_form})
+    scale = choose("distance", distance, {"absolute": jnp.asarray, "sqrt": jnp.sqrt, "square": jnp.square})
 
     def distances(ranks):  # [B, len(ranks)]
         return scale(jnp.abs(rank[:, None] - ranks).astype(jnp.float32))
@@ -109,14 +193,8 @@ def _pairs(logits, rank, weights):
 def _with_mean_one(distance, negatives, axis):
     """Distances along `axis` scaled to the sum `negatives`; all 0 stay 0."""
     total = distance.sum(axis=axis, keepdims=True)
-    return distance * negatives / jnp.where(total > 0, total, 1.0)
+    return distance * negatives / _above_zero(total)
 
 
 def _directed(direction, i2t, t2i):
-    return _choose("direction", direction, {"both": i2t + t2i, "i2t": i2t, "t2i": t2i})  # jit drops what is not used
-
-
-def _choose(setting, name, choices):
-    if name not in choices:
-        raise ValueError(f"{setting} is {name!r}; expected one of {sorted(choices)}")
-    return choices[name]
+    return choose("direction", direction, {"both": i2t + t2i, "i2t": i2t, "t2i": t2i})  # jit drops what is not used

@@ -1,10 +1,13 @@
 """Losses between a predicted value and the target.
 
-B batch. `weight` multiplies each sample's loss before the plain mean over the batch, which is not divided by the sum of
-the weights: those of label-distribution smoothing have mean 1 over the training set, not in each batch.
+B batch, G groups. `weight` multiplies each sample's loss before the plain mean over the batch, which is not divided by
+the sum of the weights: those of label-distribution smoothing have mean 1 over the training set, not in each batch.
 """
 
+import jax
 import jax.numpy as jnp
+
+from jaxord.losses.rank import choose, negative_log_share
 
 
 def l1(value, target, weight=None):
@@ -55,6 +58,81 @@ def huber(value, target, weight=None, *, beta=1.0):
     error = _magnitude(_error(value, target))
     inside = jnp.minimum(error, beta)
     return _mean(inside * inside / (2 * beta) + (error - inside), weight)  # both pieces at once
+
+
+def focal_l1(value, target, *, beta=0.2, gamma=1.0):
+    """Absolute error, with less weight where it is small: mean of |e| tanh(beta |e| / 2)^gamma, e = value - target.
+
+    The factor |2 sigmoid(beta |e|) - 1|^gamma of Focal-R (Yang et al. 2021), written as the tanh that it is. It is
+    differentiated too, as in that program.
+
+    Args:
+      value: [B], on the scale of the target.
+      target: f32[B].
+      beta: per unit of the label, so it has to follow the label's scale.
+      gamma: > 0; larger ones forget small errors more.
+
+    Returns:
+      f32[].
+
+    Raises:
+      ValueError: shapes that differ.
+    """
+    error = _magnitude(_error(value, target))
+    wrong = error > 0
+    share = jnp.tanh(beta / 2 * jnp.where(wrong, error, 1.0))  # a power of 0 may have an infinite slope
+    return _mean(jnp.where(wrong, error * share**gamma, 0.0), None)
+
+
+def balanced_mse(value, target, noise_scale):
+    """Balanced MSE over the batch (BMC): is the own target the one that the value picks among those of the batch?
+
+    2 sigma^2 * mean over i of -log[ e^s_ii / sum_j e^s_ij ],  s_ij = -(value_i - target_j)^2 / (2 sigma^2)
+
+    Ren et al. 2022. The factor 2 sigma^2 is held constant in the gradient. An equal target of another sample is a
+    candidate like any other, so log(number of equal targets) is the least that a sample can reach.
+
+    Args:
+      value: [B], on the scale of the target.
+      target: f32[B].
+      noise_scale: f32[], sigma > 0, learnable.
+
+    Returns:
+      f32[].
+
+    Raises:
+      ValueError: shapes that differ.
+    """
+    own = _error(value, target)
+    across = jnp.asarray(value, jnp.float32)[:, None] - jnp.asarray(target, jnp.float32)  # [B, B]
+    spread = 2 * jnp.square(jnp.asarray(noise_scale, jnp.float32))
+    others = 1.0 - jnp.eye(own.size)
+    loss = negative_log_share(-jnp.square(own) / spread, -jnp.square(across) / spread, others)
+    return jax.lax.stop_gradient(spread) * loss.mean()
+
+
+def expert(expert_values, target, group, weight=None, *, reduction="mean"):
+    """Squared error of the expert of the true group (Group-DIR Eq 3).
+
+    mean over i of weight_i (expert_values[i, group_i] - target_i)^2
+
+    Only that expert learns from the sample. At test the group is the predicted one (`inference.experts`).
+
+    Args:
+      expert_values: [B, G], on the scale of the target.
+      target: f32[B].
+      group: i32[B].
+      weight: f32[B], optional.
+      reduction: "mean" over the batch; "sum" is the equation's, whose step size grows with the batch.
+
+    Returns:
+      f32[].
+
+    Raises:
+      ValueError: shapes that differ, or an unknown reduction.
+    """
+    loss = mse(jnp.take_along_axis(expert_values, group[:, None], axis=1)[:, 0], target, weight)
+    return loss * choose("reduction", reduction, {"mean": 1, "sum": target.size})
 
 
 def _error(value, target):
