@@ -8,22 +8,16 @@ Shapes: B batch, K ranks, D embedding.
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.lax import rsqrt
 from jax.nn import softmax
 
-
-def unit(x):
-    """Rows of length one, in float32; a row of zeros stays one, with a finite gradient."""
-    x = x.astype(jnp.float32)
-    return x * rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+from jaxord.vectors import inner, unit
 
 
 class CosineLogits(nn.Module):
     """logits[b, k] = exp(logit_scale) cos(image_embeds[b], text_embeds[k]): CLIP's scores. Normalises both."""
 
     def __call__(self, arrays):
-        image, text = unit(arrays["image_embeds"]), unit(arrays["text_embeds"])
-        cosine = jnp.matmul(image, text.T, precision="highest")  # [B, K]; TF32 would leave 3 digits to scale by 100
+        cosine = inner(unit(arrays["image_embeds"]), unit(arrays["text_embeds"]))  # [B, K]
         return {"logits": jnp.exp(arrays["logit_scale"]) * cosine}
 
 
