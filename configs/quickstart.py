@@ -17,11 +17,12 @@ def get_config(argument=""):
     c.data.reader = ConfigDict({"name": "demo.photo_quality"}, type_safe=False)
     c.data.root = "data/photo_quality"
     c.data.stored_size, c.data.image_size = 96, 32
-    c.data.eval_crop = ConfigDict({"name": "spread_crops", "views": 20}, type_safe=False)
+    c.data.train_crop = ConfigDict({"name": "random_crop", "step": 8}, type_safe=False)  # a patch shows a whole block of JPEG
+    c.data.eval_crop = ConfigDict({"name": "spread_crops", "views": 20, "step": 8}, type_safe=False)
     c.data.batch, c.data.eval_batch = 64, 32
     c.ranks.labels = (0.0, 1.0, 2.0, 3.0, 4.0)
     c.ranks.names = NAMES
     c = finish(c, options).unlock()
-    c.train.duration = "60 epochs"
-    c.train.evaluate_every = c.train.checkpoint_every = "10 epochs"
+    c.train.duration = "2800 steps"
+    c.train.evaluate_every = c.train.checkpoint_every = "700 steps"
     return c.lock()

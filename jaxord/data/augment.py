@@ -62,12 +62,15 @@ def augment(stored, size, index, epoch, *, crop, flip, image_size, normalize, se
     return jax.vmap(one)(stored, size, index, epoch)
 
 
-def random_crop(stored, size, key, *, image_size, padding=0):
-    """A square at a random place; `padding` black pixels are laid around the image first."""
+def random_crop(stored, size, key, *, image_size, padding=0, step=1):
+    """A square at a random place; `padding` black pixels are laid around the image first.
+
+    The square begins at multiples of `step` pixels: 8 keeps the blocks of JPEG in one phase to a ViT's patches.
+    """
     if padding:
         stored = jnp.pad(stored, ((padding, padding), (padding, padding), (0, 0)))
     room = _room(stored, size + 2 * padding, image_size)
-    return _cut(stored, jax.random.randint(key, (2,), 0, room + 1), image_size)[None]
+    return _cut(stored, step * jax.random.randint(key, (2,), 0, room // step + 1), image_size)[None]
 
 
 def center_crop(stored, size, key, *, image_size):
@@ -82,15 +85,16 @@ def diagonal_crops(stored, size, key, *, image_size, views=3):
     return jnp.stack([_cut(stored, _at(room, p, p), image_size) for p in places])
 
 
-def spread_crops(stored, size, key, *, image_size, views=4):
+def spread_crops(stored, size, key, *, image_size, views=4, step=1):
     """Squares spread evenly over the image, the same for every image: the points of the R2 sequence (Roberts 2018).
 
-    Not a regular grid, whose steps would keep one phase to the blocks of JPEG and to other patterns of an image, so that all
-    views would show them alike.
+    Not a regular grid, whose steps would keep a phase of their own to periodic patterns of an image. `step` as in
+    `random_crop`.
     """
     room = _room(stored, size, image_size)
     points = [((0.5 + v * 0.7548776662466927) % 1, (0.5 + v * 0.5698402909980532) % 1) for v in range(views)]
-    return jnp.stack([_cut(stored, (jnp.array(point) * (room + 1)).astype(jnp.int32), image_size) for point in points])
+    starts = [step * (jnp.array(point) * (room // step + 1)).astype(jnp.int32) for point in points]
+    return jnp.stack([_cut(stored, start, image_size) for start in starts])
 
 
 def resize(stored, size, key, *, image_size):

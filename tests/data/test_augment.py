@@ -118,6 +118,12 @@ def test_views():
     assert len(set(starts)) == 6 and starts[0] == (4, 4)
     for view, (top, left) in enumerate(starts):
         np.testing.assert_allclose(spread[:, view], STORED[:, top : top + 16, left : left + 16], atol=1e-3)
+    for crop in ("random_crop", "spread_crops"):  # STORED's side is 24: with steps of 8 the starts are 0 and 8
+        stepped = pixels(run(crop, settings=(("step", 8),)))[:, 0]
+        corners = [STORED[:, top : top + 16, left : left + 16].astype(np.float32) for top in (0, 8) for left in (0, 8)]
+        found = [min(np.abs(image - corner[i]).max() for corner in corners) for i, image in enumerate(stepped)]
+        flipped = [min(np.abs(image[:, ::-1] - corner[i]).max() for corner in corners) for i, image in enumerate(stepped)]
+        assert np.minimum(found, flipped).max() < 1e-3
     middle = run("center_crop", train=False)
     for crop in ("spread_crops", "diagonal_crops"):
         np.testing.assert_array_equal(run(crop, train=False, settings=(("views", 1),)), middle)
