@@ -129,6 +129,13 @@ def test_a_workdir_keeps_its_config(whole, photos):
         train.run(config(photos, seed=1), whole)
 
 
+def test_a_mistake_does_not_claim_the_workdir(photos, tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        train.run(config(photos, **{"data.root": str(tmp_path / "nowhere")}), tmp_path / "run")
+    with pytest.raises(ValueError, match="has no 'sric'"):  # the other config is taken, and has another mistake
+        train.run(config(photos, metrics=("mae", "sric")), tmp_path / "run")
+
+
 @pytest.mark.parametrize("fields, words", [
     ({"data.batch": 12}, "data.batch is 12, which does not divide by 8 devices; try 16"),
     ({"fold": "3"}, "has no folds"),

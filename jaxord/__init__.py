@@ -1,0 +1,3 @@
+"""Ordinal regression with vision-language models in JAX and Flax."""
+
+__version__ = "0.1.0"
