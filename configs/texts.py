@@ -40,7 +40,10 @@ TEMPLATES = {
     ),
     DECADE: (NUMCLIP_TEMPLATES[DECADE],),
     GRADE: (NUMCLIP_TEMPLATES[GRADE],),
-    OTHER: (NUMCLIP_TEMPLATES[OTHER],),
+    OTHER: (
+        NUMCLIP_TEMPLATES[OTHER],
+        "diabetic retinopathy assessment: this is a patient fundus image with {}",  # of NumCLIP's configs
+    ),
 }
 
 # Coarse concepts of NumCLIP / RegCLIP: the left edges of the bins, the last label, the texts.

@@ -1,5 +1,6 @@
 """Eight CPU devices for every test, and one persistent cache of compiled functions for all of them and their processes."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -25,6 +26,16 @@ def photos(tmp_path_factory):
             pixels = np.clip(40 + 50 * rank + generator.normal(0, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / str(rank) / f"image {i}.png")
     return root
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """The tiny variant with one block a tower, which compiles in a third of the time."""
+    from jaxord.weights import variants
+
+    tiny = variants.VARIANTS["tiny"]
+    towers = {side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")}
+    monkeypatch.setitem(variants.VARIANTS, "tiny", dataclasses.replace(tiny, **towers))
 
 
 def write_vocabulary(path):

@@ -64,7 +64,7 @@ def three_steps(config, mesh, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["ce_l1", "numclip"])
-def test_steps_and_scores_are_the_same_on_eight_devices(photos, monkeypatch, method):
+def test_steps_and_scores_are_the_same_on_eight_devices(photos, monkeypatch, shallow, method):
     config = folder.get_config(f"method={method},backbone=tiny")
     config.data.root, config.data.batch, config.data.eval_batch = str(photos), 16, 16
     # Momentum keeps the size of gradients: Adam's first step would be their sign, and blow up rounding around zero.

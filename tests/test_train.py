@@ -1,7 +1,6 @@
 """Whole runs through run(), in this process: small, on generated images."""
 
 import csv
-import dataclasses
 import json
 
 import jax
@@ -11,7 +10,6 @@ import pytest
 from configs import folder
 from configs.base import entries
 from jaxord import train
-from jaxord.weights import variants
 
 FILES = ("config.json", "DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 
@@ -114,10 +112,7 @@ def test_evaluate_needs_only_the_workdir(whole, photos):
 
 
 @pytest.mark.parametrize("method", ["coop", "ordinalclip", "numclip"])
-def test_methods_with_text_learn(photos, tmp_path, monkeypatch, method):
-    tiny = variants.VARIANTS["tiny"]
-    shallow = {side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")}  # compiles faster
-    monkeypatch.setitem(variants.VARIANTS, "tiny", dataclasses.replace(tiny, **shallow))
+def test_methods_with_text_learn(photos, tmp_path, shallow, method):
     at_the_end = {"train.evaluate_every": "30 steps", "train.checkpoint_every": "30 steps"}
     train.run(config(photos, method, steps=30, **at_the_end), tmp_path)
     losses = losses_of(tmp_path)
