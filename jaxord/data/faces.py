@@ -16,16 +16,19 @@ from jaxord.data.tables import read_table
 def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, val_fraction=0.0):
     """MORPH II.
 
-    Settings: "A", five random 80/20 splits of 5,492 Caucasian faces (order learning's and MWR's setting A; folds 0-4);
-    "random" (MWR's RS) and "subject" (MWR's SE, no person on both sides), 55,134 faces in five parts of which `fold`
-    is the test part; "ordinalclip", the one split of OrdinalCLIP and NumCLIP, whose file for validation is the test
-    file (its labels may hold age + 1: then label_offset=1).
+    Settings:
+      "A": five random 80/20 splits of 5,492 Caucasian faces (order learning's and MWR's setting A; folds 0-4);
+      "B": three sets of 7,000 faces, trained on the one that `fold` names and tested on the other two;
+      "random" (MWR's RS) and "subject" (MWR's SE, no person on both sides): 55,134 faces in five parts, of which `fold` is
+        the test part; "l2rclip_random" and "l2rclip_subject" are the same as L2RCLIP's lists have them, a file a fold;
+      "ordinalclip": the one split of OrdinalCLIP and NumCLIP, whose file for validation is the test file (its labels may
+        hold age + 1: then label_offset=1).
 
     Columns: gender (1 is male) and race (0 is Caucasian) in setting A.
 
     Args:
         root: folder.
-        fold: "0" to "4"; not used in setting "ordinalclip".
+        fold: "0" to "4", in setting "B" to "2"; not used in setting "ordinalclip".
         seed: of the draw of a validation split.
         setting: see above.
         images: folder of the images.
@@ -33,28 +36,45 @@ def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, v
         val_fraction: see above.
     """
     about = (
-        "lists: nhshin-mcl/MWR on GitHub, datalist/morph (RS_partial/Setting_1_*, RS/Setting_3, SE/Setting_4); setting"
-        " 'ordinalclip': the data of xk-huang/OrdinalCLIP. Images: MORPH II Album 2, on request from the University of"
-        " North Carolina Wilmington, faces aligned.\n"
+        "lists: nhshin-mcl/MWR on GitHub, datalist/morph (RS_partial/Setting_1_*, RS/Setting_3, SE/Setting_4);"
+        " settings 'l2rclip_*': raywang335/L2RCLIP, datalist/morph; 'ordinalclip': the data of xk-huang/OrdinalCLIP."
+        " Images: MORPH II Album 2, on request from the University of North Carolina Wilmington, faces aligned.\n"
         "layout: <root>/{Setting_1_fold0_train.txt, Setting_1_fold0_test.txt, ...}, <root>/Setting_3.txt,"
-        f" <root>/Setting_4.txt or <root>/{{ET_proto_train.txt, ET_proto_val.txt}}; <root>/{images}/<file of the list>"
+        " <root>/Setting_2_fold{0..2}.txt, <root>/Setting_4.txt, <root>/setting{C,D}/morph_{C,D}_0{0..4}.txt or"
+        f" <root>/{{ET_proto_train.txt, ET_proto_val.txt}}; <root>/{images}/<file of the list>"
     )
+    pair = ("filename", "age")
     whole = {"random": "Setting_3.txt", "subject": "Setting_4.txt"}
+    by_fold = {  # a file a fold: the files, names of their columns, whether the file of `fold` is the training part
+        "B": ([f"Setting_2_fold{k}.txt" for k in range(3)], (), True),
+        "l2rclip_random": ([f"settingC/morph_C_0{k}.txt" for k in range(5)], pair, False),
+        "l2rclip_subject": ([f"settingD/morph_D_0{k}.txt" for k in range(5)], pair, False),
+    }
     if setting == "A":
         files = [f"Setting_1_fold{fold}_{split}.txt" for split in ("train", "test")]
-        tables = [read_table(file) for file in require(root, files, about)]
+        tables = [[read_table(file)] for file in require(root, files, about)]
     elif setting == "ordinalclip":
         files = ["ET_proto_train.txt", "ET_proto_val.txt"]
-        tables = [read_table(file, names=("filename", "age")) for file in require(root, files, about)]
+        tables = [[read_table(file, names=pair)] for file in require(root, files, about)]
     elif setting in whole:
         table = read_table(*require(root, [whole[setting]], about))
         test = [part == fold for part in table.texts("fold")]
-        tables = [table.where([not part for part in test]), table.where(test)]
+        tables = [[table.where([not part for part in test])], [table.where(test)]]
+    elif setting in by_fold:
+        files, names, trained = by_fold[setting]
+        parts = [read_table(file, names=names) for file in require(root, files, about)]
+        own = [part for k, part in enumerate(parts) if str(k) == fold]
+        others = [part for k, part in enumerate(parts) if str(k) != fold]
+        if not own:
+            raise ValueError(f"morph, setting {setting!r}, has no fold {fold!r}; it is 0 to {len(files) - 1}")
+        tables = [own, others] if trained else [others, own]
     else:
-        raise ValueError(f"morph has no setting {setting!r}; it is 'A', 'random', 'subject' or 'ordinalclip'")
+        raise ValueError(f"morph has no setting {setting!r}; it is one of {['A', 'ordinalclip', *whole, *by_fold]}")
     splits = {
-        split: _records(root, table, "filename", f"morph {split}", about, images, label_offset)
-        for split, table in zip(("train", "test"), tables, strict=True)
+        split: concatenate(
+            [_records(root, table, "filename", f"morph {split}", about, images, label_offset) for table in part]
+        )
+        for split, part in zip(("train", "test"), tables, strict=True)
     }
     return carve(splits, val_fraction, seed, fold)
 

@@ -128,8 +128,26 @@ def test_morph(tmp_path):
     assert listed["train"].targets.tolist() == [20, 31] and listed["test"].targets.tolist() == [40]
     carved = faces.morph(tmp_path, fold="3", seed=0, setting="random", val_fraction=0.25)
     assert (len(carved["train"]), len(carved["val"]), carved["val"].name) == (6, 2, "morph val")
-    with pytest.raises(ValueError, match="no setting 'B'"):
-        faces.morph(tmp_path, fold="0", seed=0, setting="B")
+    with pytest.raises(ValueError, match="no setting 'E'"):
+        faces.morph(tmp_path, fold="0", seed=0, setting="E")
+
+
+def test_morph_with_a_file_a_fold(tmp_path):
+    touch(tmp_path, *(f"images/{n}.JPG" for n in range(5)))
+    for k in range(3):
+        write(tmp_path, f"Setting_2_fold{k}.txt", f"race gender age filename database\n0 1 {20 + k} {k}.JPG morph\n")
+    for k in range(5):
+        write(tmp_path, f"settingC/morph_C_0{k}.txt", f"{k}.JPG {30 + k}\n")
+        write(tmp_path, f"settingD/morph_D_0{k}.txt", f"{k}.JPG {40 + k}\n")
+    b = faces.morph(tmp_path, fold="1", seed=0, setting="B")
+    assert b["train"].targets.tolist() == [21] and b["test"].targets.tolist() == [20, 22]
+    assert b["test"].columns["gender"].tolist() == [1, 1]
+    for setting, base in (("l2rclip_random", 30), ("l2rclip_subject", 40)):
+        splits = faces.morph(tmp_path, fold="2", seed=0, setting=setting)
+        assert splits["test"].targets.tolist() == [base + 2] and splits["test"].paths == ("images/2.JPG",)
+        assert splits["train"].targets.tolist() == [base, base + 1, base + 3, base + 4]
+    with pytest.raises(ValueError, match="has no fold '3'; it is 0 to 2"):
+        faces.morph(tmp_path, fold="3", seed=0, setting="B")
 
 
 def test_adience(tmp_path):
