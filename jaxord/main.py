@@ -41,7 +41,9 @@ def parse(arguments):
         getattr(_CONFIG.value, "name", "")  # a config file that could not be loaded says so only now
         return rest
     except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-        text = str(error).replace("\\n", "\n")
+        text = str(error).replace("\\n", "\n").replace("\\'", "'")
+        if text[:1] == text[-1:] == "'":  # a KeyError's message comes quoted
+            text = text[1:-1]
         # An exception in the config file comes as a traceback in the text; its last part is the message.
         sys.exit("error: " + (text.rpartition("Error: ")[2] if "Traceback" in text else text))
 
