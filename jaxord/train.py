@@ -201,7 +201,9 @@ def summarise(config, workdir, folds):
 
 def mean_sd(numbers):
     """The number, or of several their mean and standard deviation as text."""
-    return float(numbers[0]) if len(numbers) == 1 else f"{numbers.mean():.3f} +- {numbers.std(ddof=1):.3f}"
+    if len(numbers) == 1 or np.isnan(numbers).any():  # a correlation of constants is not defined in any fold
+        return float(numbers.mean())
+    return f"{numbers.mean():.3f} +- {numbers.std(ddof=1):.3f}"
 
 
 def evaluate_run(workdir):
