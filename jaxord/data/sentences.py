@@ -1,0 +1,146 @@
+"""Reader of sentence pairs, their words, and pretrained word vectors.
+
+N pairs, T tokens.
+"""
+
+import collections
+import os
+import re
+
+import numpy as np
+from absl import logging
+
+from jaxord.data.sources import Records, require
+from jaxord.data.tables import read_table
+
+PADDING, UNKNOWN = "<padding>", "<unknown>"  # ids 0 and 1; no token looks so, since brackets stand alone
+FILES = {"train": "train", "val": "dev", "test": "test"}
+TITLES = "Mr|Mrs|Ms|Dr|St|Sen|Gov|Rep|Gen|Lt|Col|Capt|Sgt|Prof|Rev|Inc|Corp|Co|Ltd|Jr|Sr|vs|No|Jan|Feb|Aug|Sept|Oct|Nov|Dec"
+SPLITTING = (  # (pattern, what it becomes), one after the other; then blanks part the tokens
+    (r'(^|[\s(\[{<])"', r"\1 `` "),  # an opening quote
+    (r'"', " '' "),
+    (r"[\[\](){}<>;@#$%&?!*“”„«»‘’]|`+|\.{2,}|--", r" \g<0> "),
+    (r"[,:](?!\d)", r" \g<0> "),  # not in 3,000 and 10:30
+    (rf"\b(?!(?:{TITLES})\.)(\w\w+)\.(?=\s+[\"'`(]*[A-Z])", r"\1 . "),  # a sentence ends inside the text
+    (r"(?<=[^.\s])\.(?=[\s)\]}>\"'”’]*$)", " . "),  # and at its end; other full stops belong to abbreviations
+    (r"(?i)(?<!\w)'(?!(?:s|m|d|ll|re|ve|t|n)\b)(?=\w)", "' "),
+    (r"(?i)(?<=\w)(?:n't|'(?:s|m|d|ll|re|ve))(?!\w)", r" \g<0>"),  # ca n't, it 's
+    (r"(?<=[^\s'])'(?=\s|$)", " '"),
+    (r"(?i)\b(?:can(?=not\b)|gon(?=na\b)|got(?=ta\b)|wan(?=na\b)|gim(?=me\b)|lem(?=me\b))", r"\g<0> "),
+)
+COMPILED = tuple((re.compile(pattern), text) for pattern, text in SPLITTING)
+
+
+def tokenize(text):
+    """Words and punctuation of a text, in the manner of NLTK's word_tokenize, whose conventions word vectors share.
+
+    Contractions are split ("ca", "n't"), double quotes become `` and ''. NLTK finds the ends of sentences inside the text
+    by a trained model; here a full stop before a capital ends one, unless it follows a title or a single letter.
+    """
+    for pattern, replacement in COMPILED:
+        text = pattern.sub(replacement, text)
+    return text.split()
+
+
+def stsb(root, *, fold, seed, tokens=40, words=30_000, lower=False):
+    """STS-B-DIR: 5,249 / 1,000 / 1,000 pairs of sentences with a similarity of 0 to 5 (Yang et al. 2021).
+
+    Inputs: sentences i32[N, 2, T] and sentence_mask bool[N, 2, T]; ids are places in `vocabulary`, 0 is padding, 1 unknown.
+    Columns: sentence1 and sentence2.
+
+    Args:
+        root: folder.
+        fold: not used.
+        seed: not used.
+        tokens: T; what a sentence has beyond is cut off.
+        words: size of the vocabulary without padding and unknown: the most frequent words of all three splits.
+        lower: take all letters as small ones, for vectors of such words (GloVe's of Twitter, Wikipedia and the 42B set).
+    """
+    about = (
+        "lists: YyzHarry/imbalanced-regression on GitHub, sts-b-dir/glue_data/STS-B.\n"
+        "layout: <root>/{train,dev,test}_new.tsv, tab-separated with the columns sentence1, sentence2 and score"
+    )
+    files = require(root, [f"{name}_new.tsv" for name in FILES.values()], about)
+    tables = dict(zip(FILES, map(read_table, files), strict=True))
+    pairs = {split: _pairs(table, tokens, lower) for split, table in tables.items()}
+    counts = collections.Counter(word for part in pairs.values() for pair in part for sentence in pair for word in sentence)
+    vocabulary = (PADDING, UNKNOWN, *(word for word, _ in counts.most_common(words)))
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    return {split: _records(split, tables[split], pairs[split], ids, tokens, vocabulary) for split in FILES}
+
+
+def vectors(path, words, seed):
+    """The table of word vectors that a tower of sentences starts from.
+
+    A word without a vector gets one from N(0, 1), padding zeros; how many words have one is logged.
+
+    Args:
+        path: of a GloVe text file: a word and its numbers a line, apart by blanks.
+        words: the vocabulary of Records; the first is padding.
+        seed: of the run.
+
+    Returns:
+        f32[len(words), D], D as in the file.
+
+    Raises:
+        ValueError: no such file, a line that is no vector, or not one word of the vocabulary in it.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"no word vectors at {path!r} (config.model.vectors); it is a GloVe text file: a word, its numbers")
+    places = {word: place for place, word in enumerate(words) if place > 1}
+    found, dim = {}, 0
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            dim = dim or len(line.split()) - 1
+            word = line.partition(" ")[0]
+            if word not in places:
+                continue
+            name, *values = line.rstrip().rsplit(" ", dim)
+            if name != word and len(values) == dim:
+                continue  # GloVe's largest file has words with blanks in them, such as ". . ."
+            try:
+                found[places[word]] = np.array(values, np.float32)
+            except ValueError:
+                values = []
+            if len(values) != dim:
+                raise ValueError(f"{path}, line {number}: expected a word and {dim} numbers, found {line[:60]!r}")
+    if not found:
+        raise ValueError(f"{path} has none of the {len(words) - 2} words, such as {list(words[2:7])}; is it a GloVe text file?")
+    draw = np.random.Generator(np.random.Philox(key=seed % 2**64))
+    table = draw.standard_normal((len(words), dim), np.float32)
+    table[0] = 0
+    table[list(found)] = list(found.values())
+    logging.info("%d of %d words have a vector of %d numbers in %s", len(found), len(words) - 2, dim, path)
+    return table
+
+
+def _pairs(table, tokens, lower):
+    """[[tokens of sentence1, tokens of sentence2], ...] of a table."""
+    texts = [table.texts(name) for name in ("sentence1", "sentence2")]
+    pairs = [[tokenize(text.lower() if lower else text)[:tokens] for text in pair] for pair in zip(*texts, strict=True)]
+    for line, pair in zip(table.lines, pairs, strict=True):
+        if not all(pair):
+            raise ValueError(f"{table.path}, line {line}: a sentence is empty")
+    return pairs
+
+
+def _records(split, table, pairs, ids, tokens, vocabulary):
+    scores = table.numbers("score")
+    wrong = np.flatnonzero((scores < 0) | (scores > 5))
+    if len(wrong):
+        raise ValueError(f"{table.path}, line {table.lines[wrong[0]]}: score {scores[wrong[0]]:g}, expected 0 to 5")
+    sentences = np.zeros((len(pairs), 2, tokens), np.int32)
+    mask = np.zeros(sentences.shape, bool)
+    for row, pair in enumerate(pairs):
+        for side, sentence in enumerate(pair):
+            sentences[row, side, : len(sentence)] = [ids.get(word, 1) for word in sentence]
+            mask[row, side, : len(sentence)] = True
+    return Records(
+        paths=tuple(f"{FILES[split]}/{row}" for row in range(len(pairs))),
+        targets=scores,
+        read=None,
+        columns={name: np.array(table.texts(name)) for name in ("sentence1", "sentence2")},
+        name=f"stsb {split}",
+        inputs={"sentences": sentences, "sentence_mask": mask},
+        vocabulary=vocabulary,
+    )
