@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ lies besi
 
 from jaxord.data import arrayrecord, load  # noqa: E402
 
-LISTS = (".txt", ".csv", ".tsv")
+LISTS = (".txt", ".csv", ".tsv", "_release.mat")  # the last are CLIVE's
 
 DATASET = flags.DEFINE_string("dataset", None, "File in configs/, with its argument: morph.", required=True)
 SOURCE = flags.DEFINE_string("source", None, "Folder with the lists and images, laid out as the reader says.", required=True)
@@ -60,7 +60,7 @@ def prepare(reader, source, root, folds=("",)):
 
     arrayrecord.write_store(root, _features, {"images": examples()}, metadata={"paths": list(images)})
     for file in pathlib.Path(source).rglob("*"):
-        if file.suffix.lower() in LISTS and file.is_file():
+        if file.name.lower().endswith(LISTS) and file.is_file():
             target = root / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
