@@ -1,6 +1,6 @@
 """Ranks: the ordered classes of a task, their values on the label's scale, and the sentences that name them.
 
-Shapes: N targets, K ranks, T tokens of a sentence.
+Shapes: N targets, K ranks, T tokens of a sentence, S base ranks of n tokens.
 """
 
 from dataclasses import dataclass
@@ -86,8 +86,9 @@ def sentences(config, names, tokenizer, longest):
     """Token ids of the sentence of each rank: <sot> template with the rank's name in it, full stop, <eot>.
 
     The words of the template are the context. With `context_tokens` the context is that many placeholders around the
-    rank, and the template's words stand beside them unchanged. Sentences are cut to the longest <eot>: the text tower
-    is causal, so what follows it changes nothing.
+    rank, and the template's words stand beside them unchanged. With `base_names` each rank is as many placeholders as
+    the longest of them has tokens. Sentences are cut to the longest <eot>: the text tower is causal, so what follows it
+    changes nothing.
 
     Args:
       config: the `prompt` part of a config.
@@ -97,14 +98,22 @@ def sentences(config, names, tokenizer, longest):
 
     Returns:
       dict(prompt_tokens=i32[K, T], prompt_slots=i32[K, T], prompt_end=i32[K]); slots say template 0, context 1, rank 2,
-      filler 3.
+      filler 3. With `base_names` also prompt_base=i32[S, n], their tokens, shorter ones filled up with 0.
 
     Raises:
-      ValueError: a template without its one "{}", an unknown position, or a sentence longer than the text tower.
+      ValueError: a template without its one "{}", an unknown position, base names for a prompt that has no base ranks or
+        beside rank_tokens, or a sentence longer than the text tower.
     """
+    if config.base_names and (config.name != "RankPrompt" or config.rank_tokens):
+        raise ValueError(
+            "prompt.base_names says what RankPrompt's base ranks start from, and how many tokens a rank has; found "
+            f"prompt.name {config.name!r} and prompt.rank_tokens {config.rank_tokens}; expected 'RankPrompt' and 0"
+        )
     if config.template.count("{}") != 1:
         raise ValueError(f'prompt.template needs one "{{}}" where the rank stands, found {config.template!r}')
     before, after = (tokenizer.encode(part.strip(" .")) for part in config.template.split("{}"))
+    base = [tokenizer.encode(name.replace("_", " ")) for name in config.base_names]
+    placeholders = max([config.rank_tokens, *map(len, base)])
     drawn = config.context_tokens
     words = TEMPLATE if drawn else CONTEXT
     ahead = {"tail": drawn, "middle": drawn // 2, "front": 0}
@@ -113,7 +122,7 @@ def sentences(config, names, tokenizer, longest):
     ahead = ahead[config.context_position]
     rows = []
     for name in names:
-        rank = [0] * config.rank_tokens if config.rank_tokens else tokenizer.encode(name.replace("_", " "))
+        rank = [0] * placeholders if placeholders else tokenizer.encode(name.replace("_", " "))
         parts = [
             ([tokenizer.sot], TEMPLATE),
             ([0] * ahead, CONTEXT),
@@ -132,8 +141,11 @@ def sentences(config, names, tokenizer, longest):
             "template, the names or context_tokens"
         )
     table = np.array([row + [(0, FILLER)] * (length - len(row)) for row in rows], np.int32)  # [K, T, 2]
-    return {
+    made = {
         "prompt_tokens": table[..., 0],
         "prompt_slots": table[..., 1],
         "prompt_end": np.array([len(row) - 1 for row in rows], np.int32),
     }
+    if base:
+        made["prompt_base"] = np.array([row + [0] * (placeholders - len(row)) for row in base], np.int32)
+    return made

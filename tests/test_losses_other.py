@@ -141,11 +141,11 @@ def test_losses_of_thresholds_by_hand():
 # Values.
 
 
-def loop_focal(x, beta=0.2, gamma=1.0):
+def loop_focal(x, weight=(1,) * B, beta=0.2, gamma=1.0, power=1):
     total = 0
-    for a, b in zip(x, TARGET, strict=True):
+    for a, b, w in zip(x, TARGET, weight, strict=True):
         e = magnitude(a - float(b))
-        total = total + (e * (2 / (1 + np.exp(-beta * e)) - 1) ** gamma if e.real > 0 else 0) / B
+        total = total + (float(w) * e**power * (2 / (1 + np.exp(-beta * e)) - 1) ** gamma if e.real > 0 else 0) / B
     return total
 
 
@@ -160,8 +160,9 @@ def loop_balanced(x, target=TARGET):
 def test_focal_l1_agrees_with_the_loop(scale):
     x = np.float32(scale) * draw(B)
     x[3] = TARGET[3]  # an exact hit
-    for settings in ({}, {"beta": 1.0, "gamma": 0.5}, {"gamma": 2.0}):
-        check(lambda x, settings=settings: loop_focal(x, **settings), x, "focal_l1", TARGET, **settings)
+    weight = np.linspace(0, 2, B).astype(np.float32)
+    for settings in ({}, {"beta": 1.0, "gamma": 0.5}, {"gamma": 2.0, "power": 2}):
+        check(lambda x, settings=settings: loop_focal(x, weight, **settings), x, "focal_l1", TARGET, weight, **settings)
 
 
 @pytest.mark.parametrize("scale, sigma", [(1, 0.7), (1, 30.0), (10_000, 1.0)])
@@ -325,7 +326,8 @@ ARRAYS = {
     "logit_adjusted": "group_logits group group_prior",
     "l1 mse huber": "value target [weight]",
     "balanced_mse": "value target noise_scale",
-    "focal_l1": "value target",
+    "balanced_mse_gai": "value target noise_scale mixture_weights mixture_means mixture_variances",
+    "focal_l1": "value target [weight]",
     "ranksim ordinal_entropy": "image_features target",
     "coral corn": "threshold_logits rank",
 }
@@ -347,6 +349,7 @@ def test_every_loss_of_bfloat16_is_a_float32_number():
         "logits": (B, 5), "value": (B,), "target": (B,), "weight": (B,), "image_embeds": (B, D), "text_embeds": (5, D),
         "image_features": (B, D), "rank_values": (5,), "reference_points": (4, D), "expert_values": (B, G), "noise_scale": (),
         "group_logits": (B, G), "group_prior": (G,), "threshold_logits": (B, 4), "margins": (4,),
+        "mixture_weights": (2,), "mixture_means": (2,), "mixture_variances": (2,),
     }  # fmt: skip
     arrays = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in floats.items()}
     arrays |= {name: jax.ShapeDtypeStruct((B,), jnp.int32) for name in ("rank", "group", "index", "reference")}

@@ -96,3 +96,14 @@ def test_template_words_stand_unchanged_beside_a_drawn_context():
 def test_bad_prompts(fields, words):
     with pytest.raises(ValueError, match=words):
         ranks.sentences(prompt(**fields), ("1", "2"), WORDS, 20)
+
+
+def test_base_names_are_constants_and_give_each_rank_as_many_placeholders():
+    made = ranks.sentences(prompt(template="of {}", name="RankPrompt", base_names=("a", "old")), ("1", "222222"), WORDS, 77)
+    assert [spell(row) for row in made["prompt_base"]] == ["a __", "old "]
+    assert [spell(row) for row in made["prompt_tokens"]] == ["<of ____.>"] * 2
+    assert "".join(map(str, made["prompt_slots"][1])) == "0111222200"
+    assert "prompt_base" not in ranks.sentences(prompt(template="{}"), ("1", "2"), WORDS, 77)
+    for fields in (dict(name="ContextPrompt"), dict(name="RankPrompt", rank_tokens=2)):
+        with pytest.raises(ValueError, match="expected 'RankPrompt' and 0"):
+            ranks.sentences(prompt(template="{}", base_names=("a",), **fields), ("1", "2"), WORDS, 77)

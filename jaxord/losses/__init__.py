@@ -18,11 +18,12 @@ from jaxord.losses.embedding import cloc, group_contrastive, rnc, supcon
 from jaxord.losses.order import ordinal_entropy, ranksim
 from jaxord.losses.points import center
 from jaxord.losses.rank import coral, corn, cross_entropy, descending_soft_label, logit_adjusted, text_image_kl
-from jaxord.losses.regression import balanced_mse, expert, focal_l1, huber, l1, mse
+from jaxord.losses.regression import balanced_mse, balanced_mse_gai, expert, focal_l1, huber, l1, mse
 
 __all__ = [
     "asymmetric_contrastive",
     "balanced_mse",
+    "balanced_mse_gai",
     "center",
     "cloc",
     "conord",

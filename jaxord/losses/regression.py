@@ -1,13 +1,14 @@
 """Losses between a predicted value and the target.
 
-B batch, G groups. `weight` multiplies each sample's loss before the plain mean over the batch, which is not divided by
-the sum of the weights: those of label-distribution smoothing have mean 1 over the training set, not in each batch.
+B batch, G groups, M components of a mixture. `weight` multiplies each sample's loss before the plain mean over the batch,
+which is not divided by the sum of the weights: those of label-distribution smoothing have mean 1 over the training set, not
+in each batch.
 """
 
 import jax
 import jax.numpy as jnp
 
-from jaxord.losses.rank import choose, negative_log_share
+from jaxord.losses.rank import choose, log_mass, negative_log_share
 
 
 def l1(value, target, weight=None):
@@ -60,10 +61,10 @@ def huber(value, target, weight=None, *, beta=1.0):
     return _mean(inside * inside / (2 * beta) + (error - inside), weight)  # both pieces at once
 
 
-def focal_l1(value, target, *, beta=0.2, gamma=1.0):
+def focal_l1(value, target, weight=None, *, beta=0.2, gamma=1.0, power=1):
     """Absolute error, with less weight where it is small: mean of |e| tanh(beta |e| / 2)^gamma, e = value - target.
 
-    The factor |2 sigmoid(beta |e|) - 1|^gamma of Focal-R (Yang et al. 2021), written as the tanh that it is. It is
+    e = value - target. The factor |2 sigmoid(beta |e|) - 1|^gamma of Focal-R (Yang et al. 2021), written as the tanh that it is. It is
     differentiated too, as in that program.
 
     Args:
@@ -71,6 +72,7 @@ def focal_l1(value, target, *, beta=0.2, gamma=1.0):
       target: f32[B].
       beta: per unit of the label, so it has to follow the label's scale.
       gamma: > 0; larger ones forget small errors more.
+      power: 1 for ages, 2 for sentences, as in the programs.
 
     Returns:
       f32[].
@@ -81,7 +83,7 @@ def focal_l1(value, target, *, beta=0.2, gamma=1.0):
     error = _magnitude(_error(value, target))
     wrong = error > 0
     share = jnp.tanh(beta / 2 * jnp.where(wrong, error, 1.0))  # a power of 0 may have an infinite slope
-    return _mean(jnp.where(wrong, error * share**gamma, 0.0), None)
+    return _mean(jnp.where(wrong, error**power * share**gamma, 0.0), weight)
 
 
 def balanced_mse(value, target, noise_scale):
@@ -109,6 +111,41 @@ def balanced_mse(value, target, noise_scale):
     others = 1.0 - jnp.eye(own.size)
     loss = negative_log_share(-jnp.square(own) / spread, -jnp.square(across) / spread, others)
     return jax.lax.stop_gradient(spread) * loss.mean()
+
+
+def balanced_mse_gai(value, target, noise_scale, mixture_weights, mixture_means, mixture_variances):
+    """Balanced MSE with the training labels as a mixture of Gaussians (GAI), in place of those of the batch.
+
+    2 sigma^2 * mean over i of [ e_i^2 / (2 sigma^2) + log sigma
+      + log sum_m w_m (v_m + sigma^2)^(-1/2) e^(-(value_i - mu_m)^2 / (2 (v_m + sigma^2))) ],  e = value - target
+
+    Ren et al. 2022; the factor 2 sigma^2 is held constant in the gradient. Where a label is frequent the last term pushes
+    the value away from it. The loss may be negative. Trap: mixture and sigma are on the scale of the target.
+
+    Args:
+      value: [B], on the scale of the target.
+      target: f32[B].
+      noise_scale: f32[], sigma > 0, learnable.
+      mixture_weights: f32[M], sum 1.
+      mixture_means: f32[M].
+      mixture_variances: f32[M], >= 0.
+
+    Returns:
+      f32[].
+
+    Raises:
+      ValueError: shapes that differ.
+    """
+    squared = jnp.square(_error(value, target))
+    weights, means, variances, sigma = (
+        jnp.asarray(x, jnp.float32) for x in (mixture_weights, mixture_means, mixture_variances, noise_scale)
+    )
+    noise = jnp.square(sigma)
+    apart = jnp.square(jnp.asarray(value, jnp.float32)[:, None] - means) / (2 * (variances + noise))  # [B, M]
+    # sigma / sqrt(v + sigma^2) in one logarithm: two of them would cancel.
+    top, rest, _ = log_mass(-apart - jnp.log1p(variances / noise) / 2, jnp.broadcast_to(weights, apart.shape))
+    constant = jax.lax.stop_gradient(2 * noise)
+    return (constant * (squared / (2 * noise)) + constant * (top + rest)).mean()
 
 
 def expert(expert_values, target, group, weight=None, *, reduction="mean"):

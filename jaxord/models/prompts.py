@@ -1,10 +1,11 @@
 """Prompts: what the text tower reads for each rank.
 
 A prompt maps word embeddings f32[K, T, C] and slots i32[K, T] (jaxord.ranks) to word embeddings f32[K, T, C]. Its
-parameters are called `context` and `ranks`, so that a table of parameter groups freezes either. Parameters start from
-the words that stand at their positions, or are drawn from N(0, 0.02^2).
+parameters are called `context`, `ranks` and `rank_former`, so that a table of parameter groups freezes any of them.
+Parameters start from the words that stand at their positions, or are drawn from N(0, 0.02^2). A third argument, `base`
+f32[S, n, C], gives the words of base ranks to the prompt that has any.
 
-Shapes: K ranks, T tokens, C width, S base ranks.
+Shapes: K ranks, T tokens, n tokens of the longest rank, C width, A width of the attention, S base ranks.
 """
 
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ class FixedPrompt(nn.Module):
     drawn_context: bool
     drawn_ranks: bool
 
-    def __call__(self, embeddings, slots):
+    def __call__(self, embeddings, slots, base=None):
         return embeddings
 
 
@@ -81,7 +82,7 @@ class ContextPrompt(FixedPrompt):
         return place(embeddings, slots, CONTEXT, context[None])
 
     @nn.compact
-    def __call__(self, embeddings, slots):
+    def __call__(self, embeddings, slots, base=None):
         return self.write_context(embeddings, slots)
 
 
@@ -89,7 +90,7 @@ class ConceptPrompt(ContextPrompt):
     """Learned context, and learned vectors for each rank (NumCLIP 2024; the CoOp rows of OrdinalCLIP's tables)."""
 
     @nn.compact
-    def __call__(self, embeddings, slots):
+    def __call__(self, embeddings, slots, base=None):
         def words(key, shape):
             return pick(embeddings, slots, RANK, self.rank_tokens)
 
@@ -99,10 +100,10 @@ class ConceptPrompt(ContextPrompt):
 
 
 class RankPrompt(ContextPrompt):
-    """Learned context; each rank a fixed mixture of a few learned base ranks (OrdinalCLIP, Li 2022).
+    """Learned context; each rank a fixed mixture of a few learned base ranks (OrdinalCLIP, Li 2022; also L2RCLIP-I).
 
     Attributes:
-      base_ranks: number S of base ranks, always drawn from N(0, 0.02^2).
+      base_ranks: number S of base ranks. They start from the words of prompt.base_names, or from N(0, 0.02^2).
       interpolation: "linear", "inv_prop" or "normal", see `interpolation_weights`.
     """
 
@@ -110,8 +111,68 @@ class RankPrompt(ContextPrompt):
     interpolation: str = "linear"
 
     @nn.compact
-    def __call__(self, embeddings, slots):
-        base = self.param("ranks", DRAWN, (self.base_ranks, self.rank_tokens, embeddings.shape[-1]))
+    def __call__(self, embeddings, slots, base=None):
+        shape = (self.base_ranks, self.rank_tokens, embeddings.shape[-1])
+        if base is not None and base.shape != shape:
+            raise ValueError(
+                f"prompt.base_names gives {base.shape[0]} base ranks of {base.shape[1]} tokens; expected base_ranks = "
+                f"{self.base_ranks} of {self.rank_tokens}, so set prompt.settings.base_ranks to the number of names"
+            )
+        vectors = self.param("ranks", DRAWN if base is None else lambda key, shape: base, shape)
         weights = interpolation_weights(len(embeddings), self.base_ranks, self.interpolation)
-        vectors = jnp.einsum("ks,snc->knc", weights, base)
+        vectors = jnp.einsum("ks,snc->knc", weights, vectors)
         return place(self.write_context(embeddings, slots), slots, RANK, vectors)
+
+
+class RankFormer(ContextPrompt):
+    """Learned context; the words of the ranks, changed by attention among all ranks (L2RCLIP, Wang 2023).
+
+    R' = (1 - alpha) R + alpha f_out(f_sa(f_in(R))),  R the word embeddings of the rank names, which stay as they are
+
+    f_in: C -> A and f_out: A -> C are linear, f_sa is x <- x + attention(norm(x)), over the K ranks at each position of a
+    name: so rare ranks learn from all. A name that is shorter than others takes no part at the positions it lacks.
+    f_out starts at 0, by which R' starts as (1 - alpha) R: at alpha 0.5 the words start at half their length. The paper
+    leaves alpha, the widths, the axis and the number of heads open: they are our choice, as is the start of f_out. Its
+    "global context" is prompt.context_tokens vectors before the template, whose words do not change.
+
+    Attributes:
+      alpha: share of what is learned.
+      width: A; 0 is the width of the text tower.
+      heads: of the attention.
+      layers: of the attention.
+    """
+
+    alpha: float = 0.5
+    width: int = 512
+    heads: int = 8
+    layers: int = 1
+
+    @nn.compact
+    def __call__(self, embeddings, slots, base=None):
+        if self.drawn_ranks:
+            raise ValueError("RankFormer changes the words of the names, and prompt.rank_tokens has none; expected 0")
+        words = pick(embeddings, slots, RANK, self.rank_tokens)  # [K, n, C]
+        there = jnp.sum(slots == RANK, axis=1)[:, None] > jnp.arange(self.rank_tokens)  # [K, n]
+        former = _AcrossRanks(self.width or embeddings.shape[-1], self.heads, self.layers, name="rank_former")
+        changed = former(words.swapaxes(0, 1), there.T).swapaxes(0, 1)
+        vectors = (1 - self.alpha) * words + self.alpha * changed
+        return place(self.write_context(embeddings, slots), slots, RANK, vectors)
+
+
+class _AcrossRanks(nn.Module):
+    """f_out(f_sa(f_in(x))) of RankFormer: x [n, K, C], there bool[n, K] -> [n, K, C]."""
+
+    width: int
+    heads: int
+    layers: int
+
+    @nn.compact
+    def __call__(self, x, there):
+        if self.width % self.heads:
+            raise ValueError(f"RankFormer's width is {self.width}; expected a multiple of its {self.heads} heads")
+        inside = nn.Dense(self.width, name="input")(x)  # [n, K, A]
+        for i in range(self.layers):
+            norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=f"{i}_norm")
+            attention = nn.MultiHeadDotProductAttention(self.heads, name=f"{i}_attention")
+            inside = inside + attention(norm(inside), mask=there[:, None, None, :])
+        return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, name="output")(inside)
