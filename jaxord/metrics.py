@@ -1,32 +1,55 @@
 """Metrics in numpy and float64, over a whole split at once: correlations do not average over batches.
 
-Each is `(prediction, target) -> float` or `(predicted_rank, rank) -> float`; the names of the parameters say which
-arrays it takes, settings are keyword-only. `prediction` and `target` are on the scale of the label, `predicted_rank`
+Most are `(prediction, target) -> float` or `(predicted_rank, rank) -> float`; the names of the parameters say which
+arrays one takes, settings are keyword-only. `prediction` and `target` are on the scale of the label, `predicted_rank`
 and `rank` are indices 0..K-1 (rounding is the caller's).
 
 A metric that is not defined is nan, never a number: a correlation or kappa of constants, and anything computed from a
 prediction that is nan. Arrays that are empty or differ in shape raise ValueError.
 
-N samples, K ranks, D embedding.
+N samples, K ranks, G groups, D embedding.
 """
 
 import numpy as np
 from scipy import stats
 
 # Of the metrics below, those of which less is better.
-LOWER_IS_BETTER = ("mae", "rmse", "geometric_mean_error", "balanced_mae", "amae", "mmae")
+LOWER_IS_BETTER = (
+    "mae",
+    "rank_mae",
+    "mse",
+    "rmse",
+    "geometric_mean_error",
+    "balanced_mae",
+    "amae",
+    "mmae",
+    "angular_error",
+    "ranked_probability_score",
+    "group_distance",
+)
+SCALARS, ANGLES = (), (2,)  # shape of one sample's label: a number, or pitch and yaw
 
 
 def mae(prediction, target):
     """Mean absolute error, on the scale of the label; both [N], or [N, 2] for two angles, whose errors are averaged."""
-    prediction, target = _aligned(prediction, target, dimensions=(1, 2))
+    prediction, target = _aligned(prediction, target, SCALARS, ANGLES)
     return float(np.abs(prediction - target).mean())
+
+
+def mse(prediction, target):
+    """Mean squared error, on the squared scale of the label; both [N], or [N, 2] for two angles."""
+    prediction, target = _aligned(prediction, target, SCALARS, ANGLES)
+    return float(np.square(prediction - target).mean())
+
+
+def rank_mae(predicted_rank, rank):
+    """Mean absolute error of the ranks, predictions rounded to one: the MAE of class labels, as for Adience."""
+    return mae(predicted_rank, rank)
 
 
 def rmse(prediction, target):
     """Root of the mean squared error, on the scale of the label; both [N], or [N, 2] for two angles."""
-    prediction, target = _aligned(prediction, target, dimensions=(1, 2))
-    return float(np.sqrt(np.square(prediction - target).mean()))
+    return float(np.sqrt(mse(prediction, target)))
 
 
 def geometric_mean_error(prediction, target):
@@ -99,6 +122,69 @@ def krcc(prediction, target):
     return _correlation(stats.kendalltau, prediction, target)
 
 
+def angular_error(prediction, target):
+    """Mean angle between the two directions of gaze, in degrees.
+
+    angle = arccos of the inner product of the unit vectors (-cos p sin y, -sin p, -cos p cos y), p pitch, y yaw
+
+    Computed as 2 arcsin sqrt(sin^2(dp / 2) + cos p cos p' sin^2(dy / 2)), the same angle: arccos keeps no digits of a
+    small one.
+
+    Args:
+      prediction: [N, 2], pitch and yaw in radians.
+      target: [N, 2].
+
+    Returns:
+      float, 0..180.
+    """
+    prediction, target = _aligned(prediction, target, ANGLES)
+    pitch, yaw = (np.square(np.sin((prediction - target) / 2))).T  # [N] each
+    chord = pitch + np.cos(prediction[:, 0]) * np.cos(target[:, 0]) * yaw
+    return float(np.degrees(2 * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))).mean())
+
+
+def ranked_probability_score(probabilities, rank):
+    """Squared distance of the predicted distribution function to the step at the true rank, averaged over the samples.
+
+    mean_i sum_k (F_ik - 1[rank_i <= k])^2,  F_ik = sum_{j <= k} p_ij
+
+    Not divided by the number of thresholds K - 1, as some do: 0 is a sure hit, K - 1 the surest and farthest miss, and
+    of a one-hot distribution it is the absolute error in ranks. Epstein 1969; Murphy 1971.
+
+    Args:
+      probabilities: [N, K], not logits.
+      rank: [N], integers 0..K-1.
+
+    Returns:
+      float, 0..K-1.
+
+    Raises:
+      ValueError: another shape, rows that do not sum to one, or a rank outside 0..K-1.
+    """
+    probabilities, rank = _rows(probabilities, rank, "probabilities", "[N, K]", "rank")
+    reached = np.cumsum(probabilities, axis=1)  # [N, K]
+    if (np.abs(reached[:, -1] - 1) > 1e-3).any():  # false of nan
+        worst = reached[np.nanargmax(np.abs(reached[:, -1] - 1)), -1]
+        raise ValueError(f"a row of the probabilities sums to {worst:g}; expected 1, give the softmax of logits")
+    step = rank[:, None] <= np.arange(probabilities.shape[1])
+    return float(np.square(reached - step).sum(axis=1).mean())
+
+
+def group_accuracy(group_logits, group):
+    """Share of samples whose most probable group is the true one, 0..1 (Group-DIR Figure 7).
+
+    Args:
+      group_logits: [N, G]; of equal ones the first counts.
+      group: [N], integers 0..G-1.
+    """
+    return accuracy(*_most_probable(group_logits, group))
+
+
+def group_distance(group_logits, group):
+    """Mean distance, in groups, of the most probable group to the true one; arguments as in `group_accuracy`."""
+    return mae(*_most_probable(group_logits, group))
+
+
 def ordinality_score(text_embeds):
     """Share, 0..1 (papers print percent), of text pairs whose similarity falls when the later moves one rank on.
 
@@ -128,15 +214,40 @@ def ordinality_score(text_embeds):
     return float(falls[np.triu_indices(len(length) - 1)].mean())
 
 
-def _aligned(prediction, target, dimensions=(1,)):
-    """Both as float64, not empty and of one shape; broadcasting would hide [N, 1] against [N]."""
+def _aligned(prediction, target, *labels):
+    """Both as float64, not empty and of one shape; broadcasting would hide [N, 1] against [N].
+
+    labels: allowed shapes of one sample's label; a number where none is given.
+    """
     prediction, target = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
-    if prediction.shape != target.shape or prediction.ndim not in dimensions or prediction.size == 0:
-        expected = " or ".join({1: "[N]", 2: "[N, 2]"}[n] for n in dimensions)
+    labels = labels or (SCALARS,)
+    if prediction.shape != target.shape or target.shape[1:] not in labels or target.ndim == 0 or target.size == 0:
+        expected = " or ".join(f"[{', '.join(map(str, ('N', *label)))}]" for label in labels)
         raise ValueError(
             f"prediction has shape {prediction.shape} and target {target.shape}; expected both {expected} with N >= 1"
         )
     return prediction, target
+
+
+def _rows(rows, index, title, shape, index_title):
+    """A matrix in float64, and for each of its rows one of its columns."""
+    rows, index = np.asarray(rows, np.float64), np.asarray(index)
+    if rows.ndim != 2 or index.shape != rows.shape[:1] or rows.size == 0:
+        raise ValueError(
+            f"{title} has shape {rows.shape} and {index_title} {index.shape}; expected {shape} and [N] with N >= 1"
+        )
+    if index.min() < 0 or index.max() >= rows.shape[1]:
+        raise ValueError(
+            f"{index_title} reaches from {index.min()} to {index.max()}; the {rows.shape[1]} columns of {title} allow "
+            f"0 to {rows.shape[1] - 1}"
+        )
+    return rows, index
+
+
+def _most_probable(group_logits, group):
+    """Predicted and true group [N]; nan where a logit is."""
+    group_logits, group = _rows(group_logits, group, "group_logits", "[N, G]", "group")
+    return np.where(np.isnan(group_logits).any(axis=1), np.nan, group_logits.argmax(axis=1)), group
 
 
 def _error_by_label(prediction, target):

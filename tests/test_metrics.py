@@ -14,6 +14,7 @@ RANK = RNG.integers(0, 5, 80)
 PREDICTED_RANK = np.clip(RANK + RNG.integers(-2, 3, 80), 0, 4)
 OF_VALUES = [
     metrics.mae,
+    metrics.mse,
     metrics.rmse,
     metrics.geometric_mean_error,
     metrics.balanced_mae,
@@ -29,6 +30,7 @@ def test_by_hand():
     # errors 0, 1, 2, 4
     prediction, target = [1, 3, 5, 0], [1, 2, 3, 4]
     assert metrics.mae(prediction, target) == 7 / 4
+    assert metrics.mse(prediction, target) == 21 / 4
     assert metrics.rmse(prediction, target) == np.sqrt(21 / 4)
     assert metrics.geometric_mean_error(prediction, target) == pytest.approx((1e-10 * 1 * 2 * 4) ** 0.25, rel=1e-12)
     assert metrics.cumulative_score(prediction, target, threshold=2) == 3 / 4
@@ -50,6 +52,9 @@ def test_means_over_labels_by_hand():
 def test_errors_against_scikit_learn():
     assert metrics.mae(PREDICTION, TARGET) == pytest.approx(
         sklearn_metrics.mean_absolute_error(TARGET.astype(np.float64), PREDICTION), rel=1e-12
+    )
+    assert metrics.mse(PREDICTION, TARGET) == pytest.approx(
+        sklearn_metrics.mean_squared_error(TARGET.astype(np.float64), PREDICTION), rel=1e-12
     )
     assert metrics.rmse(PREDICTION, TARGET) == pytest.approx(
         sklearn_metrics.root_mean_squared_error(TARGET.astype(np.float64), PREDICTION), rel=1e-12
@@ -168,9 +173,99 @@ def test_the_order_of_the_samples_and_float32_do_not_matter(metric):
 def test_two_angles():
     prediction, target = [[0.0, 0.0], [3.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]
     assert metrics.mae(prediction, target) == 1
+    assert metrics.mse(prediction, target) == 10 / 4
     assert metrics.rmse(prediction, target) == np.sqrt(10 / 4)
     with pytest.raises(ValueError, match="expected both"):
         metrics.pcc(prediction, target)
+
+
+def gaze(angles):
+    """Unit vectors [N, 3] of (pitch, yaw)."""
+    pitch, yaw = np.asarray(angles, np.float64).T
+    return np.stack([-np.cos(pitch) * np.sin(yaw), -np.sin(pitch), -np.cos(pitch) * np.cos(yaw)], 1)
+
+
+def test_angular_error_against_the_vectors():
+    rng = np.random.default_rng(5)
+    prediction, target = rng.uniform(-1.5, 1.5, (2, 40, 2)).astype(np.float32)
+    cosine = np.einsum("ni,ni->n", gaze(prediction), gaze(target))
+    assert cosine.min() < 0 < cosine.max()
+    assert metrics.angular_error(prediction, target) == pytest.approx(np.degrees(np.arccos(cosine)).mean(), rel=1e-12)
+    # a ten-thousandth of a degree, of which arccos of a cosine in float64 knows three digits
+    near = target + np.array([np.radians(1e-4), 0])
+    assert metrics.angular_error(near, target.astype(np.float64)) == pytest.approx(1e-4, rel=1e-9)
+
+
+def test_angular_error_by_hand():
+    right = np.pi / 2
+    assert metrics.angular_error([[0, 0], [0, 0]], [[right, 0], [0, right]]) == pytest.approx(90, rel=1e-12)
+    assert metrics.angular_error([[0, 0]], [[0, 2 * right]]) == pytest.approx(180, rel=1e-12)
+    assert metrics.angular_error([[right, 0.3]], [[right, 1.1]]) == pytest.approx(0, abs=1e-12)  # straight up has no yaw
+    assert metrics.angular_error([[0.2, 0.3]], [[0.2, 0.3]]) == 0
+    assert np.isnan(metrics.angular_error([[0, np.nan]], [[0, 0]]))
+    for shapes in (((3, 3), (3, 3)), ((3,), (3,)), ((2, 2), (3, 2)), ((0, 2), (0, 2))):
+        with pytest.raises(ValueError, match=r"expected both \[N, 2\] with N >= 1"):
+            metrics.angular_error(*map(np.ones, shapes))
+
+
+def test_ranked_probability_score_against_a_loop():
+    rng = np.random.default_rng(2)
+    probabilities = rng.dirichlet(np.ones(5), 80)
+    total = 0.0
+    for row, rank in zip(probabilities.tolist(), RANK.tolist(), strict=True):
+        total += sum((sum(row[: k + 1]) - (rank <= k)) ** 2 for k in range(5))
+    assert metrics.ranked_probability_score(probabilities, RANK) == pytest.approx(total / 80, rel=1e-12)
+    # with two ranks it is Brier's score of the second
+    binary = probabilities[:, :2] / probabilities[:, :2].sum(1, keepdims=True)
+    oracle = sklearn_metrics.brier_score_loss(RANK > 2, binary[:, 1])
+    assert metrics.ranked_probability_score(binary, RANK > 2) == pytest.approx(oracle, rel=1e-12)
+
+
+def test_ranked_probability_score_by_hand():
+    sure = np.eye(5)
+    assert metrics.ranked_probability_score(sure[RANK], RANK) == 0
+    assert metrics.ranked_probability_score(sure[PREDICTED_RANK], RANK) == metrics.mae(PREDICTED_RANK, RANK)
+    assert metrics.ranked_probability_score([[0.5, 0.5, 0.0]], [2]) == 0.25 + 1
+    assert np.isnan(metrics.ranked_probability_score([[0.5, 0.5], [np.nan, 0.5]], [0, 1]))
+    with pytest.raises(ValueError, match="sums to 7; expected 1, give the softmax"):
+        metrics.ranked_probability_score([[0.5, 0.5], [3.0, 4.0]], [0, 1])
+    with pytest.raises(ValueError, match="rank reaches from 0 to 2; the 2 columns of probabilities allow 0 to 1"):
+        metrics.ranked_probability_score([[0.5, 0.5], [0.5, 0.5]], [0, 2])
+    with pytest.raises(ValueError, match=r"probabilities has shape \(2, 2\) and rank \(3,\)"):
+        metrics.ranked_probability_score(np.full((2, 2), 0.5), [0, 1, 1])
+
+
+def test_groups():
+    logits = np.random.default_rng(8).normal(size=(80, 5)).astype(np.float32)
+    predicted = logits.argmax(1)
+    assert metrics.group_accuracy(logits, RANK) == sklearn_metrics.accuracy_score(RANK, predicted)
+    assert metrics.group_distance(logits, RANK) == sklearn_metrics.mean_absolute_error(RANK, predicted)
+    assert metrics.group_accuracy([[1.0, 1.0]], [0]) == 1  # of equal ones the first
+    logits[3, 4] = np.nan
+    assert np.isnan(metrics.group_accuracy(logits, RANK)) and np.isnan(metrics.group_distance(logits, RANK))
+    with pytest.raises(ValueError, match="group reaches from -1 to 0"):
+        metrics.group_accuracy([[1.0, 2.0], [1.0, 2.0]], [0, -1])
+
+
+def test_directions_of_all_metrics():
+    """A metric is better low exactly where a perfect prediction scores the least."""
+    angles = np.stack([TARGET, TARGET], 1) / 90
+    worse = {"angular_error": (angles + 0.1, angles)}
+    perfect = {"angular_error": (angles, angles)}
+    sure, flat = 9.0 * np.eye(5)[RANK], np.eye(5)[(RANK + 1) % 5]
+    for name in ("group_accuracy", "group_distance"):
+        perfect[name], worse[name] = (sure, RANK), (flat, RANK)
+    perfect["ranked_probability_score"], worse["ranked_probability_score"] = (sure / 9, RANK), (flat, RANK)
+    arc = np.stack([np.cos(np.linspace(0, 3, 6)), np.sin(np.linspace(0, 3, 6))], 1)
+    perfect["ordinality_score"], worse["ordinality_score"] = (arc,), (arc[[2, 0, 5, 1, 3, 4]],)
+    names = [name for name, member in vars(metrics).items() if callable(member) and not name.startswith("_")]
+    for name in names:
+        if name not in perfect:
+            of = (PREDICTION, TARGET) if getattr(metrics, name) in OF_VALUES else (PREDICTED_RANK, RANK)
+            perfect[name], worse[name] = (of[1], of[1]), of
+        best, other = (getattr(metrics, name)(*arrays[name]) for arrays in (perfect, worse))
+        assert (best < other) == (name in metrics.LOWER_IS_BETTER) and best != other, name
+    assert set(metrics.LOWER_IS_BETTER) <= set(names)
 
 
 def ordinality_loop(text_embeds):

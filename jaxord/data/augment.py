@@ -1,11 +1,12 @@
-"""Crop, flip and normalise inside jit: one pure function of (seed, epoch, row).
+"""Crop, flip, colour and normalise inside jit: one pure function of (seed, epoch, row).
 
-B batch, V views, C side of the stored canvas, H W side of the model's image.
+B batch, V views, F frames of a video, C side of the stored canvas, H W side of the model's image.
 
 A crop is a function (stored u8[C, C, 3], size i32[2], key, *, image_size, settings) -> f32[V, H, W, 3] of one image,
 whose pixels are in 0..255 and whose true height and width `size` lie at the top left of the canvas.
 """
 
+import functools
 import math
 import sys
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxord import binding
+from jaxord.data import colour
 
 NORMALISATIONS = {  # mean and standard deviation of the channels, of images in 0..1
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -22,13 +24,13 @@ NORMALISATIONS = {  # mean and standard deviation of the channels, of images in 
 }
 
 
-def augment(stored, size, index, epoch, *, crop, flip, image_size, normalize, seed, train):
+def augment(stored, size, index, epoch, *, crop, flip, image_size, normalize, seed, train, jitter=(), grey=0.0):
     """Images as the model sees them.
 
     The key of a row is fold_in(fold_in(key(seed), epoch), index); no step, batch size, tier or device count enters.
 
     Args:
-        stored: u8[B, C, C, 3].
+        stored: u8[B, C, C, 3], or u8[B, F, C, C, 3]: frames of one record, cropped, flipped and coloured alike.
         size: i32[B, 2], true height and width in the canvas.
         index: i32[B], row of the record.
         epoch: i32[B], how often the row was seen before; not read when `train` is False.
@@ -38,28 +40,57 @@ def augment(stored, size, index, epoch, *, crop, flip, image_size, normalize, se
         normalize: name in NORMALISATIONS.
         seed: of the run.
         train: False gives the evaluation's images, the same in every epoch.
+        jitter: settings of `colour.jitter`; in training only.
+        grey: probability of removing all colour, after the jitter; in training only.
 
     Returns:
-        f32[B, V, H, W, 3], all views of an image flipped or not together.
+        f32[B, V, H, W, 3], all views of an image flipped and coloured alike. Of F frames the views of each stand
+        together, in the order of the frames.
 
     Raises:
-        ValueError: an unknown crop, setting or normalisation.
+        ValueError: an unknown crop, setting or normalisation; a strength or probability out of its range.
     """
     if normalize not in NORMALISATIONS:
         raise ValueError(f"config.data.normalize is {normalize!r}; it is one of {sorted(NORMALISATIONS)}")
-    cut = binding.configured(sys.modules[__name__], crop)
+    cut = functools.partial(binding.configured(sys.modules[__name__], crop), image_size=image_size)
     mean, std = (np.asarray(values, np.float32) for values in NORMALISATIONS[normalize])
     root = jax.random.key(seed)
 
     def one(stored, size, index, epoch):
         key = jax.random.fold_in(jax.random.fold_in(root, epoch if train else 0), index)
         crop_key, flip_key = jax.random.split(key)
-        image = cut(stored, size, crop_key, image_size=image_size)  # [V, H, W, 3]
+        if stored.ndim == 4:
+            image = jax.vmap(cut, (0, None, None))(stored, size, crop_key)  # [F, views, H, W, 3]
+            image = image.reshape(-1, *image.shape[2:])
+        else:
+            image = cut(stored, size, crop_key)  # [V, H, W, 3]
         if flip and train:
             image = jnp.where(jax.random.bernoulli(flip_key), image[:, :, ::-1], image)
+        if train:
+            jitter_key, grey_key = jax.random.split(jax.random.fold_in(key, 2))  # split made fold_in(key, 0) and 1
+            image = colour.jitter(image, jitter_key, **dict(jitter))
+            image = colour.random_grey(image, grey_key, probability=grey)
         return (image / 255.0 - mean) / std
 
     return jax.vmap(one)(stored, size, index, epoch)
+
+
+def choice(count, index, epoch, seed):
+    """Which of its labels an image shows this time: i32[B], uniform in 0..count-1, a function of (seed, epoch, row).
+
+    Args:
+      count: i32[B], number of labels of each image.
+      index: i32[B], row of the record.
+      epoch: i32[B], how often the row was seen before.
+      seed: of the run.
+    """
+    root = jax.random.key(seed)
+
+    def one(count, index, epoch):
+        key = jax.random.fold_in(jax.random.fold_in(root, epoch), index)
+        return jax.random.randint(jax.random.fold_in(key, 3), (), 0, count)
+
+    return jax.vmap(one)(count, index, epoch)
 
 
 def random_crop(stored, size, key, *, image_size, padding=0, step=1):

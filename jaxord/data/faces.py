@@ -4,6 +4,7 @@ Lists lie under the root, images in its folder `images` unless said otherwise; i
 `seed` are those of the run; `val_fraction` cuts a validation split from the training one where the protocol has none.
 """
 
+import dataclasses
 import os
 
 import numpy as np
@@ -22,7 +23,8 @@ def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, v
       "random" (MWR's RS) and "subject" (MWR's SE, no person on both sides): 55,134 faces in five parts, of which `fold` is
         the test part; "l2rclip_random" and "l2rclip_subject" are the same as L2RCLIP's lists have them, a file a fold;
       "ordinalclip": the one split of OrdinalCLIP and NumCLIP, whose file for validation is the test file (its labels may
-        hold age + 1: then label_offset=1).
+        hold age + 1: then label_offset=1). Where it gives several labels of an image, the training split keeps them all
+        as its annotations.
 
     Columns: gender (1 is male) and race (0 is Caucasian) in setting A.
 
@@ -76,7 +78,10 @@ def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, v
         )
         for split, part in zip(("train", "test"), tables, strict=True)
     }
-    return carve(splits, val_fraction, seed, fold)
+    if setting == "ordinalclip" and (labels := tables[0][0].annotations("age")) is not None:
+        splits["train"] = dataclasses.replace(splits["train"], annotations=labels - np.float32(label_offset))
+    splits = carve(splits, val_fraction, seed, fold)
+    return {split: part if split == "train" else dataclasses.replace(part, annotations=None) for split, part in splits.items()}
 
 
 def adience(root, *, fold, seed, lists="l2rclip", images="images", val_fraction=0.0):

@@ -1,9 +1,11 @@
-"""Records -> batches of uint8 images: the order, three ways to hold the images, and one iterator over each.
+"""Records -> batches of uint8 images and of other inputs: three ways to hold the images, and one iterator over each.
 
 B batch, N records of a split, C side of the stored canvas.
 
 The order is a function of (seed, epoch), so batch n is known without the batches before it. Where the images live
 changes no byte of a batch: "resident" in device memory, "cached" on the host, "stream" decoded as they are needed.
+Records without images have the tier "inputs". Rows of `records.inputs` are gathered on the host in every tier, and where
+they are padded a batch is cut to its longest row (jaxord.data.order.gather).
 """
 
 import concurrent.futures
@@ -23,41 +25,12 @@ import jax
 import numpy as np
 from absl import logging
 
+from jaxord.data import corrupt, order
 from jaxord.data import decode as decoding
 from jaxord.data.sources import Records
 
 CACHE_FORMAT = 1  # raised when decoding changes, so that no old cache is read
 CUTTING_CROPS = ("random_crop", "center_crop", "diagonal_crops", "spread_crops")  # they do not enlarge
-
-
-@functools.lru_cache(maxsize=8)
-def permutation(seed, epoch, n):
-    """i64[n]: the order of an epoch. From Philox's raw bits, which numpy keeps the same in every version."""
-    bits = np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64)).random_raw(n)
-    return np.argsort(bits, kind="stable")
-
-
-def train_rows(seed, n, batch, step):
-    """Rows of one training batch.
-
-    The epochs' permutations are laid end to end and cut into batches: nothing is dropped, a batch may hold the end of
-    one epoch and the start of the next, and may be larger than the split.
-
-    Args:
-        seed: of the run.
-        n: records of the split.
-        batch: B.
-        step: 0 for the first batch.
-
-    Returns:
-        (rows i32[B], epochs i32[B]).
-    """
-    epochs, places = np.divmod(np.arange(step * batch, (step + 1) * batch), n)
-    rows = np.empty(batch, np.int32)
-    for epoch in np.unique(epochs):
-        now = epochs == epoch
-        rows[now] = permutation(seed, int(epoch), n)[places[now]]
-    return rows, epochs.astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +39,9 @@ class Split:
 
     Attributes:
         records: those that can be decoded; `index` of a batch is a row of it.
-        tier: "resident", "cached" or "stream".
-        images: u8[M, C, C, 3] on the device, in memory or in a file; None in the stream tier.
-        sizes: i32[M, 2], true height and width; None in the stream tier.
+        tier: "resident", "cached", "stream"; "inputs" where the records have no images.
+        images: u8[M, C, C, 3] on the device, in memory or in a file; None in the tiers "stream" and "inputs".
+        sizes: i32[M, 2], true height and width; None where `images` is.
         slots: i32[N], place of a record in `images`; broken images that were left out are never pointed to.
         skipped: (row of the records given, path, reason) of each image left out.
         data: config.data.
@@ -98,6 +71,10 @@ def decode_split(records, data, place):
             one stops the run when it is reached); no image is left; the tier does not fit; a setting is unknown.
     """
     _check(records, data)
+    if records.read is None:
+        if data.corruption.name:
+            raise ValueError(f"{records.name} has no images that data.corruption could damage")
+        return Split(records, "inputs", None, None, np.arange(len(records), dtype=np.int32), (), data, place)
     side = decoding.canvas(data.resize, data.stored_size)
     shape = (len(records), side, side, 3)
     tier = _tier(records.name, math.prod(shape), data)
@@ -123,14 +100,30 @@ def decode_split(records, data, place):
 def train_batches(split, *, batch, seed, start_step=0):
     """Endless batches from `start_step` on, the same whether or not the ones before were drawn.
 
+    With data.copies each row stands in its batch that many times, r0, r0, r1, r1, ..., so that its copies lie on one device;
+    copy c in epoch e has the epoch e * copies + c, so that they are augmented apart. With data.bucket a batch holds rows of
+    like length (order.bucketed_rows).
+
+    Args:
+        split: from `decode_split`.
+        batch: B, rows of a batch without their copies.
+        seed: of the run.
+        start_step: 0 for the first batch.
+
     Yields:
-        dict of stored u8[B, C, C, 3], size i32[B, 2], index i32[B], epoch i32[B], all placed.
+        dict of stored u8[B, C, C, 3] and size i32[B, 2] where there are images, the rows of each of records.inputs,
+        index i32[B], epoch i32[B]; all placed, with B * copies rows.
+
+    Raises:
+        ValueError: copies below 1; a bucket for records without padded inputs.
     """
-    order = functools.lru_cache(maxsize=64)(functools.partial(train_rows, seed, len(split.records), batch))
-    images = _images(split, lambda step: order(step)[0], batch, start_step, sys.maxsize // batch)
-    for step, (stored, size) in enumerate(images, start_step):
-        rows, epochs = order(step)
-        yield {"stored": stored, "size": size, "index": split.place(rows), "epoch": split.place(epochs)}
+    copies = split.data.copies
+    rows_at = functools.lru_cache(maxsize=64)(_rows_of_step(split.records, split.data, batch, seed))
+    images = _images(split, lambda step: rows_at(step)[0], batch, start_step, sys.maxsize // batch, copies)
+    for step, arrays in enumerate(images, start_step):
+        rows, epochs = (np.repeat(part, copies) for part in rows_at(step))
+        epochs = epochs * copies + np.tile(np.arange(copies, dtype=np.int32), batch)
+        yield {**arrays, **_placed(split, rows, epochs)}
 
 
 def eval_batches(split, *, batch):
@@ -141,45 +134,68 @@ def eval_batches(split, *, batch):
     """
     n = len(split.records)
 
-    def rows_of(step):
+    def rows_at(step):
         positions = np.arange(step * batch, (step + 1) * batch, dtype=np.int32)
         return np.where(positions < n, positions, 0)
 
-    for step, (stored, size) in enumerate(_images(split, rows_of, batch, 0, -(-n // batch))):
-        yield {
-            "stored": stored,
-            "size": size,
-            "index": split.place(rows_of(step)),
-            "epoch": split.place(np.zeros(batch, np.int32)),
-            "valid": np.arange(step * batch, (step + 1) * batch) < n,
-        }
+    for step, arrays in enumerate(_images(split, rows_at, batch, 0, -(-n // batch))):
+        valid = np.arange(step * batch, (step + 1) * batch) < n
+        yield {**arrays, **_placed(split, rows_at(step), np.zeros(batch, np.int32)), "valid": valid}
 
 
 def decode_row(records, row, data):
     """(u8[C, C, 3], i32[2]) of one record; ValueError or OSError with the reason where it cannot be had."""
     stored, size = decoding.decode(records.read(row), resize=data.resize, stored_size=data.stored_size)
+    if data.corruption.name:
+        inside = tuple(slice(side) for side in size)
+        stored = stored.copy()
+        stored[inside] = corrupt.corrupt(stored[inside], data.corruption.name, data.corruption.severity, row)
     return stored, np.array(size, np.int32)
 
 
-def _images(split, rows_of, batch, first, last):
-    """Yields (stored, size), placed, of the steps from `first` up to `last`."""
+def _rows_of_step(records, data, batch, seed):
+    """The function step -> (rows i32[B], epochs i32[B])."""
+    if data.copies < 1:
+        raise ValueError(f"config.data.copies is {data.copies}; each row stands in its batch at least once")
+    if not data.bucket:
+        return functools.partial(order.train_rows, seed, len(records), batch)
+    lengths = order.lengths(records.inputs)
+    if data.bucket < 0 or lengths is None:
+        raise ValueError(
+            f"config.data.bucket is {data.bucket}, and {records.name} has the inputs {sorted(records.inputs)}; it is a number "
+            f"of batches for inputs of various lengths, which have a mask (sentences, sentence{order.MASK}), else 0"
+        )
+    return functools.partial(order.bucketed_rows, seed, lengths, batch, data.bucket)
+
+
+def _placed(split, rows, epochs):
+    inputs = order.gather(split.records.inputs, rows)
+    return {name: split.place(array) for name, array in {**inputs, "index": rows, "epoch": epochs}.items()}
+
+
+def _images(split, rows_at, batch, first, last, copies=1):
+    """Yields {"stored", "size"}, placed, of the steps from `first` up to `last`; {} where there are no images."""
     if split.tier == "stream":
-        yield from _stream(split, rows_of, batch, first, last)
-    for step in range(first, last if split.tier != "stream" else first):
-        slots = split.slots[rows_of(step)]
-        if split.tier == "resident":
+        yield from _stream(split, rows_at, batch, first, last, copies)
+        return
+    for step in range(first, last):
+        slots = np.repeat(split.slots[rows_at(step)], copies)
+        if split.tier == "inputs":
+            yield {}
+        elif split.tier == "resident":
             slots = split.place(slots)
-            yield _gather(slots.sharding)(split.images, split.sizes, slots)
+            stored, size = _gather(slots.sharding)(split.images, split.sizes, slots)
+            yield {"stored": stored, "size": size}
         else:
-            yield split.place(split.images[slots]), split.place(split.sizes[slots])
+            yield {"stored": split.place(split.images[slots]), "size": split.place(split.sizes[slots])}
 
 
-def _stream(split, rows_of, batch, first, last):
-    """Decodes by threads, in order, up to two batches ahead."""
+def _stream(split, rows_at, batch, first, last, copies):
+    """Decodes each row of a batch once, by threads, in order, up to two batches ahead."""
     import grain
 
     def example(position):
-        row = int(rows_of(position // batch)[position % batch])
+        row = int(rows_at(position // batch)[position % batch])
         try:
             return decode_row(split.records, row, split.data)
         except (ValueError, OSError) as error:
@@ -187,8 +203,9 @@ def _stream(split, rows_of, batch, first, last):
 
     options = grain.ReadOptions(num_threads=split.data.workers, prefetch_buffer_size=max(2 * batch, split.data.workers))
     examples = grain.MapDataset.range(first * batch, last * batch).map(example).to_iter_dataset(options)
-    for stored, size in examples.batch(batch, drop_remainder=True):
-        yield split.place(stored), split.place(size)
+    for batch_of in examples.batch(batch, drop_remainder=True):
+        stored, size = (split.place(np.repeat(part, copies, axis=0)) for part in batch_of)
+        yield {"stored": stored, "size": size}
 
 
 @functools.lru_cache(maxsize=8)
@@ -237,7 +254,8 @@ def _decode_all(records, shape, data):
 
 def _cache_key(records, data):
     """Names what was decoded and how: other files, other sizes or dates of files, other settings give another key."""
-    parts = (CACHE_FORMAT, data.resize, data.stored_size, records.stamp, records.paths)
+    corruption = (data.corruption.name, data.corruption.severity) if data.corruption.name else ()
+    parts = (CACHE_FORMAT, data.resize, data.stored_size, records.stamp, records.paths, *corruption)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -290,7 +308,9 @@ def _check(records, data):
     if data.workers < 1:
         raise ValueError(f"config.data.workers is {data.workers}; at least 1 thread decodes")
     if not len(records):
-        raise ValueError(f"{records.name} has no images")
+        raise ValueError(f"{records.name} is empty")
+    if records.read is None:
+        return
     crops = {data.train_crop.name, data.eval_crop.name} & set(CUTTING_CROPS)
     if data.stored_size < data.image_size and crops:
         raise ValueError(

@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from jaxord.data import arrayrecord
-from jaxord.data.select import named, split_records
+from jaxord.data.select import carve, named, split_records
 from jaxord.data.tables import read_table
 
 SHOWN = 5  # of a list of faults
@@ -23,15 +23,21 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Images and labels of one split, N rows, nothing decoded.
+    """Images or other inputs, and labels of one split, N rows, nothing decoded.
+
+    Rows that are taken or concatenated are read into memory, a memmap's too, unless they are consecutive.
 
     Attributes:
         paths: N strings, what users know a row by.
         targets: f32[N], labels on the scale of the metric.
-        read: row -> encoded bytes.
+        read: row -> encoded bytes; None where there are no images.
         columns: name -> array[N], what else is known of a row.
         name: for messages: "morph train".
         stamp: changes when the bytes change; part of the key of caches.
+        inputs: name -> array[N, ...] in memory or in a file, whose rows travel with the batch as they are. An array xs that
+            is padded along its last axis has a mask x_mask of the same shape: sentences, sentence_mask.
+        annotations: f32[N, A], the several labels of an image, padded with nan; None where it has just the target.
+        vocabulary: the words that ids in `inputs` stand for; the same in all splits.
     """
 
     paths: tuple
@@ -40,6 +46,9 @@ class Records:
     columns: dict
     name: str
     stamp: str = ""
+    inputs: dict = dataclasses.field(default_factory=dict)
+    annotations: np.ndarray | None = None
+    vocabulary: tuple = ()
 
     def __len__(self):
         return len(self.paths)
@@ -51,8 +60,10 @@ class Records:
             self,
             paths=tuple(self.paths[row] for row in rows),
             targets=self.targets[rows],
-            read=lambda row: self.read(int(rows[row])),
+            read=self.read and (lambda row: self.read(int(rows[row]))),
             columns={name: column[rows] for name, column in self.columns.items()},
+            inputs={name: _take(array, rows) for name, array in self.inputs.items()},
+            annotations=None if self.annotations is None else self.annotations[rows],
         )
 
 
@@ -67,11 +78,31 @@ def concatenate(parts):
     return Records(
         paths=tuple(path for part in parts for path in part.paths),
         targets=np.concatenate([part.targets for part in parts]),
-        read=read,
+        read=parts[0].read and read,
         columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
         name=parts[0].name,
         stamp=" ".join(part.stamp for part in parts),
+        inputs={name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs},
+        annotations=_all_annotations(parts),
+        vocabulary=parts[0].vocabulary,
     )
+
+
+def _take(array, rows):
+    """array[rows]; a view where the rows are consecutive, so that a memmap stays in its file."""
+    if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+        return array[rows[0] : rows[0] + len(rows)]
+    return array[rows]
+
+
+def _all_annotations(parts):
+    """f32[N, A] with the largest A of the parts; a part without annotations has its targets there."""
+    if all(part.annotations is None for part in parts):
+        return None
+    each = [part.targets[:, None] if part.annotations is None else part.annotations for part in parts]
+    wide = max(labels.shape[1] for labels in each)
+    padded = [np.pad(labels, ((0, 0), (0, wide - labels.shape[1])), constant_values=np.nan) for labels in each]
+    return np.concatenate(padded).astype(np.float32)
 
 
 def require(root, files, about):
@@ -152,15 +183,16 @@ def own(
     label_column="label",
     split_column="split",
     fractions=(0.7, 0.1, 0.2),
+    val_fraction=0.0,
 ):
     """A user's own data: `csv` where a table is given, else `folder`."""
     if not table:
-        return folder(root, fold=fold, seed=seed, fractions=fractions)
+        return folder(root, fold=fold, seed=seed, fractions=fractions, val_fraction=val_fraction)
     names = {"path_column": path_column, "label_column": label_column, "split_column": split_column}
-    return csv(root, fold=fold, seed=seed, table=table, fractions=fractions, **names)
+    return csv(root, fold=fold, seed=seed, table=table, fractions=fractions, val_fraction=val_fraction, **names)
 
 
-def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2)):
+def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2), val_fraction=0.0):
     """A user's images in a sub-folder for each rank; no code, no list.
 
     Numeric folder names are the targets. Other names are ranks in natural order (grade2 before grade10), targets
@@ -172,6 +204,7 @@ def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2)):
         fold: with `seed`, fixes the draw of the splits.
         seed: of the run.
         fractions: shares of train, val and test, where they are drawn; val 0 makes none.
+        val_fraction: share of the training split that is cut off for validation, where the data bring splits without one.
     """
     about = "layout: <root>/<rank>/<image> or <root>/{train,val,test}/<rank>/<image>, images in " + ", ".join(IMAGES)
     paths = _image_paths(root)
@@ -189,7 +222,7 @@ def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2)):
     columns = {"rank_name": np.array(ranks)}
     records = image_records(root, paths, targets, name="folder", about=about, columns=columns)
     if in_splits:
-        return by_split(records, [path.split("/")[0] for path in paths], os.path.abspath(root))
+        return carve(by_split(records, [path.split("/")[0] for path in paths], os.path.abspath(root)), val_fraction, seed, fold)
     return split_records(records, dict(zip(("train", "val", "test"), fractions, strict=True)), seed, fold)
 
 
@@ -203,6 +236,7 @@ def csv(
     label_column="label",
     split_column="split",
     fractions=(0.7, 0.1, 0.2),
+    val_fraction=0.0,
 ):
     """A user's table with a header line: a column of image paths, one of labels, perhaps one of splits.
 
@@ -218,6 +252,7 @@ def csv(
         label_column: name of the column.
         split_column: name of the column; where the table has none, the splits are drawn.
         fractions: shares of train, val and test, where they are drawn; val 0 makes none.
+        val_fraction: share of the training split that is cut off for validation, where the data bring splits without one.
     """
     about = "layout: a table with a header line (CSV, tab or semicolon), image paths relative to config.data.root"
     inside = os.path.join(root, table)
@@ -233,7 +268,7 @@ def csv(
         root, rows.texts(path_column), rows.numbers(label_column), name="csv", about=about, columns=columns
     )
     if split_column in rows.names:
-        return by_split(records, rows.texts(split_column), found)
+        return carve(by_split(records, rows.texts(split_column), found), val_fraction, seed, fold)
     return split_records(records, dict(zip(("train", "val", "test"), fractions, strict=True)), seed, fold)
 
 

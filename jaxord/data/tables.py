@@ -34,19 +34,34 @@ class Table:
         Several numbers in a field are sorted annotations of an image; the one at len // 2 counts (OrdinalCLIP's lists).
 
         Raises:
-            ValueError: file, line number and text of the first field that is no finite number.
+            ValueError: file, line number and text of the first field that holds anything but finite numbers.
         """
-        values = []
+        return np.array([labels[len(labels) // 2] for labels in self._labels(name)], np.float32)
+
+    def annotations(self, name):
+        """One column as f32[N, A] with all numbers of each field, padded with nan; None where each has just one.
+
+        Raises:
+            ValueError: as `numbers`.
+        """
+        labels = self._labels(name)
+        wide = max(map(len, labels))
+        if wide == 1:
+            return None
+        return np.array([row + [math.nan] * (wide - len(row)) for row in labels], np.float32)
+
+    def _labels(self, name):
+        """The numbers in each field of a column, as lists."""
+        found = []
         for line, row, text in zip(self.lines, self.rows, self.texts(name), strict=True):
-            parts = text.split()
             try:
-                value = float(parts[len(parts) // 2])
-            except (ValueError, IndexError):
-                value = math.nan
-            if not math.isfinite(value):
+                labels = [float(part) for part in text.split()]
+            except ValueError:
+                labels = []
+            if not labels or not all(map(math.isfinite, labels)):
                 raise ValueError(f"{self.path}, line {line}: {name} {text!r} is not a number (in {' '.join(row)!r})")
-            values.append(value)
-        return np.array(values, np.float32)
+            found.append(labels)
+        return found
 
     def columns(self, leave=()):
         """{name: array[N]} of all columns but `leave`: numbers where every field is one, else strings."""

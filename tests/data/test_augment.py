@@ -1,5 +1,6 @@
-"""Crops, flip and normalisation, against Pillow and by hand."""
+"""Crops, flip, colour and normalisation, against Pillow and by hand."""
 
+import colorsys
 import functools
 import io
 
@@ -7,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
-from jaxord.data import augment
+from jaxord.data import augment, colour
 from jaxord.data.decode import decode
 
 SIDE, IMAGE = 24, 16
@@ -22,9 +23,9 @@ RESAMPLE = jax.jit(augment._resample, static_argnums=3)
 
 
 @functools.cache
-def compiled(crop, train=True, flip=True, seed=0, image_size=IMAGE, settings=(), normalize="clip"):
+def compiled(crop, train=True, flip=True, seed=0, image_size=IMAGE, settings=(), normalize="clip", **colours):
     entry = {"name": crop, **dict(settings)}
-    fixed = {"flip": flip, "image_size": image_size, "normalize": normalize, "seed": seed, "train": train}
+    fixed = {"flip": flip, "image_size": image_size, "normalize": normalize, "seed": seed, "train": train, **colours}
     return jax.jit(functools.partial(augment.augment, crop=entry, **fixed))
 
 
@@ -196,6 +197,132 @@ def test_whole_chain_equals_clips_preprocessing():
     np.testing.assert_allclose(found, np.stack([expected] * 4), atol=2e-6)
 
 
+JITTER = (("probability", 0.8), ("brightness", 0.4), ("contrast", 0.4), ("saturation", 0.4), ("hue", 0.1))
+PHOTO = RNG.integers(0, 256, (2, 9, 11, 3)).astype(np.float32)
+PHOTO[0, :2] = PHOTO[0, :2, :, :1]  # greys, which have no hue
+PHOTO[0, 2:4, :, 1] = PHOTO[0, 2:4, :, 0]  # ties between channels
+PHOTO[0, 0, 0], PHOTO[0, 0, 1] = 0, 255
+
+
+def blend_loop(image, other, factor):
+    return np.clip(image * factor + other * (1 - factor), 0, 255)
+
+
+def hue_loop(image, factor):
+    """Each pixel by the standard library's HSV, in float64."""
+    turned = [colorsys.rgb_to_hsv(*(pixel / 255)) for pixel in image.reshape(-1, 3)]
+    return 255 * np.reshape([colorsys.hsv_to_rgb((h + factor) % 1, s, v) for h, s, v in turned], image.shape)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.7])
+def test_blends_equal_torchvisions_formulas_and_pillow(factor):
+    """Pillow, which torchvision calls on files, rounds luminance, mean and result to 8 bits, hence its tolerance."""
+    exact = PHOTO.astype(np.float64)
+    luminance = exact @ np.array([0.299, 0.587, 0.114])
+    found = {
+        "Brightness": colour.adjust_brightness(PHOTO, factor),
+        "Contrast": colour.adjust_contrast(PHOTO, factor),
+        "Color": colour.adjust_saturation(PHOTO, factor),
+    }
+    others = [np.zeros(()), luminance.mean((1, 2))[:, None, None, None], luminance[..., None]]
+    for (name, adjusted), other in zip(found.items(), others, strict=True):
+        np.testing.assert_allclose(adjusted, blend_loop(exact, other, factor), atol=1e-4)  # measured: 4e-5
+        for image, ours in zip(PHOTO, adjusted, strict=True):
+            pillow = getattr(ImageEnhance, name)(Image.fromarray(image.astype(np.uint8))).enhance(factor)
+            np.testing.assert_allclose(np.asarray(pillow, np.float32), ours, atol=1.6)
+    if factor == 1:
+        np.testing.assert_allclose(found["Contrast"], PHOTO, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [-0.5, -0.1, 0.0, 0.27])
+def test_hue_equals_the_standard_librarys(factor):
+    found = np.asarray(colour.adjust_hue(PHOTO, factor))
+    np.testing.assert_allclose(found, hue_loop(PHOTO.astype(np.float64), factor), atol=5e-4)  # of 255; measured: 2e-4
+    np.testing.assert_allclose(found[0, :2], PHOTO[0, :2], atol=1e-4)
+    np.testing.assert_allclose(found.max(-1), PHOTO.max(-1), atol=1e-4)
+
+
+def test_hue_by_hand():
+    red = np.array([[[200.0, 0, 0]]], np.float32)
+    for third, expected in ((1, [0, 200, 0]), (2, [0, 0, 200])):
+        np.testing.assert_allclose(colour.adjust_hue(red, third / 3)[0, 0], expected, atol=1e-3)
+    np.testing.assert_allclose(colour.adjust_hue(red, 0.5)[0, 0], [0, 200, 200], atol=1e-3)
+
+
+def test_colour_leaves_crop_and_flip_alone_and_is_for_training():
+    plain = run("random_crop", epoch=(0, 1, 2, 3))
+    off = (("probability", 0.0), *JITTER[1:])
+    np.testing.assert_array_equal(run("random_crop", epoch=(0, 1, 2, 3), jitter=off, grey=0.0), plain)
+    grey = pixels(run("random_crop", epoch=(0, 1, 2, 3), grey=1.0))
+    np.testing.assert_allclose(grey, np.repeat(colour.grey(pixels(plain)), 3, -1), atol=1e-3)
+    np.testing.assert_array_equal(
+        run("random_crop", train=False, jitter=JITTER, grey=1.0), run("random_crop", train=False)
+    )
+    changed = run("random_crop", jitter=JITTER, grey=0.5)
+    turned = run("random_crop", jitter=JITTER, grey=0.5, index=(3, 2, 1, 0), stored=STORED[::-1])[::-1]
+    np.testing.assert_array_equal(changed, turned)  # another place in the batch
+    assert not np.array_equal(changed, run("random_crop"))
+    assert pixels(changed).min() > -1e-3 and pixels(changed).max() < 255.001
+
+
+PAIR = np.array([[[100.0, 60, 40], [70, 70, 70]]], np.float32)  # a pixel of hue 1/18 turn and a grey one
+
+
+def drawn(n=600, image=PAIR, **settings):
+    """The two pixels of an image under n keys, [n, 2, 3]."""
+    change = jax.jit(jax.vmap(lambda key: colour.jitter(image, key, **settings)))
+    return np.asarray(change(jax.random.split(jax.random.key(1), n)))[:, 0]
+
+
+def test_factors_are_uniform_and_apply_as_often_as_asked():
+    brightened = drawn(probability=0.8, brightness=0.4)
+    factor = brightened[:, 0, 0] / 100
+    np.testing.assert_allclose(brightened, factor[:, None, None] * np.array([[100, 60, 40], [70, 70, 70]]), rtol=1e-5)
+    assert abs((factor != 1).mean() - 0.8) < 0.06  # 600 draws: standard deviation 0.016
+    used = np.sort(factor[factor != 1])
+    assert 0.6 <= used[0] < 0.61 and 1.39 < used[-1] <= 1.4
+    assert np.abs(used - np.linspace(0.6, 1.4, len(used))).max() < 0.06  # Kolmogorov's distance, 0.075 of the width
+    wide = drawn(n=200, probability=1.0, saturation=3.0)[:, 0]
+    assert np.isclose(np.ptp(wide, axis=-1), 0).sum() == 0 and (wide >= 0).all()  # factors begin at 0, not at -2
+    turned = drawn(n=300, probability=1.0, hue=0.1)
+    np.testing.assert_allclose(turned[:, 1], 70, atol=1e-3)
+    hues = np.array([(colorsys.rgb_to_hsv(*rgb)[0] - 1 / 18 + 0.5) % 1 - 0.5 for rgb in turned[:, 0].astype(np.float64)])
+    assert -0.1 < hues.min() < -0.095 and 0.095 < hues.max() < 0.1
+
+
+def test_both_orders_of_two_changes_occur_alike():
+    """Brightness cuts at 255: before a contrast below 1 the two pixels then sum to 255, after it to more."""
+    image = np.array([[[200.0] * 3, [0.0] * 3]], np.float32)
+    light, dark = drawn(n=2000, image=image, probability=1.0, brightness=1.0, contrast=1.0)[..., 0].T
+    cut = (dark > 1) & (light + dark > 254.99)  # of dark pixels that brighten the contrast is below 1
+    assert cut.sum() > 300
+    assert abs((light + dark < 255.01)[cut].mean() - 0.5) < 0.1  # standard deviation 0.026
+
+
+def test_grey_as_often_as_asked_for_all_views_together():
+    images = np.broadcast_to(np.array([100.0, 60, 40], np.float32), (3, 2, 2, 3))
+    change = jax.jit(jax.vmap(lambda key: colour.random_grey(images, key, probability=0.2)))
+    found = np.asarray(change(jax.random.split(jax.random.key(0), 500)))
+    grey = np.ptp(found, axis=-1) == 0
+    assert np.array_equal(grey.any((1, 2, 3)), grey.all((1, 2, 3)))
+    assert abs(grey.mean() - 0.2) < 0.06  # standard deviation 0.018
+    np.testing.assert_allclose(found[grey], 0.299 * 100 + 0.587 * 60 + 0.114 * 40, rtol=1e-6)
+
+
+def test_frames_become_views_and_are_changed_alike():
+    """A record of equal frames gives equal views; other frames lie where they would lie alone."""
+    video = np.stack([STORED, 255 - STORED, STORED], 1)
+    for crop, views in (("random_crop", 1), ("diagonal_crops", 3)):
+        plain = run(crop, stored=video)
+        assert plain.shape == (4, 3 * views, IMAGE, IMAGE, 3)
+        for frame in range(3):
+            part = plain[:, frame * views : (frame + 1) * views]
+            np.testing.assert_allclose(part, run(crop, stored=np.ascontiguousarray(video[:, frame])), atol=1e-6)
+    coloured = run("random_crop", stored=video, jitter=JITTER, grey=0.5)
+    np.testing.assert_array_equal(coloured[:, 0], coloured[:, 2])
+    np.testing.assert_allclose(coloured[:, :1], run("random_crop", jitter=JITTER, grey=0.5), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -203,6 +330,9 @@ def test_whole_chain_equals_clips_preprocessing():
         ({"crop": {"name": "spread_crops", "view": 3}}, "spread_crops has no setting 'view'. Did you mean 'views'"),
         ({"normalize": "zero"}, r"config.data.normalize is 'zero'; it is one of \['clip', 'half', 'imagenet'\]"),
         ({"image_size": 25}, "config.data.image_size 25 does not fit into stored images of 24 pixels"),
+        ({"jitter": {"hue": 0.6}}, "config.data.jitter.hue is 0.6; it takes 0 to 0.5"),
+        ({"jitter": {"contrast": -1}}, "config.data.jitter.contrast is -1; it takes 0 or more"),
+        ({"grey": 1.5}, "config.data.grey is 1.5; it takes 0 to 1"),
     ],
 )
 def test_bad_settings(fields, message):

@@ -1,4 +1,4 @@
-"""Order of the rows, decoding, the three tiers and what can go wrong in them."""
+"""Decoding, the tiers, copies and other inputs, and what can go wrong in them."""
 
 import functools
 import io
@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxord.data import decode as decoding
-from jaxord.data import pipeline, sources
+from jaxord.data import faces, order, pipeline, sources
 from jaxord.data.decode import decode
+from jaxord.data.tables import read_table
 
 N, BATCH, SIDE = 10, 8, 12
 RNG = np.random.default_rng(0)
@@ -43,7 +44,7 @@ def records(files=FILES):
 def settings(**fields):
     base = {"resize": "square", "stored_size": SIDE, "image_size": 8, "tier": "cached", "cache": "", "workers": 2}
     crops = {"train_crop": {"name": "random_crop"}, "eval_crop": {"name": "center_crop"}}
-    return ConfigDict({**base, **crops, "broken": "raise", "batch": BATCH, **fields})
+    return ConfigDict({**base, **crops, "broken": "raise", "batch": BATCH, "copies": 1, "bucket": 0, **fields})
 
 
 @functools.cache
@@ -73,27 +74,6 @@ def assert_same(found, expected):
             assert one[name].dtype == other[name].dtype
 
 
-@pytest.mark.parametrize(("n", "batch"), [(10, 4), (10, 10), (3, 8), (1, 5), (7, 3)])
-def test_every_epoch_holds_every_row_once(n, batch):
-    rows, epochs = (
-        np.concatenate(part) for part in zip(*(pipeline.train_rows(5, n, batch, s) for s in range(3 * n)), strict=True)
-    )
-    assert rows.dtype == epochs.dtype == np.int32
-    np.testing.assert_array_equal(epochs, np.arange(len(rows)) // n)  # batches straddle epochs, nothing is dropped
-    for epoch in range(3 * batch):
-        assert sorted(rows[epochs == epoch]) == list(range(n))
-
-
-def test_order_changes_with_seed_and_epoch():
-    orders = {tuple(pipeline.permutation(seed, epoch, 20)) for seed in (0, 1, -1) for epoch in range(3)}
-    assert len(orders) == 9
-
-
-def test_the_order_is_pinned():
-    """A changed order would break exact resumption across versions; drawn when the function was written."""
-    assert pipeline.permutation(3, 1, 8).tolist() == [7, 3, 5, 6, 4, 0, 2, 1]
-
-
 @pytest.mark.parametrize("resize", ["square", "shorter"])
 def test_tiers_give_the_same_bytes_and_resume_anywhere(resize, tmp_path):
     ways = [{"tier": "cached"}, {"tier": "resident"}, {"tier": "stream"}, {"tier": "cached", "cache": str(tmp_path)}]
@@ -110,6 +90,143 @@ def test_tiers_give_the_same_bytes_and_resume_anywhere(resize, tmp_path):
             image, true = decode(FILES[index], resize=resize, stored_size=SIDE)
             np.testing.assert_array_equal(stored, image)
             assert tuple(size) == true
+
+
+def with_inputs(n=N, read=lambda row: FILES[row]):
+    """Records with a padded input, whose row r has r % 5 + 1 valid steps of 12, and features in half precision."""
+    lengths = np.arange(n) % 5 + 1
+    mask = np.arange(12) < lengths[:, None]
+    inputs = {
+        "sentences": (np.arange(n)[:, None] + 100 * mask).astype(np.int32),
+        "sentence_mask": mask,
+        "motion": RNG.normal(size=(n, 2, 3)).astype(np.float16),
+    }
+    paths = tuple(f"{row}.png" for row in range(n))
+    return sources.Records(paths, np.arange(n, dtype=np.float32), read, {}, "made train", "1", inputs)
+
+
+@pytest.mark.parametrize("tier", ["resident", "cached", "stream"])
+def test_copies_are_the_same_image_seen_again(tier):
+    reads = []
+    counted = with_inputs(read=lambda row: reads.append(row) or FILES[row])
+    both = pipeline.decode_split(counted, settings(tier=tier, copies=2), place)
+    batches = some(pipeline.train_batches(both, batch=BATCH, seed=3), 5)
+    plain = some(pipeline.train_batches(split(), batch=BATCH, seed=3), 5)
+    for batch, once in zip(batches, plain, strict=True):
+        for name in ("stored", "size", "index"):
+            np.testing.assert_array_equal(batch[name], np.repeat(once[name], 2, axis=0))
+        assert batch["epoch"][::2].tolist() == (2 * once["epoch"]).tolist()
+        assert batch["epoch"][1::2].tolist() == (2 * once["epoch"] + 1).tolist()
+        np.testing.assert_array_equal(batch["motion"], counted.inputs["motion"][batch["index"]])
+    seen = {(row, time) for batch in batches for row, time in zip(batch["index"], batch["epoch"], strict=True)}
+    assert len(seen) == 5 * 2 * BATCH  # no augmentation is drawn twice
+    assert_same(some(pipeline.train_batches(both, batch=BATCH, seed=3, start_step=3), 2), batches[3:])
+    assert len(next(pipeline.eval_batches(both, batch=4))["index"]) == 4
+    if tier == "stream":  # prefetching decodes ahead, but a row only once for all its copies
+        reads.clear()
+        rows = [row for step in range(99) for row in order.train_rows(3, N, BATCH, step)[0].tolist()]
+        one_thread = pipeline.decode_split(counted, settings(tier=tier, workers=1, copies=2), place)
+        some(pipeline.train_batches(one_thread, batch=BATCH, seed=3), 2)
+        assert reads == rows[: len(reads)]
+
+
+def test_copies_of_a_row_lie_on_one_device():
+    batch = next(pipeline.train_batches(split(tier="resident", copies=2), batch=4, seed=0))
+    for shard in batch["index"].addressable_shards:
+        assert len(set(np.asarray(shard.data).tolist())) == 1
+
+
+def test_records_without_images():
+    found = pipeline.decode_split(with_inputs(read=None), settings(image_size=16), place)  # crops do not matter
+    assert (found.tier, found.images, found.sizes, found.skipped) == ("inputs", None, None, ())
+    inputs = found.records.inputs
+    batches = some(pipeline.train_batches(found, batch=BATCH, seed=3), 4)
+    for batch in batches:
+        assert sorted(batch) == ["epoch", "index", "motion", "sentence_mask", "sentences"]
+        assert batch["sentences"].shape == batch["sentence_mask"].shape == (BATCH, 8)  # at most 5 steps of 12 are valid
+        assert batch["motion"].dtype == np.float16 and batch["sentences"].dtype == np.int32
+        for name, array in inputs.items():
+            expected = array[batch["index"]]
+            np.testing.assert_array_equal(batch[name], expected if name == "motion" else expected[:, :8])
+    assert_same(some(pipeline.train_batches(found, batch=BATCH, seed=3, start_step=2), 2), batches[2:])
+    evaluated = some(pipeline.eval_batches(found, batch=4), 9)
+    assert np.concatenate([b["index"][b["valid"]] for b in evaluated]).tolist() == list(range(N))
+    assert next(pipeline.train_batches(found, batch=BATCH, seed=0))["motion"].sharding == sharding()
+
+
+def test_inputs_follow_the_images_that_are_left():
+    broken = sources.dataclasses.replace(with_inputs(), read=lambda row: BROKEN[row])
+    found = pipeline.decode_split(broken, settings(broken="skip"), place)
+    batch = some(pipeline.eval_batches(found, batch=8), 1)[0]
+    np.testing.assert_array_equal(batch["sentences"][:, 11 - 4] % 100, [0, 2, 4, 5, 6, 7, 8, 9])
+
+
+def test_batches_of_like_length():
+    found = pipeline.decode_split(with_inputs(n=24, read=None), settings(bucket=3), place)
+    batches = some(pipeline.train_batches(found, batch=4, seed=1), 12)
+    for first in range(0, 12, 3):  # each window holds what it holds unsorted
+        plain = [order.train_rows(1, 24, 4, step) for step in range(first, first + 3)]
+        rows = np.concatenate([batch["index"] for batch in batches[first : first + 3]])
+        assert sorted(rows) == sorted(np.concatenate([rows for rows, _ in plain]))
+    assert_same(some(pipeline.train_batches(found, batch=4, seed=1, start_step=7), 5), batches[7:])
+
+
+def test_inputs_and_annotations_are_taken_and_joined(tmp_path):
+    both = sources.dataclasses.replace(
+        with_inputs(4, read=None),
+        annotations=np.array([[1, np.nan], [2, 3], [4, np.nan], [5, 6]], np.float32),
+        vocabulary=("a",),
+    )
+    part = both.take([2, 0])
+    assert (part.read, part.vocabulary) == (None, ("a",))
+    np.testing.assert_array_equal(part.inputs["motion"], both.inputs["motion"][[2, 0]])
+    plain = sources.dataclasses.replace(both, annotations=None)
+    wide = sources.dataclasses.replace(part, annotations=np.ones((2, 3), np.float32))
+    joined = sources.concatenate([both, plain, wide])
+    assert joined.read is None and joined.vocabulary == ("a",) and len(joined) == 10
+    np.testing.assert_array_equal(joined.inputs["motion"][8:], part.inputs["motion"])
+    nan = np.nan
+    expected = [[1, nan, nan], [2, 3, nan], [4, nan, nan], [5, 6, nan], *([k, nan, nan] for k in range(4)), *[[1] * 3] * 2]
+    np.testing.assert_array_equal(joined.annotations, np.array(expected, np.float32))
+    assert joined.annotations.dtype == np.float32
+    assert sources.concatenate([plain, plain]).annotations is None
+    np.save(tmp_path / "motion.npy", both.inputs["motion"])
+    stored = sources.dataclasses.replace(plain, inputs={"motion": np.load(tmp_path / "motion.npy", mmap_mode="r")})
+    consecutive = stored.take([1, 2]).inputs["motion"]
+    assert np.shares_memory(consecutive, stored.inputs["motion"])  # nothing is read
+    np.testing.assert_array_equal(consecutive, both.inputs["motion"][1:3])
+
+
+def test_lists_with_several_labels(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in "abcd":
+        (tmp_path / f"images/{name}.jpg").write_bytes(b"")
+    (tmp_path / "ET_proto_train.txt").write_text("a.jpg 21 23 31\nb.jpg 41\n")
+    (tmp_path / "ET_proto_val.txt").write_text("c.jpg 3 5\nd.jpg 7\n")
+    splits = faces.morph(tmp_path, fold="", seed=0, setting="ordinalclip", label_offset=1)
+    np.testing.assert_array_equal(splits["train"].annotations, [[20, 22, 30], [40, np.nan, np.nan]])
+    assert splits["train"].annotations.dtype == np.float32
+    assert splits["train"].targets.tolist() == [22, 40] and splits["test"].targets.tolist() == [4, 6]
+    assert splits["test"].annotations is None
+    cut = faces.morph(tmp_path, fold="", seed=0, setting="ordinalclip", val_fraction=0.5)
+    assert (len(cut["val"]), cut["val"].annotations, cut["train"].annotations.shape) == (1, None, (1, 3))
+    table = read_table(tmp_path / "ET_proto_val.txt", ("path", "age"))
+    assert table.where([False, True]).annotations("age") is None  # one label each
+    (tmp_path / "ET_proto_val.txt").write_text("c.jpg x 5\n")
+    with pytest.raises(ValueError, match="line 1: age 'x 5' is not a number"):
+        read_table(tmp_path / "ET_proto_val.txt", ("path", "age")).annotations("age")
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ({"copies": 0}, "config.data.copies is 0; each row"),
+        ({"bucket": 4}, r"config.data.bucket is 4, and made train has the inputs \[\]; it is a number of"),
+    ],
+)
+def test_bad_copies_and_buckets(way, message):
+    with pytest.raises(ValueError, match=message):
+        next(pipeline.train_batches(split(**way), batch=4, seed=0))
 
 
 @pytest.mark.parametrize("tier", ["resident", "cached", "stream"])
@@ -230,7 +347,7 @@ def test_bad_settings(fields, message):
 
 
 def test_empty_split():
-    with pytest.raises(ValueError, match="made train has no images"):
+    with pytest.raises(ValueError, match="made train is empty"):
         split([])
 
 
