@@ -11,6 +11,7 @@ import inspect
 from ml_collections import ConfigDict
 
 from configs.pairs import PAIRS
+from configs.texts import concept_file, read_concepts
 
 WEIGHTS = {  # hub ids of the pretrained variants
     "ViT-B/32": "openai/clip-vit-base-patch32",
@@ -20,6 +21,9 @@ WEIGHTS = {  # hub ids of the pretrained variants
     "tiny": "",  # exists only from scratch
 }
 
+TOWERS = ("ResNet-18", "ResNet-50", "VGG-16", "BiLSTM")  # instead of CLIP's image tower
+IMAGE = "(vision_model|visual_projection|resnet|vgg|sentence)/.*"  # parameters of the tower that sees the example
+
 
 def start(name, argument, *, method, fold="", backbone="ViT-B/16"):
     """A base config for a data set, and the options that its method takes.
@@ -27,7 +31,7 @@ def start(name, argument, *, method, fold="", backbone="ViT-B/16"):
     Args:
       name: the data set.
       argument: what stands behind the colon on the command line: "key=value,key=value".
-      method, fold, backbone: defaults of the keys that every data set takes.
+      method, fold, backbone: defaults of keys that every data set takes; image_weights is one more.
 
     Returns:
       (config, options): what is left of the argument goes to the method's `apply`.
@@ -35,7 +39,7 @@ def start(name, argument, *, method, fold="", backbone="ViT-B/16"):
     Raises:
       ValueError: an argument that is not key=value, or a method that does not go with the data set.
     """
-    options = {"method": method, "fold": fold, "backbone": backbone}
+    options = {"method": method, "fold": fold, "backbone": backbone, "image_weights": ""}
     for part in filter(None, argument.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
@@ -45,10 +49,21 @@ def start(name, argument, *, method, fold="", backbone="ViT-B/16"):
     c.name, c.method, c.fold = name, options.pop("method"), options.pop("fold")
     if c.method not in PAIRS[name]:
         raise ValueError(f"{name} has no method {c.method!r}. {did_you_mean(c.method, PAIRS[name])}")
-    c.model.variant = options.pop("backbone")
-    if c.model.variant not in WEIGHTS:
-        raise ValueError(f"no backbone {c.model.variant!r}. {did_you_mean(c.model.variant, WEIGHTS)}")
+    backbone = options.pop("backbone")
+    if backbone not in (*WEIGHTS, *TOWERS):
+        raise ValueError(f"no backbone {backbone!r}. {did_you_mean(backbone, (*WEIGHTS, *TOWERS))}")
+    if backbone in TOWERS:
+        c.model.image_tower, c.model.image_weights = backbone, options.pop("image_weights")
+        c.data.normalize = "imagenet"
+    else:
+        c.model.variant = backbone
+        if options.pop("image_weights"):
+            raise ValueError(f"image_weights are torchvision's, of {TOWERS}; CLIP's own are config.model.weights")
     c.model.weights = WEIGHTS[c.model.variant]
+    if concept_file(name):
+        low, high, width = (float(read_concepts(concept_file(name))[key]) for key in ("low", "high", "step"))
+        c.groups.low, c.groups.high = c.weights.low, c.weights.high = low, high + width
+        c.weights.width = width or (high - low) / 100
     if c.model.variant.endswith("-336"):
         c.data.image_size, c.data.stored_size = 336, 384
     return c, options
@@ -60,25 +75,54 @@ def finish(config, options):
     known = [p for p in inspect.signature(method.apply).parameters if p != "config"]
     for key in options:
         if key not in known:
-            keys = ["method", "fold", "backbone", *known]
+            keys = ["method", "fold", "backbone", "image_weights", *known]
             raise ValueError(f"{config.method} on {config.name} takes no {key!r}. {did_you_mean(key, keys)}")
     method.apply(config, **options)
-    if not config.model.weights:
+    if config.prompt.name:
+        config.metrics = (*config.metrics, "ordinality_score")
+    elif config.model.image_tower:
+        config.model.variant = config.model.weights = ""  # nothing of CLIP is used
+    if config.model.image_tower and not config.model.image_weights:
+        getattr(method, "from_scratch", from_scratch)(config)
+    elif not config.model.weights:
         from_scratch(config)
     return config.lock()
 
 
 def from_scratch(config):
-    """Without pretrained weights there is nothing to keep: every parameter is trained, at a rate for random ones."""
+    """Without pretrained weights there is nothing to keep: every parameter is trained, at a rate for random ones.
+
+    Later stages keep what they freeze, which the first one has trained.
+    """
+    rate = {"lr": 1e-3, "weight_decay": 0.05}
     config.model.logit_scale = 10.0
     config.optim.update({"name": "adamw", "schedule": "cosine", "warmup": "5 percent", "warmup_start": 0.0, "idle_steps": 0})
-    config.optim.groups = entries({"parameters": ".*", "group": "all"})
-    config.optim.rates = ConfigDict({"all": {"lr": 1e-3, "weight_decay": 0.05}}, type_safe=False)
+    kept = {"parameters": "(text_model|text_projection)/.*|logit_scale", "group": "frozen"}
+    text = [kept] if config.prompt.name and config.model.weights else []  # another image tower beside CLIP's text side
+    config.optim.groups = entries(*text, {"parameters": ".*", "group": "all"})
+    config.optim.rates = ConfigDict({"all": rate}, type_safe=False)
+    stages = []
+    for k, old in enumerate(config.stages):
+        fields = {entry.field: entry.value for entry in old.set if not entry.field.startswith("optim.")}
+        groups = {entry.field: entry.value for entry in old.set}.get("optim.groups")
+        if k and groups:
+            trained = sorted({entry.group for entry in groups} - {"frozen"})
+            fields |= {"optim.groups": groups, "optim.rates": ConfigDict(dict.fromkeys(trained, rate), type_safe=False)}
+        stages.append(stage(old.name, fields))
+    config.stages = tuple(stages)
 
 
 def entries(*items):
     """A tuple of ConfigDicts, which catch typos inside it."""
     return tuple(ConfigDict(item, type_safe=False) for item in items)
+
+
+def stage(name, fields):
+    """One of config.stages: fields of the config, by their dotted names, that differ in it.
+
+    `train.share` is its part of train.duration, `fresh` names the parameters that begin anew in it.
+    """
+    return ConfigDict({"name": name, "set": entries(*({"field": k, "value": v} for k, v in fields.items()))}, type_safe=False)
 
 
 def choose(title, value, table):
@@ -113,15 +157,21 @@ def base():
     d.train_crop = ConfigDict({"name": "random_crop"}, type_safe=False)  # function of jaxord.data.augment
     d.eval_crop = ConfigDict({"name": "center_crop"}, type_safe=False)
     d.flip = True  # random horizontal flip in training
+    d.jitter = ConfigDict({"probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0})  # of colours
+    d.grey = 0.0  # probability of turning a training image grey
+    d.copies = 1  # rows an image has in a training batch, each augmented apart: 2 for losses between two augmentations
+    d.bucket = 0  # sentences: sort by length within windows of that many batches; 0 leaves the order
+    d.target_scale = 1.0  # models are trained on label / target_scale; predictions and metrics are on the label's scale
     d.normalize = "clip"  # "clip", "imagenet" or "half": mean and standard deviation of the channels
     d.tier = "auto"  # "resident" (device memory), "cached" (host memory), "stream" (decoded by workers), "auto": by size
     d.cache = ""  # folder of the decoded images of the cached tier; "" keeps them in memory
     d.workers = 4  # decoding threads
     d.broken = "raise"  # an image that cannot be decoded: "raise", or "skip" and count
+    d.corruption = ConfigDict({"name": "", "severity": 0})  # of the test images, see jaxord.data.corrupt
     d.shots = 0  # few-shot: images kept per label in training; 0 keeps all
     d.shift = ConfigDict({"labels": 0, "keep": 1.0, "choice": "top"})  # distribution shift: that many labels keep that share
-    d.batch = 32  # global batch of a training step
-    d.eval_batch = 64  # global batch of an evaluation step
+    d.batch = 32  # images of a training step, over all devices
+    d.eval_batch = 64  # images of an evaluation step, over all devices
 
     r = c.ranks = ConfigDict()
     r.labels = ()  # label that stands for each rank; () derives them from the training targets
@@ -132,7 +182,26 @@ def base():
     r.anchor = "centre"  # with edges: value of a bin is its "centre" or its "left_edge"
     r.names = ()  # text of each rank; () writes the value
 
+    g = c.groups = ConfigDict()  # of labels, for methods that contrast or regress by group
+    g.count = 0  # 0: none
+    g.mapping = "range"  # equal parts of low..high; "divide": floor(label / count)
+    g.low, g.high = 0.0, 0.0  # high is exclusive; equal: the training range
+    c.references = ConfigDict({"index": "", "count": 101})  # reference points: "", "unique", "round", "interpolate"
+    w = c.weights = ConfigDict()  # of training samples, by the frequency of their labels
+    w.scheme = ""  # "": none; "inverse", "sqrt_inverse"
+    w.lds = ""  # smooth the frequencies first: "gaussian", "triang", "laplace"
+    w.kernel, w.sigma = 5, 2.0
+    w.within_groups = False  # frequencies of each group on their own
+    w.least, w.most = 5.0, 1000.0  # of scheme "inverse": counts are clipped to these
+    w.low, w.high, w.width = 0.0, 0.0, 1.0  # bins; labels beyond are counted at the ends; equal: the training range
+    c.mixture = 0  # components of a Gaussian mixture fitted to the training labels; 0: none
+
     m = c.model = ConfigDict()
+    m.image_tower = ""  # "" is CLIP's own; "ResNet-18", "ResNet-50", "VGG-16", "BiLSTM"
+    m.image_weights = ""  # safetensors file with torchvision's names for another image tower; "" starts it from scratch
+    m.sentence = ConfigDict({"hidden": 1500, "layers": 2, "dropout": 0.2})  # of the BiLSTM
+    m.vector_size = 300  # of the BiLSTM's word vectors; those of a file have their own
+    m.vectors = ""  # of the BiLSTM: GloVe text file, a word and its vector a line; "" learns the vectors from scratch
     m.variant = "ViT-B/16"  # a name in jaxord.weights.variants
     m.weights = ""  # folder or hub id of a Hugging Face CLIP checkpoint; "" starts from scratch
     m.pretrained = False  # the method is meaningless without pretrained weights
@@ -146,6 +215,7 @@ def base():
     p.context_tokens = 0  # > 0: that many vectors drawn from N(0, 0.02^2) are the context; 0: the template's words are
     p.context_position = "tail"  # with context_tokens: where the rank stands among them: "tail", "middle", "front"
     p.rank_tokens = 0  # > 0: that many vectors a rank drawn from N(0, 0.02^2); 0: the words of the names
+    p.base_names = ()  # OrdinalCLIP: texts that the base ranks start from; () draws them
     p.settings = ConfigDict(type_safe=False)  # of the module
 
     c.heads = ()  # modules of jaxord.models.heads, in order: dict(name=..., settings)
@@ -170,12 +240,20 @@ def base():
     t = c.train = ConfigDict()
     t.duration = "100 epochs"  # or "5000 steps"
     t.evaluate_every = "1 epochs"  # on the validation split, where there is one
+    t.curves = ()  # further splits whose metrics are logged then, such as ("train",); they select nothing
     t.checkpoint_every = "1 epochs"
     t.log_every = "20 steps"
+    t.share = 1.0  # of the duration: what a stage takes of it
+    t.statistics = "update"  # running statistics and dropout; "keep": all modules behave as in evaluation
+
+    c.stages = ()  # trained one after the other, each a folder of the run: dict(name=..., set=fields); see `stage`
+    c.fresh = ""  # of a stage: regular expression of parameters that begin anew instead of going on from the stage before
 
     c.select = "val"  # "val": the best on the validation split; "last"; "test": for comparison with figures that did
     c.select_metric = "mae"
     c.rules = ()  # functions of jaxord.inference; all are reported, the first is the headline
+    c.shots = ConfigDict({"kind": "", "many": 100, "few": 20, "width": 1.0, "low": 0.0})  # metrics by frequency of the label
     c.metrics = ("mae", "accuracy", "srcc", "pcc")  # functions of jaxord.metrics
+    c.summary = "mean"  # over the folds: "mean" with its standard deviation, or "median"
     c.paper = ""  # the published row for this data set and method
     return c

@@ -1,5 +1,6 @@
 """From a config and a fold to everything a run is made of: data, ranks, model, constants, initial parameters."""
 
+import copy
 import dataclasses
 import functools
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxord import inference, metrics, optim, ranks, sharding, step, tokenizer, trees
+from jaxord import inference, initial, labels, metrics, optim, ranks, sharding, step, tokenizer, trees
 from jaxord.binding import bind, configured, lookup
 from jaxord.data import augment, load, pipeline
 from jaxord.models import ordinal
@@ -23,11 +24,13 @@ class Task:
     Attributes:
       config: the whole config.
       splits: split name -> jaxord.data.pipeline.Split.
-      labels: split name -> dict of replicated arrays [N]: target f32, rank i32.
-      ranks: the task's ranks.
+      labels: split name -> dict of replicated arrays [N], what jaxord.labels makes of the targets; "annotations" -> the
+        same [N, A] for a training split whose images have several labels.
+      ranks: the task's ranks; None where a target is two angles.
       model: the linen module.
       constants: name -> replicated array; with `text_embeds` where everything they depend on is frozen.
       trained, frozen: initial parameters, flat, on the host.
+      stats: initial running statistics, flat, on the host.
       groups: path -> parameter group.
       mesh: of the devices.
     """
@@ -35,11 +38,12 @@ class Task:
     config: object
     splits: dict
     labels: dict
-    ranks: ranks.Ranks
+    ranks: ranks.Ranks | None
     model: ordinal.OrdinalModel
     constants: dict
     trained: dict
     frozen: dict
+    stats: dict
     groups: dict
     mesh: jax.sharding.Mesh
 
@@ -50,6 +54,8 @@ class Task:
             augment.augment,
             crop=data.train_crop if train else data.eval_crop,
             flip=data.flip,
+            jitter=data.jitter,
+            grey=data.grey,
             image_size=data.image_size,
             normalize=data.normalize,
             seed=self.config.seed,
@@ -57,50 +63,87 @@ class Task:
         )
 
         def batch_of(batch, labels):
-            index = batch["index"]
-            return {
-                "image": images(batch["stored"], batch["size"], index, batch["epoch"]),
-                "index": index,
-                **{name: column[index] for name, column in labels.items()},
-            }
+            index, epoch = batch["index"], batch["epoch"]
+            arrays = {name: array for name, array in batch.items() if name not in ("stored", "frames", "size", "epoch")}
+            for stored in {"stored", "frames"} & set(batch):
+                arrays["image"] = images(batch[stored], batch["size"], index, epoch)
+            if "annotations" in labels:
+                row = index, augment.choice(labels["annotations"][index], index, epoch, self.config.seed)
+            else:
+                row = index
+            arrays |= {name: column[row] for name, column in labels.items() if name != "annotations"}
+            return {**arrays, "epoch": epoch} if train else arrays
 
         return batch_of
 
 
-def assemble(config, fold):
+def assemble(config, fold, start=None, facts=None):
     """Reads the data, builds the model, loads or draws its parameters.
+
+    Args:
+      config: of one stage; its `fresh` says which parameters do not come from `start`.
+      fold: name of the fold, "" without folds.
+      start: the stage before: {"params": flat, "stats": flat}.
+      facts: (ranks, constants) of the training labels, of a run that is evaluated again; else those of this data.
 
     Raises:
       ValueError: anything that a user can mend: files, labels, settings, weights; before any training.
     """
     mesh = sharding.data_mesh()
-    for name in ("batch", "eval_batch"):
-        sharding.check_divides(config.data[name], mesh, f"data.{name}")
+    for name, rows in (("batch", config.data.batch * config.data.copies), ("eval_batch", config.data.eval_batch)):
+        sharding.check_divides(rows, mesh, f"data.{name}")
     records = load.load(config.data, fold, config.seed)
-    settings = clip_settings(config)
-    task_ranks = ranks.build(config.ranks, records["train"].targets, rank_names(records["train"]))
-    prompt = prompt_constants(config, settings, task_ranks.names)
-    model = ordinal.build(config, settings, activations(config), prompt.get("prompt_slots"))
-    constants = {"rank_values": task_ranks.values, **prompt}
-    parameters = initial_parameters(config, model, constants)
-    trained, frozen, groups = optim.split(parameters, config.optim)
-    check_scratch(config, groups)
+    train = records["train"]
+    settings = clip_settings(config) if config.prompt.name or not config.model.image_tower else None
+    angles = train.targets.ndim > 1
+    task_ranks = None if angles else ranks.build(config.ranks, train.targets, rank_names(train))
+    made = labels.build(config, train.targets, task_ranks)
+    task_ranks, derived = facts or (task_ranks, made.constants)
+    prompt = prompt_constants(config, settings, task_ranks.names) if config.prompt.name else {}
+    vectors = initial.word_vectors(config, train.vocabulary)
+    model = ordinal.build(config, settings, activations(config), prompt.get("prompt_slots"), vectors.shape)
+    constants = {**derived, **prompt}
+    variables = initial.variables(config, model, constants, train, vectors, start)
+    trained, frozen, groups = optim.split(variables["params"], config.optim)
+    if start is None:
+        initial.check_scratch(config, groups)
 
     replicated, by_row = sharding.replicated(mesh), sharding.split(mesh)
     splits = {
-        name: pipeline.decode_split(part, config.data, functools.partial(sharding.put, sharding=by_row))
+        name: pipeline.decode_split(part, data_of(config, name), functools.partial(sharding.put, sharding=by_row))
         for name, part in records.items()
     }
-    labels = {
-        name: {"target": split.records.targets, "rank": task_ranks.index(split.records.targets)}
-        for name, split in splits.items()
-    }
-    constants, labels = sharding.put((constants, labels), replicated)
+    columns = {name: made.columns(split.records.targets) for name, split in splits.items()}
+    if splits["train"].records.annotations is not None:
+        columns["annotations"] = annotated(made, splits["train"].records.annotations)
+    constants, columns = sharding.put((constants, columns), replicated)
     if prompt and not any(path.split("/")[0] in TEXT_SIDE for path in trained):
         constants["text_embeds"] = text_embeds(model, sharding.put(frozen, replicated), constants)
-    task = Task(config, splits, labels, task_ranks, model, constants, trained, frozen, groups, mesh)
+    task = Task(config, splits, columns, task_ranks, model, constants, trained, frozen, variables["stats"], groups, mesh)
     check(task)
     return task
+
+
+def data_of(config, split):
+    """config.data as a split sees it: only test images are corrupted."""
+    data = copy.deepcopy(config.data)
+    if split != "test":
+        with data.unlocked():
+            data.corruption.name = ""
+    return data
+
+
+def annotated(made, annotations):
+    """Columns [N, A] of a training split whose images have several labels, and `annotations` i32[N], how many they are.
+
+    Args:
+      made: jaxord.labels.Labels.
+      annotations: f32[N, A], filled up with nan.
+    """
+    there = ~np.isnan(annotations)
+    filled = np.where(there, annotations, annotations[:, :1])
+    columns = {name: column.reshape(filled.shape) for name, column in made.columns(filled.reshape(-1)).items()}
+    return {**columns, "annotations": there.sum(1).astype(np.int32)}
 
 
 def check(task):
@@ -110,14 +153,28 @@ def check(task):
     for name in task.config.metrics:
         lookup(metrics, name)
 
-    def everything(parameters, stored, labels, constants):
-        for train in (True, False):
+    def everything(variables, stored, labels, constants):
+        for train in (False, True):
             arrays = {**constants, **task.prepare(train)(stored, labels)}
-        arrays |= task.model.apply({"params": trees.unflatten(parameters)}, arrays)
-        return total_loss(arrays), [bind(rule, arrays, renames) for rule, renames in rules(task.config).values()]
+            outputs, _ = task.model.apply(
+                step.nested(variables), arrays, rngs={"dropout": jax.random.key(0)}, mutable=["stats"] if train else []
+            )
+            arrays |= outputs
+            if not train:
+                size = len(task.splits["train"].records)
+                with_gallery = {**arrays, "gallery_targets": jnp.zeros((size, *arrays["target"].shape[1:]))}
+                values = [bind(rule, {**with_gallery, "gallery_embeds": jnp.zeros((size, arrays[gallery_of(rename)].shape[1]))},
+                               rename) for rule, rename in rules(task.config).values()]
+        return total_loss(arrays), values
 
     stored.pop("valid")
-    jax.eval_shape(everything, {**task.trained, **task.frozen}, stored, task.labels["train"], task.constants)
+    variables = {"params": {**task.trained, **task.frozen}, "stats": task.stats}
+    jax.eval_shape(everything, variables, stored, task.labels["train"], task.constants)
+
+
+def gallery_of(renames):
+    """Name of the output that a rule with a gallery compares."""
+    return renames.get("image_embeds", "image_embeds")
 
 
 def rules(config):
@@ -176,9 +233,7 @@ def clip_settings(config):
 
 
 def prompt_constants(config, settings, names):
-    """Tokens of the rank sentences; empty without a text tower."""
-    if not config.prompt.name:
-        return {}
+    """Tokens of the rank sentences."""
     source = config.model.weights
     words = tokenizer.clip(hf_clip.resolve(source)) if source else tokenizer.byte_tokenizer()
     if words.vocab_size > settings.vocab_size:
@@ -187,49 +242,19 @@ def prompt_constants(config, settings, names):
     return ranks.sentences(config.prompt, names, words, settings.max_positions)
 
 
-def initial_parameters(config, model, constants):
-    """All parameters, flat: pretrained where there are weights, the rest drawn from the seed.
-
-    Prompts start from word embeddings, so the towers are loaded first and what is missing is initialised around them.
-    """
-    key = jax.random.fold_in(jax.random.key(config.seed), 0x1A17)  # apart from the stream of augmentation
-    size = config.data.image_size
-    arrays = {"image": jnp.zeros((1, 1, size, size, 3)), **constants}
-
-    def fill(loaded):
-        return model.apply({"params": loaded}, arrays, rngs={"params": key}, mutable=["params"])[1]["params"]
-
-    loaded = {}
-    if config.model.weights:
-        shapes = trees.flatten(jax.eval_shape(fill, {}))
-        wanted = {path: shape for path, shape in shapes.items() if path.split("/")[0] in hf_clip.PARTS}
-        loaded = hf_clip.load(config.model.weights, wanted)
-    # Runs once: half the compile time counts for more than the speed of the code.
-    draw = jax.jit(fill, compiler_options={"xla_backend_optimization_level": 0})
-    return {path: np.asarray(x) for path, x in trees.flatten(draw(trees.unflatten(loaded))).items()}
-
-
-def check_scratch(config, groups):
-    """A tower that starts at random and is never trained is a mistake."""
-    if not config.model.weights and "frozen" in groups.values():
-        raise ValueError(
-            f"model.weights is empty, but {config.method} keeps parameters frozen, which would stay random; give weights, or "
-            "start everything from scratch with the config argument 'backbone=tiny'"
-        )
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def text_embeds(model, parameters, constants):
     """Features of the rank sentences f32[K, D] for flat parameters."""
-    prompt = (constants[name] for name in ("prompt_tokens", "prompt_slots", "prompt_end"))
-    return model.apply({"params": trees.unflatten(parameters)}, *prompt, method="text")
+    prompt = {name: array for name, array in constants.items() if name.startswith("prompt_")}
+    return model.apply({"params": trees.unflatten(parameters)}, prompt, method="text")
 
 
 def overview(task):
     """Lines for the log: data, ranks, devices, parameter groups."""
-    lines = [f"{name:<6} {len(split.records):>7,} images, {split.tier}" for name, split in task.splits.items()]
-    values = task.ranks.values
-    lines.append(f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {', '.join(task.ranks.names[:6])}"
-                 + (", ..." if len(values) > 6 else ""))
+    lines = [f"{name:<6} {len(split.records):>7,} examples, {split.tier}" for name, split in task.splits.items()]
+    if task.ranks:
+        values = task.ranks.values
+        lines.append(f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {', '.join(task.ranks.names[:6])}"
+                     + (", ..." if len(values) > 6 else ""))
     lines.append(f"device {task.mesh.size} x {jax.devices()[0].device_kind}, activations {task.model.dtype}")
     return lines + optim.describe({**task.trained, **task.frozen}, task.groups, task.config.optim)

@@ -151,6 +151,16 @@ class Checkpoints:
         found = self._orbax.restore(self.folder / str(step) / "arrays", args=args)
         return jax.tree.unflatten(jax.tree.structure(like), [found[path] for path in targets])
 
+    def read(self, step, parts):
+        """The parts of a step as they were saved, on the host: {part: {path: numpy array}}; needs to know no shapes."""
+        self._check(step)
+        like = {part: {} for part in parts}
+        for path, (shape, dtype) in self._record(step)["arrays"].items():
+            part, _, rest = path.partition("/")
+            if part in like:
+                like[part][rest] = np.empty(shape, jax.numpy.dtype(dtype))
+        return self.restore(step, like, parts)
+
     def _unfinished(self, step):
         return self.folder / f".unfinished-{step}"
 

@@ -5,14 +5,18 @@ Shapes: N records of a split.
 
 import csv
 import dataclasses
+import json
+import pathlib
 
 import jax
 import numpy as np
 
-from jaxord import assemble, metrics, sharding, trees
+from jaxord import assemble, checkpoint, metrics, settings, sharding, shots, vectors
 from jaxord.binding import bind, lookup, needs
 from jaxord.data import pipeline
 from jaxord.step import make_forward
+from jaxord.summary import summarise
+from jaxord.workdir import chosen_folds, read_facts, selected, stages_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,74 +24,210 @@ class Evaluation:
     """A split's predictions and what they are worth.
 
     Attributes:
-      predictions: rule -> f32[N], in the order of the records; the first rule is the headline.
-      scores: rule -> metric -> number; the baselines `constant` and `majority` are rows too.
+      predictions: rule -> f32[N] (or [N, 2]) on the label's scale, in the order of the records; the first is the headline.
+      scores: row -> metric -> number. Rows are the rules, the baselines `constant` and `majority`, each again for many-,
+        median- and few-shot labels where config.shots says what they are ("value, few"), and `model` for metrics of
+        the model alone. A row has the metrics that are defined for it.
+      groups: where there are groups: how many samples each truly has and is predicted to have, and how far its samples
+        miss (jaxord.shots.histogram), each a list [G]; else {}.
+      gallery: what rules with neighbours searched: {"embeds": f32[M, D], "targets": f32[M]}, else {}.
     """
 
     predictions: dict
     scores: dict
+    groups: dict
+    gallery: dict
+
+
+def make_gather(task, names):
+    """Builds gather(variables, split name) -> {name: numpy array [N, ...]} of outputs or batch arrays; compiles once.
+
+    Every record counts once, in the order of the records, whatever the batch.
+    """
+    forward = make_forward(task.model, task.prepare(train=False), names, sharding.replicated(task.mesh))
+
+    def gather(variables, name):
+        constants, parts = with_text(task, variables), []
+        for batch in pipeline.eval_batches(task.splits[name], batch=task.config.data.eval_batch):
+            valid = batch.pop("valid")
+            outputs = jax.device_get(forward(variables, batch, task.labels[name], constants))
+            parts.append({key: value[valid] for key, value in outputs.items()})
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    return gather
+
+
+def with_text(task, variables):
+    """The constants of the run, with text_embeds where the model has a text side: they are the same for every image."""
+    if "prompt_tokens" not in task.constants or "text_embeds" in task.constants:
+        return task.constants
+    return {**task.constants, "text_embeds": assemble.text_embeds(task.model, variables["params"], task.constants)}
 
 
 def make_evaluate(task):
-    """Builds evaluate(parameters, split name) -> Evaluation for a task; compiles once.
+    """Builds evaluate(variables, split name, gallery=None) -> Evaluation for a task.
 
-    Every record counts once, whatever the batch. Metrics are computed over the whole split, never averaged over batches.
+    Metrics are computed over the whole split, never averaged over batches. A rule that takes `gallery_embeds` makes the
+    training split be embedded first, under the evaluation's transform, unless a gallery is given.
     """
-    rules = assemble.rules(task.config)
-    scorers = {name: lookup(metrics, name) for name in task.config.metrics}
+    config, scale = task.config, task.config.data.target_scale
+    rules = assemble.rules(config)
+    scorers = {name: lookup(metrics, name) for name in config.metrics}
     wanted = {renames.get(name, name) for rule, renames in rules.values() for names in needs(rule) for name in names}
-    forward = make_forward(task.model, task.prepare(train=False), wanted, sharding.replicated(task.mesh))
+    wanted |= {name for scorer in scorers.values() for name in needs(scorer)[0]}
+    gather = make_gather(task, wanted | ({"logits"} if "probabilities" in wanted else set()))
     target_of_train = task.splits["train"].records.targets
+    by_rule = {rule: assemble.gallery_of(renames) for rule, (function, renames) in rules.items()
+               if "gallery_embeds" in needs(function)[0]}
+    gather_gallery = make_gather(task, set(by_rule.values())) if by_rule else None
+    if len(set(by_rule.values())) > 1:
+        raise ValueError(f"the rules compare with neighbours by {by_rule}; a run keeps one gallery, so take one array")
 
-    def evaluate(parameters, name):
-        split, labels = task.splits[name], task.labels[name]
-        constants = dict(task.constants)
-        if "prompt_tokens" in constants and "text_embeds" not in constants:
-            constants["text_embeds"] = assemble.text_embeds(task.model, parameters, constants)
-        nested, parts = trees.unflatten(parameters), []
-        for batch in pipeline.eval_batches(split, batch=task.config.data.eval_batch):
-            valid = batch.pop("valid")
-            outputs = jax.device_get(forward(nested, batch, labels, constants))
-            parts.append({key: value[valid] for key, value in outputs.items()})
-        gathered = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts[0] else {}
-        arrays = {**constants, **gathered}
-        predictions = {rule: np.asarray(bind(function, arrays, renames)) for rule, (function, renames) in rules.items()}
-
-        target, rank_of = split.records.targets, task.ranks.index
-        shown = {rule: (values, rank_of(values)) for rule, values in predictions.items()}
-        constant = np.full(len(target), np.median(target_of_train), np.float32)
-        ranks, counts = np.unique(rank_of(target_of_train), return_counts=True)
-        commonest = np.full(len(target), ranks[counts.argmax()])
-        shown["constant"] = constant, rank_of(constant)
-        shown["majority"] = task.ranks.values[commonest], commonest
-        facts = {"target": target, "rank": rank_of(target), "rank_values": task.ranks.values}
-        if "text_embeds" in constants:
-            facts["text_embeds"] = np.asarray(constants["text_embeds"])
-        scores = {
-            row: {
-                metric: float(bind(scorer, {**facts, "prediction": values, "predicted_rank": ranks}))
-                for metric, scorer in scorers.items()
-            }
-            for row, (values, ranks) in shown.items()
+    def evaluate(variables, name, gallery=None):
+        target = task.splits[name].records.targets
+        arrays = {**with_text(task, variables), **gather(variables, name)}
+        if by_rule:
+            gallery = gallery or {"embeds": gather_gallery(variables, "train").popitem()[1], "targets": target_of_train}
+            arrays |= {"gallery_embeds": gallery["embeds"], "gallery_targets": gallery["targets"] / np.float32(scale)}
+        predictions = {
+            rule: scale * np.asarray(bind(function, arrays, renames)) for rule, (function, renames) in rules.items()
         }
-        return Evaluation(predictions, scores)
+        scores = score(task, scorers, arrays, predictions, target)
+        return Evaluation(predictions, scores, groups_of(arrays), gallery or {})
 
     return evaluate
 
 
+def score(task, scorers, arrays, predictions, target):
+    """row -> metric -> number, see Evaluation."""
+    target_of_train, ranks = task.splits["train"].records.targets, task.ranks
+    shown = {**predictions, "constant": np.broadcast_to(np.median(target_of_train, axis=0), target.shape)}
+    facts = {**arrays, "target": target}
+    if "logits" in arrays:
+        facts["probabilities"] = np.asarray(jax.nn.softmax(arrays["logits"], axis=-1))
+    predicted = {}
+    if ranks:
+        found, counts = np.unique(ranks.index(target_of_train), return_counts=True)
+        shown["majority"] = np.full(len(target), task.config.data.target_scale * ranks.values[found[counts.argmax()]])
+        facts |= {"rank": ranks.index(target)}
+        predicted = {row: {"predicted_rank": ranks.index(values)} for row, values in shown.items()}
+    of_rows = {name: scorer for name, scorer in scorers.items() if set(needs(scorer)[0]) & {"prediction", "predicted_rank"}}
+    shot = shots.of(task.config.shots, target_of_train, target) if task.config.shots.kind else None
+    scores = {}
+    for row, values in shown.items():
+        own = {"prediction": values, **predicted.get(row, {}), **{k: facts[k] for k in ("target", "rank") if k in facts}}
+        scores[row] = {name: float(bind(scorer, {**facts, **own})) for name, scorer in of_rows.items()}
+        for part in shots.SHOTS if shot is not None else ():
+            some = {name: array[shot == part] for name, array in own.items()}
+            scores[f"{row}, {part}"] = {
+                name: float(bind(scorer, {**facts, **some})) if len(some["target"]) else float("nan")
+                for name, scorer in of_rows.items()
+            }
+    alone = {name: float(bind(scorer, facts)) for name, scorer in scorers.items() if name not in of_rows}
+    return {**scores, **({"model": alone} if alone else {})}
+
+
+def groups_of(arrays):
+    """Evaluation.groups."""
+    if not {"group", "group_logits"} <= set(arrays):
+        return {}
+    predicted = arrays["group_logits"].argmax(1)
+    true, hit, distance = shots.histogram(arrays["group"], predicted, arrays["group_logits"].shape[1])
+    empty = [None if np.isnan(value) else float(value) for value in distance]  # JSON has no nan
+    return {"true": true.tolist(), "predicted": hit.tolist(), "distance": empty}
+
+
+def placed_references(task, variables):
+    """{path: points} at the mean unit embedding of each one's training samples, where a ReferencePoints head starts so.
+
+    A point without samples starts at zero. Labels between two points count for the nearer.
+    """
+    if not any(entry["name"] == "ReferencePoints" and entry.get("initial") == "mean" for entry in task.config.heads):
+        return {}
+    path = next(path for path in variables["params"] if path.startswith("reference_points/"))
+    embeds = np.asarray(vectors.unit(make_gather(task, {"image_embeds"})(variables, "train")["image_embeds"]))
+    reference = np.rint(np.asarray(task.labels["train"]["reference"])).astype(int)
+    points = np.zeros(variables["params"][path].shape, np.float32)
+    np.add.at(points, reference, embeds)
+    points /= np.maximum(np.bincount(reference, minlength=len(points)), 1)[:, None]
+    return {path: sharding.put(points, sharding.replicated(task.mesh))}
+
+
 def write_predictions(path, task, name, predictions):
     """predictions.csv: path, target, each rule's value, the headline's rank and its name, further columns of the data."""
-    records = task.splits[name].records
-    headline = task.ranks.index(next(iter(predictions.values())))
-    columns = {
-        "path": records.paths,
-        "target": [f"{value:g}" for value in records.targets],
-        **{rule: [f"{value:.6g}" for value in values] for rule, values in predictions.items()},
-        "rank": headline,
-        "rank_name": [task.ranks.names[rank] for rank in headline],
-        **{column: values for column, values in records.columns.items() if column not in ("path", "target")},
-    }
+    records, headline = task.splits[name].records, next(iter(predictions.values()))
+    columns = {"path": records.paths, **numbered("target", records.targets)}
+    for rule, values in predictions.items():
+        columns |= numbered(rule, values)
+    if task.ranks:
+        ranks = task.ranks.index(headline)
+        columns |= {"rank": ranks, "rank_name": [task.ranks.names[rank] for rank in ranks]}
+    columns |= {column: values for column, values in records.columns.items() if column not in ("path", "target")}
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+
+
+def numbered(name, values):
+    """{column name: texts}; of several numbers a row each has its own column, name_0, name_1."""
+    if values.ndim == 1:
+        return {name: [f"{value:.6g}" for value in values]}
+    return {f"{name}_{i}": [f"{value:.6g}" for value in column] for i, column in enumerate(values.T)}
+
+
+def report(task, evaluate, variables, folder, gallery=None):
+    """Evaluates validation and test split; writes results.json, predictions.csv and groups.json of the test split, and the gallery."""
+    results = {}
+    for name in ("val", "test"):
+        if name in task.splits:
+            evaluation = evaluate(variables, name, gallery)
+            results[name] = evaluation.scores
+    write_predictions(folder / "predictions.csv", task, "test", evaluation.predictions)
+    if evaluation.groups:
+        checkpoint.write_json(folder / "groups.json", evaluation.groups)
+    if evaluation.gallery:
+        np.savez(folder / "gallery.npz", **evaluation.gallery)
+    checkpoint.write_json(folder / "results.json", results)
+
+
+def evaluate_run(workdir, config=None, output=""):
+    """Evaluates the selected parameters of a finished run again and prints the table; nothing is trained.
+
+    Args:
+      workdir: of the run.
+      config: what to evaluate it on: data, rules and metrics of this config under the run's own transform, so that
+        another data set, another k or data.corruption is another config; None is the run's own. The gallery of
+        neighbours stays that of the training.
+      output: folder of the results; "" with a config is <workdir>/evaluated/<name of the config>, without one the run's own.
+
+    Raises:
+      ValueError: no finished run there, or folds that do not pair up.
+    """
+    workdir = pathlib.Path(workdir)
+    file = workdir / "config.json"
+    if not file.exists():
+        raise ValueError(f"{workdir} holds no run: it has no config.json")
+    trained = settings.from_json(file.read_text())
+    own = chosen_folds(trained)
+    wanted = chosen_folds(config) if config else own
+    pairs = [(own[0], fold) for fold in wanted] if len(own) == 1 else [(fold, fold) for fold in own]
+    if not {fold for _, fold in pairs} <= set(wanted):
+        raise ValueError(f"the run has the folds {own}, the data {wanted}; evaluate one fold with --config=...:fold=")
+    target = pathlib.Path(output) if output else workdir / "evaluated" / config.name if config else None
+    folders = []
+    for fold, other in pairs:
+        source, stage = stages_of(trained, workdir, fold)[-1]
+        folder = source
+        if target:
+            folder = target / f"fold_{other}" if other else target
+            folder.mkdir(parents=True, exist_ok=True)
+        variables = selected(source)
+        task = assemble.assemble(settings.evaluated(stage, config), other, variables, read_facts(source))
+        placed = sharding.put(variables, sharding.replicated(task.mesh))
+        gallery = source / "gallery.npz"
+        report(task, make_evaluate(task), placed, folder, dict(np.load(gallery)) if gallery.exists() else None)
+        if target:
+            checkpoint.write_json(folder / "DONE.json", json.loads((source / "DONE.json").read_text()))
+        folders.append(folder)
+    summarise(config or trained, folders)

@@ -7,6 +7,7 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument: configs/hci.py:method=coop.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; '' is runs/<data set>-<method>.")
+_OUTPUT = flags.DEFINE_string("output", "", "Folder of what --mode=evaluate finds on another config.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
 
@@ -14,14 +15,14 @@ _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the program an
 def main(_):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes; --verbosity=0 shows it
-    from jaxord import train  # after the flags: --help and a mistyped flag need no jax
+    from jaxord import evaluate, train  # after the flags: --help and a mistyped flag need no jax
 
     config, workdir = _CONFIG.value, _WORKDIR.value
     try:
         if _MODE.value == "evaluate":
             if not workdir:
                 raise ValueError("--mode=evaluate reads the folder of a run; give it by --workdir=runs/...")
-            train.evaluate_run(workdir)
+            evaluate.evaluate_run(workdir, config, _OUTPUT.value)
         elif config is None:
             raise ValueError("no config; for the first run: python -m jaxord.main --config=configs/quickstart.py")
         else:

@@ -1,5 +1,7 @@
 """Configs as JSON and back: a workdir's config.json is all that evaluating, resuming and exporting read."""
 
+import copy
+import difflib
 import json
 
 from ml_collections import ConfigDict
@@ -28,6 +30,45 @@ def from_json(text):
         return value
 
     return restore(json.loads(text)).lock()
+
+
+def staged(config, stage):
+    """The config of one stage: `stage.set`, entries of dict(field, value), set in a copy that has no stages of its own.
+
+    Raises:
+      ValueError: a field that the config does not have.
+    """
+    c = copy.deepcopy(config).unlock()
+    for entry in stage.set:
+        *parents, last = entry.field.split(".")
+        place = c
+        for name in [*parents, last]:
+            if name not in place:
+                near = difflib.get_close_matches(name, list(place), n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"stage {stage.name!r} sets {entry.field!r}, which the config does not have.{hint}")
+            place, parent = place[name], place
+        parent[last] = copy.deepcopy(entry.value)
+    c.stages = ()
+    return c.lock()
+
+
+TRANSFORM = ("image_size", "stored_size", "resize", "eval_crop", "normalize", "target_scale")  # of config.data
+
+
+def evaluated(trained, other=None):
+    """The config under which a stage of a run is evaluated: its own, or with the data, rules and metrics of another.
+
+    How an image becomes the model's input stays the run's, and all parameters come from the run.
+    """
+    c = copy.deepcopy(trained).unlock()
+    c.fresh = ""
+    if other is not None:
+        for field in ("name", "data", "rules", "metrics", "shots", "summary", "paper", "fold", "select"):
+            c[field] = copy.deepcopy(other[field])
+        for field in TRANSFORM:
+            c.data[field] = copy.deepcopy(trained.data[field])
+    return c.lock()
 
 
 def differences(found, expected):

@@ -7,6 +7,8 @@ import optax
 from jaxord import losses, trees
 from jaxord.binding import bind, configured
 
+DROPOUT = 0xD50  # keeps the stream of dropout apart from those of augmentation and of initial values
+
 
 @flax.struct.dataclass
 class State:
@@ -16,18 +18,20 @@ class State:
       step: i32[], updates made.
       trained: parameters the optimizer knows.
       frozen: parameters nobody differentiates.
+      stats: running statistics of modules (batch normalisation, feature smoothing), flat as the parameters.
       opt_state: of the optimizer, over `trained` only.
     """
 
     step: jax.Array
     trained: dict
     frozen: dict
+    stats: dict
     opt_state: optax.OptState
 
     @property
-    def parameters(self):
-        """All parameters, as the nested dict that the model takes."""
-        return trees.unflatten({**self.frozen, **self.trained})
+    def variables(self):
+        """Parameters and statistics as the evaluation takes them: {"params": flat dict, "stats": flat dict}."""
+        return {"params": {**self.frozen, **self.trained}, "stats": self.stats}
 
 
 def objective(config):
@@ -46,7 +50,7 @@ def objective(config):
     return total
 
 
-def make_train_step(model, total_loss, optimizer, prepare, replicated):
+def make_train_step(model, total_loss, optimizer, prepare, replicated, *, seed=0, statistics="update"):
     """The jitted update.
 
     Args:
@@ -55,24 +59,36 @@ def make_train_step(model, total_loss, optimizer, prepare, replicated):
       optimizer: an optax transformation over the trained parameters.
       prepare: (stored batch, labels) -> batch with `image`, `target` and `rank`; runs inside jit.
       replicated: sharding of the state and of the metrics.
+      seed: of dropout, which is a function of (seed, step).
+      statistics: "update" trains as usual; "keep" lets every module behave as in evaluation, as for a new head on
+        finished features.
 
     Returns:
       step(state, batch, labels, constants) -> (state, metrics); the old state is donated. Metrics, f32[] each: `loss`,
       each loss by its name without its weight, `gradient_norm` over all trained parameters.
+
+    Raises:
+      ValueError: unknown `statistics`.
     """
+    if statistics not in ("update", "keep"):
+        raise ValueError(f"train.statistics is {statistics!r}; it takes 'update' or 'keep'")
+    mutable = ["stats"] if statistics == "update" else []
 
     def step(state, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels)}
+        dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DROPOUT), state.step)
 
         def loss(trained):
-            outputs = model.apply({"params": trees.unflatten({**state.frozen, **trained})}, arrays)
-            return total_loss({**arrays, **outputs})
+            variables = nested({"params": {**state.frozen, **trained}, "stats": state.stats})
+            outputs, new = model.apply(variables, arrays, rngs={"dropout": dropout}, mutable=mutable)
+            value, terms = total_loss({**arrays, **outputs})
+            return value, (terms, {**state.stats, **trees.flatten(new.get("stats", {}))})
 
-        (value, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
+        (value, (terms, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         metrics = {"loss": value, **terms, "gradient_norm": optax.tree.norm(gradients)}
-        return state.replace(step=state.step + 1, trained=trained, opt_state=opt_state), metrics
+        return state.replace(step=state.step + 1, trained=trained, stats=stats, opt_state=opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=replicated)
 
@@ -81,12 +97,18 @@ def make_forward(model, prepare, names, replicated):
     """The jitted evaluation of one batch.
 
     Returns:
-      forward(parameters, batch, labels, constants) -> {name: array} of those outputs and batch arrays in `names`.
+      forward(variables, batch, labels, constants) -> {name: array} of those outputs and batch arrays in `names`;
+      variables as of State.
     """
 
-    def forward(parameters, batch, labels, constants):
+    def forward(variables, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels)}
-        outputs = model.apply({"params": parameters}, arrays)
+        outputs = model.apply(nested(variables), arrays)
         return {name: value for name, value in {**arrays, **outputs}.items() if name in names and name not in constants}
 
     return jax.jit(forward, out_shardings=replicated)
+
+
+def nested(variables):
+    """{"params": flat dict, "stats": flat dict} as flax takes them."""
+    return {collection: trees.unflatten(flat) for collection, flat in variables.items()}

@@ -26,6 +26,7 @@ CONSTANTS = {
     **{name: DRAW.normal(0, 1, (K, D)).astype(np.float32) for name in ("text_embeds", "reference_points")},
     "rank_values": np.arange(K, dtype=np.float32), "margins": np.ones(K - 1, np.float32),
     "group_prior": np.full(K, 1 / K, np.float32), "noise_scale": np.float32(1.5),
+    **{f"mixture_{name}": np.full(2, 0.5, np.float32) for name in ("weights", "means", "variances")},
 }
 MESHES = {n: sharding.data_mesh(jax.devices()[:n]) for n in (1, 8)}
 
@@ -51,15 +52,15 @@ def three_steps(config, mesh, monkeypatch):
     task = assemble(config, "")
     replicated = sharding.replicated(mesh)
     optimizer = optim.make(config.optim, task.groups, lambda step: 1.0)
-    trained, frozen = sharding.put((task.trained, task.frozen), replicated)
-    state = step.State(sharding.put(np.int32(0), replicated), trained, frozen, jax.jit(optimizer.init)(trained))
+    trained, frozen, stats = sharding.put((task.trained, task.frozen, task.stats), replicated)
+    state = step.State(sharding.put(np.int32(0), replicated), trained, frozen, stats, jax.jit(optimizer.init)(trained))
     update = step.make_train_step(task.model, step.objective(config), optimizer, task.prepare(True), replicated)
     batches = pipeline.train_batches(task.splits["train"], batch=config.data.batch, seed=0)
     metrics = []
     for _ in range(3):
         state, values = update(state, next(batches), task.labels["train"], task.constants)
         metrics.append(jax.device_get(values))
-    scores = make_evaluate(task)(state.trained | state.frozen, "test").scores
+    scores = make_evaluate(task)(state.variables, "test").scores
     return metrics, jax.device_get(state.trained), scores
 
 

@@ -5,9 +5,12 @@ import pathlib
 
 FLOORS = [
     {"trees", "binding", "tokenizer", "settings", "vectors"},
-    {"losses", "inference", "metrics", "ranks", "progress"},
-    {"models", "data"},
-    {"step", "optim", "checkpoint", "weights", "sharding"},
+    {"losses", "inference", "metrics", "shots", "ranks", "labels", "progress"},
+    {"models"},
+    {"weights"},
+    {"data"},
+    {"step", "optim", "checkpoint", "sharding"},
+    {"initial", "workdir", "summary"},
     {"assemble"},
     {"evaluate"},
     {"train"},

@@ -130,5 +130,5 @@ def test_mistakes_with_weights(photographs, weights, monkeypatch, change, words)
 def test_from_scratch_nothing_may_stay_frozen(photographs, weights):
     c = config(photographs, weights)
     c.model.weights, c.model.variant = "", "tiny"
-    with pytest.raises(ValueError, match="keeps parameters frozen.*backbone=tiny"):
+    with pytest.raises(ValueError, match="keeps .*text_model.* frozen.*backbone=tiny"):
         assemble(c, "3")

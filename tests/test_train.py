@@ -9,7 +9,7 @@ import pytest
 
 from configs import folder
 from configs.base import entries
-from jaxord import train
+from jaxord import evaluate, train
 
 FILES = ("config.json", "DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 
@@ -70,8 +70,8 @@ def test_stopped_at_any_step_and_resumed_is_the_same_to_the_bit(whole, photos, t
     real = train.make_train_step
 
     def dying(at):
-        def make(*arguments):
-            step = real(*arguments)
+        def make(*arguments, **settings):
+            step = real(*arguments, **settings)
 
             def run(state, *rest):
                 if int(state.step) == at:
@@ -107,7 +107,7 @@ def test_evaluate_needs_only_the_workdir(whole, photos):
     before = bytes_of(whole)
     (whole / "results.json").unlink()
     (whole / "predictions.csv").unlink()
-    train.evaluate_run(whole)
+    evaluate.evaluate_run(whole)
     assert bytes_of(whole) == before
 
 

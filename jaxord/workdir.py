@@ -1,0 +1,73 @@
+"""The folder of a run: which folds and stages lie where, and what each holds for those who come later."""
+
+import json
+
+import numpy as np
+
+from jaxord import checkpoint, settings
+from jaxord.ranks import Ranks
+
+
+def chosen_folds(config):
+    """Names of the folds to train; "" stands for a data set without folds."""
+    folds = tuple(config.data.folds)
+    if not folds and config.fold:
+        raise ValueError(f"fold is {config.fold!r}, but {config.name} has no folds")
+    if not folds or config.fold == "all":
+        return folds or ("",)
+    if config.fold not in folds:
+        raise ValueError(f"fold is {config.fold!r}; {config.name} has {', '.join(folds)}, or 'all'")
+    return (config.fold,)
+
+
+def stages_of(config, workdir, fold):
+    """[(folder, config)] of the stages of a fold, in order; without stages its one folder and the config itself."""
+    folder = workdir / f"fold_{fold}" if fold else workdir
+    if not config.stages:
+        return [(folder, config)]
+    names = [stage.name for stage in config.stages]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the stages are called {names}; each needs a name of its own")
+    return [(folder / stage.name, settings.staged(config, stage)) for stage in config.stages]
+
+
+def claim(workdir, config):
+    """Writes config.json; a workdir that has trained something keeps the config it has."""
+    file = workdir / "config.json"
+    if file.exists() and any(workdir.glob("**/checkpoints")):
+        lines = settings.differences(settings.from_json(file.read_text()), config)
+        if lines:
+            raise ValueError(
+                f"{workdir} holds another config; give another --workdir, or remove it\n  " + "\n  ".join(lines)
+            )
+    else:
+        checkpoint.write_json(file, settings.plain(config))
+
+
+def selected(folder):
+    """Variables {"params": flat, "stats": flat} of the checkpoint that a finished stage has chosen, on the host."""
+    done = folder / "DONE.json"
+    if not done.exists():
+        raise ValueError(f"{folder} is not done; the command that began it goes on with it")
+    with checkpoint.Checkpoints(folder / "checkpoints") as saved:
+        found = saved.read(json.loads(done.read_text())["step"], ("trained", "frozen", "stats"))
+    return {"params": {**found["trained"], **found["frozen"]}, "stats": found["stats"]}
+
+
+def write_facts(folder, ranks, constants):
+    """What the training labels have decided: ranks.json and constants.npz. Without them a model has no sizes."""
+    if ranks:
+        facts = {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": ranks.edges.tolist()}
+        checkpoint.write_json(folder / "ranks.json", facts)
+    derived = {name: np.asarray(array) for name, array in constants.items() if not name.startswith(("prompt_", "text_"))}
+    np.savez(folder / "constants.npz", **derived)
+
+
+def read_facts(folder):
+    """(Ranks or None, {name: array}) as `write_facts` has written them."""
+    ranks, file = None, folder / "ranks.json"
+    if file.exists():
+        facts = json.loads(file.read_text())
+        ranks = Ranks(np.array(facts["values"], np.float32), tuple(facts["names"]), np.array(facts["edges"], np.float32))
+    with np.load(folder / "constants.npz", allow_pickle=False) as stored:
+        return ranks, dict(stored)
