@@ -7,12 +7,13 @@ Answering the commonest grade scores 50-69 %: the majority row says how far a me
 from ml_collections import ConfigDict
 
 from configs.base import finish, start
-from configs.texts import GRADES
+from configs.texts import concept_ranks
 
 PAPER = {
     "zero_shot": "accuracy 55.68, MAE 0.502 overall (NumCLIP Table 3)",
     "coop": "accuracy 71.42, MAE 0.302 overall (NumCLIP Table 3)",
     "ordinalclip": "accuracy 73.05, MAE 0.280 overall (NumCLIP Table 3)",
+    "l2rclip": "accuracy 76.07, MAE 0.245 overall (NumCLIP Table 3)",
     "numclip": "accuracy 76.53, MAE 0.236 overall (NumCLIP Table 3); RegCLIP 74.44, 0.264 on five folds",
 }
 
@@ -22,7 +23,6 @@ def get_config(argument=""):
     c.data.root = "data/aesthetics"
     c.data.reader = ConfigDict({"name": "photos.aesthetics", "protocol": "fixed"}, type_safe=False)
     c.data.folds = ("nature", "animals", "urban", "people")
-    c.ranks.labels = (0.0, 1.0, 2.0, 3.0, 4.0)
-    c.ranks.names = GRADES
+    c.ranks.update(concept_ranks("grade"))
     c.paper = PAPER.get(c.method, "")
     return finish(c, options)

@@ -6,7 +6,9 @@ from configs.base import finish, start
 
 PAPER = {
     "zero_shot": "MAE 4.66 (L2RCLIP Table 2)",
-    "numclip": "MAE 2.55 (ConOrd Table 3)",
+    "l2rclip": "MAE 2.62 (L2RCLIP Table 2); L2RCLIP-I 2.78",
+    "conord": "MAE 2.46 (ConOrd)",
+    "numclip": "MAE 2.55 (ConOrd Table 2)",
 }
 
 

@@ -6,12 +6,13 @@ folds of 50 do not fit into 265). Targets 0-4. The command trains all ten and pr
 from ml_collections import ConfigDict
 
 from configs.base import finish, start
-from configs.texts import DECADES
+from configs.texts import concept_ranks
 
 PAPER = {
     "zero_shot": "accuracy 26.08 +- 0.56, MAE 1.48 +- 0.03 (NumCLIP Table 2)",
     "coop": "accuracy 51.90 +- 2.60, MAE 0.76 +- 0.06 (NumCLIP Table 2)",
     "ordinalclip": "accuracy 56.44 +- 1.66, MAE 0.67 +- 0.03 (NumCLIP Table 2)",
+    "l2rclip": "accuracy 67.22, MAE 0.43 (NumCLIP Table 2)",
     "numclip": "accuracy 69.61 +- 2.02, MAE 0.35 +- 0.03 (NumCLIP Table 2)",
 }
 
@@ -21,7 +22,6 @@ def get_config(argument=""):
     c.data.root = "data/hci"
     c.data.reader = ConfigDict({"name": "photos.hci"}, type_safe=False)
     c.data.folds = tuple(str(k) for k in range(10))
-    c.ranks.labels = (0.0, 1.0, 2.0, 3.0, 4.0)
-    c.ranks.names = DECADES
+    c.ranks.update(concept_ranks("decade"))
     c.paper = PAPER.get(c.method, "")
     return finish(c, options)

@@ -12,6 +12,8 @@ PAPER = {
     "coop": "MAE 2.39 (NumCLIP Table 1)",
     "ordinalclip": "MAE 2.32 (NumCLIP Table 1)",
     "numclip": "MAE 2.08 (NumCLIP Table 1)",
+    "l2rclip": "MAE 2.13 (L2RCLIP Table 1); L2RCLIP-I 2.19 (Table 7)",
+    "conord": "MAE 1.96 (ConOrd)",
 }
 
 

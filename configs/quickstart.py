@@ -8,8 +8,7 @@ starts from scratch on 32-pixel crops; a test image is the mean over 20 crops sp
 from ml_collections import ConfigDict
 
 from configs.base import finish, start
-
-NAMES = ("pristine", "slightly degraded", "degraded", "badly degraded", "ruined")
+from configs.texts import concept_ranks
 
 
 def get_config(argument=""):
@@ -20,8 +19,7 @@ def get_config(argument=""):
     c.data.train_crop = ConfigDict({"name": "random_crop", "step": 8}, type_safe=False)  # a patch shows a whole block of JPEG
     c.data.eval_crop = ConfigDict({"name": "spread_crops", "views": 20, "step": 8}, type_safe=False)
     c.data.batch, c.data.eval_batch = 64, 32
-    c.ranks.labels = (0.0, 1.0, 2.0, 3.0, 4.0)
-    c.ranks.names = NAMES
+    c.ranks.update(concept_ranks("quickstart"))
     c = finish(c, options).unlock()
     c.train.duration = "2800 steps"
     c.train.evaluate_every = c.train.checkpoint_every = "700 steps"

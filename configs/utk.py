@@ -5,7 +5,8 @@ from ml_collections import ConfigDict
 from configs.base import finish, start
 
 PAPER = {
-    "numclip": "MAE 4.24 (ConOrd Table 3)",
+    "conord": "MAE 3.92 (ConOrd)",
+    "numclip": "MAE 4.24 (ConOrd Table 2)",
 }
 
 

@@ -1,11 +1,13 @@
-"""Every valid pair of data set and method: builds, survives JSON, equals its golden text, and one step of it has shapes.
+"""Every valid pair of data set and method: builds, survives JSON, equals its golden text; and its steps have shapes.
 
-After a wanted change of a default: python tests/test_configs.py rewrites the golden files.
+tests/golden/base.json is the config with every default; <data set>.json says what each of its pairs sets. After a wanted
+change of a default: PYTHONPATH=. python tests/test_configs.py rewrites them.
 """
 
 import dataclasses
 import functools
 import importlib
+import json
 import pathlib
 
 import jax
@@ -13,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.base import base
 from configs.pairs import PAIRS
-from jaxord import optim, ranks, settings, tokenizer, trees
-from jaxord.assemble import initial_parameters
+from jaxord import initial, labels, optim, ranks, settings, step, tokenizer, trees
+from jaxord.data.sources import Records
 from jaxord.models import ordinal
-from jaxord.step import objective
 from jaxord.weights import variants
 
 TINY = variants.VARIANTS["tiny"]
@@ -25,80 +27,167 @@ SHALLOW = dataclasses.replace(
     TINY, **{side: dataclasses.replace(getattr(TINY, side), layers=1) for side in ("vision", "text")}
 )
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-EXTRA = [  # presets and ablations
-    "hci:method=numclip,preset=code", "hci:method=coop,preset=vanilla", "morph:method=numclip,preset=code",
-    "aesthetics:method=numclip,preset=code", "aesthetics:method=numclip,preset=regclip",
-    "morph:method=numclip,concepts=off,regularizer=off", "morph:method=numclip,regression=off,distance=sqrt,form=class",
-    "morph:method=ordinalclip,interpolation=normal,base_ranks=5,template=8", "hci:method=numclip,backbone=ViT-L/14-336,fold=3",
-    "morph:method=numclip,backbone=tiny", "folder:method=ce_l1,backbone=tiny",
-]
-NAMES = [f"{name}:method={method}" for name, methods in PAIRS.items() for method in methods] + EXTRA
+EXTRA = {  # presets and ablations
+    "hci": ("method=numclip,preset=code", "method=coop,preset=vanilla", "method=numclip,backbone=ViT-L/14-336,fold=3"),
+    "morph": (
+        "method=numclip,preset=code", "method=numclip,concepts=off,regularizer=off", "method=numclip,backbone=tiny",
+        "method=numclip,regression=off,distance=sqrt,form=class",
+        "method=ordinalclip,interpolation=normal,base_ranks=5,template=8", "method=ordinalclip,backbone=VGG-16",
+        "method=l2rclip,prompt=interpolation", "method=l2rclip,form=euclid,backbone=tiny", "method=l2rclip,prompt=off,cop=off",
+        "method=conord,weights=X", "method=conord,reading=literal", "method=conord,loss=expected_error,center=off",
+    ),
+    "aesthetics": ("method=numclip,preset=code", "method=numclip,preset=regclip"),
+    "folder": ("method=ce_l1,backbone=tiny", "method=rnc,backbone=tiny", "method=fds,lds=on,low=0,high=3,width=1"),
+    "agedb": (
+        "method=rnc,backbone=ResNet-18", "method=rnc,protocol=knn", "method=supcon,backbone=ResNet-50,positives=view",
+        "method=group_dir,backbone=ResNet-50", "method=group_dir,classifier=ce", "method=group_dir,classifier=la,lds=on",
+        "method=group_dir,contrast=off,mapping=divide", "method=lds,backbone=ResNet-50",
+    ),
+    "koniq": ("method=conord,references=interpolate,rate=peak", "method=conord,initial=mean", "fold=official"),
+    "stsb": ("method=group_dir,size=small", "method=mse,size=small,vectors=glove.txt"),
+}
+NAMES = [
+    f"{name}:{argument}" for name, methods in PAIRS.items()
+    for argument in (*(f"method={method}" for method in methods), *EXTRA.get(name, ()))
+    if (name, argument) != ("folder", "method=fds")  # needs the range of the labels
+]  # fmt: skip
+# Shapes are those of the method and of the kind of data: each method on ages, and every other kind by a few.
+SHAPES = [name for name in NAMES if name.startswith(("morph:", "stsb:", "mpiifacegaze:"))] + [
+    "quickstart:method=ce_l1", "koniq:method=conord", "koniq:method=conord,references=interpolate,rate=peak",
+    "lsvq:method=conord", "lsvq:method=numclip", "agedb:method=group_dir,backbone=ResNet-50", "agedb:method=rnc,backbone=ResNet-18",
+    "hci:method=numclip,preset=code", "hci:method=coop,preset=vanilla", "folder:method=fds,lds=on,low=0,high=3,width=1",
+]  # fmt: skip
 
 
+@functools.cache
 def get(name):
     data_set, _, argument = name.partition(":")
     return importlib.import_module(f"configs.{data_set}").get_config(argument)
 
 
-def golden_file(name):
-    return GOLDEN / (name.replace(":method=", "-").replace("/", "").replace(",", "-").replace("=", "_") + ".json")
+def flat(value, path=""):
+    """{'optim.name': value} of a plain config."""
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}" if path else key).items()}
+    return {path: value}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_config_equals_its_golden_text_and_survives_json(name):
-    config = get(name)
-    text = settings.to_json(config)
-    assert golden_file(name).read_text() == text, "a default changed; if that is wanted: python tests/test_configs.py"
-    restored = settings.from_json(text)
-    assert settings.to_json(restored) == text
-    assert isinstance(restored.rules, tuple) and restored.rules[0].name == config.rules[0].name
+def text(pairs):
+    """One line a field."""
+    blocks = (
+        f" {json.dumps(argument)}: {{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items())
+        + "\n }" for argument, fields in pairs.items()
+    )  # fmt: skip
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
+def golden(data_set):
+    """What the pairs of a data set set, against the defaults: those fields that are the same in all, then each pair's own."""
+    default = flat(settings.plain(base()))
+    found = {}
+    for name in NAMES:
+        if name.partition(":")[0] == data_set:
+            fields = flat(settings.plain(get(name)))
+            found[name.partition(":")[2]] = {k: fields.get(k, "(not there)") for k in sorted({*fields, *default})
+                                             if k not in fields or k not in default or fields[k] != default[k]}
+    first, *others = found.values()
+    common = {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
+    own = {argument: {k: v for k, v in fields.items() if k not in common} for argument, fields in found.items()}
+    return {"all": common, **own}
+
+
+@pytest.mark.parametrize("data_set", PAIRS)
+def test_configs_equal_their_golden_text(data_set):
+    expected = json.loads((GOLDEN / f"{data_set}.json").read_text())
+    found = json.loads(text(golden(data_set)))
+    for argument in {*expected, *found}:
+        assert found.get(argument) == expected.get(argument), (
+            f"{data_set}:{argument} changed; if that is wanted: PYTHONPATH=. python tests/test_configs.py"
+        )
+
+
+def test_defaults_equal_their_golden_text_and_no_file_is_left_over():
+    assert (GOLDEN / "base.json").read_text() == settings.to_json(base())
+    assert {file.stem for file in GOLDEN.glob("*.json")} == {"base", *PAIRS}
+
+
+def test_every_config_survives_json():
+    for name in NAMES:
+        config = get(name)
+        json_text = settings.to_json(config)
+        restored = settings.from_json(json_text)
+        assert settings.to_json(restored) == json_text
+        assert isinstance(restored.rules, tuple) and restored.rules[0].name == config.rules[0].name
     with pytest.raises(AttributeError, match="Did you mean"):
         restored.optim.nmae = "adam"
 
 
-def test_golden_files_are_those_of_the_pairs():
-    assert {file.name for file in GOLDEN.glob("*.json")} == {golden_file(name).name for name in NAMES}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_one_step_has_shapes(name):
-    """Builds the model one block deep and traces losses, gradients and the optimizer without computing anything."""
-    config = get(name)
+def small(config):
+    """The config with the smallest towers, without weights."""
+    config = settings.from_json(settings.to_json(config))
     with config.unlocked():
-        config.model.weights = ""
-    if not config.ranks.labels and not config.ranks.edges:
-        config.ranks.labels = (0.0, 1.0, 2.0)
-    sizes = SHALLOW
-    config.data.image_size = sizes.image_size
-    built = ranks.build(config.ranks, [])
-    prompt = {}
-    if config.prompt.name:
-        prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), sizes.max_positions)
-    model = ordinal.build(config, sizes, jnp.dtype("float32"), prompt.get("prompt_slots"))
-    constants = {"rank_values": built.values, **prompt}
-    arrays = {**constants, "image": jnp.zeros((4, 2, 32, 32, 3)), "target": jnp.zeros(4), "rank": jnp.zeros(4, jnp.int32)}
-    shapes = trees.flatten(jax.eval_shape(lambda: model.init(jax.random.key(0), arrays))["params"])
-    trained, frozen, groups = optim.split(shapes, config.optim)
-    if config.train.duration == "0 steps":
-        assert not trained
-        outputs = jax.eval_shape(lambda p: model.apply({"params": trees.unflatten(p)}, arrays), shapes)
-        assert outputs["logits"].shape == (4, len(built.values))
-        return
-    length = functools.partial(optim.steps, batch=4, examples=40, total=1000)
-    optimizer = optim.make(config.optim, groups, optim.schedule(config.optim, 1000, length))
-    total_loss = objective(config)
+        config.model.weights, config.model.vectors, config.data.image_size = "", "", SHALLOW.image_size
+        config.model.sentence.hidden, config.mixture = 4, min(config.mixture, 2)
+        if not config.ranks.labels and not config.ranks.edges:
+            config.ranks.labels = (0.0, 1.0, 2.0)
+    return config
 
-    def step(trained, frozen):
-        def loss(trained):
-            outputs = model.apply({"params": trees.unflatten({**trained, **frozen})}, arrays)
-            return total_loss({**arrays, **outputs})
 
-        (value, terms), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
-        return value, terms, optimizer.update(gradients, optimizer.init(trained), trained)
+def records_of(config):
+    """Four examples of the kind of data that the config reads."""
+    targets = np.array([1.0, 2.0, 2.0, 4.5], np.float32)
+    inputs, read, vocabulary = {}, lambda row: b"", ()
+    if config.name == "mpiifacegaze":
+        targets = np.stack([targets, targets], 1)
+    if config.name == "stsb":
+        inputs = {"sentences": np.zeros((4, 2, 8), np.int32), "sentence_mask": np.ones((4, 2, 8), bool)}
+        read, vocabulary = None, "abc"
+    if config.name in ("lsvq", "konvid", "live_vqc", "cvd2014", "youtube_ugc"):
+        inputs = {"motion": np.zeros((4, 2, 4, 7, 7, 256), np.float16)}
+    return Records(tuple("abcd"), targets, read, {}, "four", inputs=inputs, vocabulary=tuple(vocabulary))
 
-    value, terms, (updates, _) = jax.eval_shape(step, trained, frozen)
-    assert value.shape == () and len(terms) == len(config.losses)
-    assert {path: x.shape for path, x in updates.items()} == {path: x.shape for path, x in trained.items()}
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_one_step_of_each_stage_has_shapes(name):
+    """Builds the model one block deep and traces losses, gradients and the optimizer without computing anything."""
+    whole = small(get(name))
+    before = None
+    for config in [settings.staged(whole, stage) for stage in whole.stages] or [whole]:
+        records = records_of(config)
+        targets = records.targets
+        built = ranks.build(config.ranks, targets) if targets.ndim == 1 else None
+        made = labels.build(config, targets, built)
+        prompt = {}
+        if config.prompt.name:
+            prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), 120)
+        sizes = dataclasses.replace(SHALLOW, max_positions=120)  # bytes take more room than words
+        model = ordinal.build(config, sizes, jnp.dtype("float32"), prompt.get("prompt_slots"), (3, 4))
+        constants = {**made.constants, **prompt}
+        inputs = {key: jnp.zeros(x.shape, x.dtype) for key, x in records.inputs.items()}
+        image = {} if "sentences" in inputs else {"image": jnp.zeros((4, 2, 32, 32, 3))}
+        epoch = {"index": jnp.arange(4), "epoch": jnp.zeros(4, jnp.int32)}
+        arrays = {**constants, **inputs, **image, **epoch, **made.columns(targets)}
+        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), arrays))  # noqa: B023
+        shapes = {collection: trees.flatten(shapes.get(collection, {})) for collection in ("params", "stats")}
+        if before is not None:
+            initial.inherited(config, shapes, before)
+        before = shapes
+        trained, frozen, groups = optim.split(shapes["params"], config.optim)
+        if config.train.duration == "0 steps":
+            assert not trained
+            outputs = jax.eval_shape(lambda p: model.apply(step.nested(p), arrays), shapes)  # noqa: B023
+            assert outputs["logits"].shape == (4, len(built.values))
+            return
+        length = functools.partial(optim.steps, batch=4, examples=40, total=1000)
+        optimizer = optim.make(config.optim, groups, optim.schedule(config.optim, 1000, length))
+        state = step.State(jnp.int32(0), trained, frozen, shapes["stats"], jax.eval_shape(optimizer.init, trained))
+        update = step.make_train_step(model, step.objective(config), optimizer, lambda batch, columns: {**batch, **columns},
+                                      jax.sharding.SingleDeviceSharding(jax.devices()[0]), statistics=config.train.statistics)
+        batch = {**inputs, **image, **epoch}
+        after, values = jax.eval_shape(update, state, batch, made.columns(targets), constants)
+        assert values["loss"].shape == () and len(values) == len(config.losses) + 2
+        assert {path: x.shape for path, x in after.trained.items()} == {path: x.shape for path, x in trained.items()}
+        assert {path: x.shape for path, x in after.stats.items()} == {path: x.shape for path, x in state.stats.items()}
 
 
 @pytest.mark.parametrize("name, words", [
@@ -116,24 +205,24 @@ def test_mistakes_are_named(name, words):
 
 
 def test_no_method_of_a_preset_selects_on_test():
-    assert all(get(name).select == "val" for name in NAMES)
+    assert all(get(name).select in ("val", "last") for name in NAMES)
 
 
 def test_prompt_parameters_start_from_words_or_drawn():
     config = get("digits:method=numclip")
     built = ranks.build(config.ranks, [])
-    sizes = variants.VARIANTS["tiny"]
-    prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), sizes.max_positions)
-    model = ordinal.build(config, sizes, jnp.dtype("float32"), prompt["prompt_slots"])
-    parameters = initial_parameters(config, model, {"rank_values": built.values, **prompt})
+    prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), TINY.max_positions)
+    model = ordinal.build(config, TINY, jnp.dtype("float32"), prompt["prompt_slots"])
+    records = Records(("a",), np.zeros(1, np.float32), lambda row: b"", {}, "one")
+    parameters = initial.variables(config, model, {"rank_values": built.values, **prompt}, records)["params"]
     words = parameters["text_model/embeddings/token_embedding/embedding"]
     context = prompt["prompt_tokens"][0][prompt["prompt_slots"][0] == 1]
     np.testing.assert_array_equal(parameters["prompt/context"], words[context])
 
 
 if __name__ == "__main__":
-    GOLDEN.mkdir(exist_ok=True)
     for file in GOLDEN.glob("*.json"):
         file.unlink()
-    for name in NAMES:
-        golden_file(name).write_text(settings.to_json(get(name)))
+    (GOLDEN / "base.json").write_text(settings.to_json(base()))
+    for data_set in PAIRS:
+        (GOLDEN / f"{data_set}.json").write_text(text(golden(data_set)))

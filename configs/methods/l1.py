@@ -1,11 +1,11 @@
-"""L1 regression with a linear head: the plain regression baseline. The recipe is our choice."""
+"""Mean absolute error of a linear regressor: the "Vanilla" row of the imbalanced age sets (Yang et al., ICML 2021).
 
-from configs.base import entries
-from configs.methods import ce
+With pretrained weights the recipe is our choice."""
+
+from configs import recipes
+
+from_scratch = recipes.dir_program
 
 
 def apply(config):
-    config.heads = entries({"name": "Regressor"})
-    config.losses = entries({"name": "l1"})
-    config.rules = entries({"name": "value"})
-    ce.recipe(config)
+    recipes.regression(config, {"name": "l1"})

@@ -2,13 +2,13 @@
 
 Loss: cross-entropy plus the text-to-image KL term; prediction: the expected rank value. The recipe is that of the program's
 `morph_compare.yaml`: RAdam that changes nothing in its first five steps, cosine, 100 epochs. Its image tower was VGG-16
-pretrained on IMDB-WIKI and its text tower RN50's; here the backbone is the config's CLIP. interpolation=linear (the
-tables'), inv_prop or normal; base_ranks=3.
+pretrained on IMDB-WIKI and its text tower RN50's; here the backbone is the config's CLIP. It has 101 ranks on MORPH, here the
+data set's labels are the ranks. interpolation=linear (the tables'), inv_prop or normal; base_ranks=3.
 """
 
 from ml_collections import ConfigDict
 
-from configs.base import entries
+from configs.base import IMAGE, entries
 from configs.texts import template as find
 
 
@@ -29,7 +29,7 @@ def recipe(config):
     config.optim.update({"name": "radam", "idle_steps": 5, "schedule": "cosine"})
     config.optim.groups = entries(
         {"parameters": "prompt/.*", "group": "prompt"},
-        {"parameters": "vision_model/.*|visual_projection/.*", "group": "image"},
+        {"parameters": IMAGE, "group": "image"},
         {"parameters": "text_model/.*|text_projection/.*|logit_scale", "group": "frozen"},
     )
     rate = {"lr": 1e-4, "weight_decay": 5e-4}

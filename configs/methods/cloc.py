@@ -1,0 +1,35 @@
+"""CLOC (Pitawela et al., CVPR 2025): multi-margin n-pair contrast with a learned margin between neighbouring ranks, plus
+cross-entropy; first the margins are learned with everything else, then they are fixed.
+
+The averaging of the program has a factor 1/|Q| more than the plain mean over pairs: reduction=program|mean. Its README hands
+the classifier's outputs to the loss, which compares cosines of them: on=logits; on=features (default, our choice) compares the
+features. Only the loss is public: that the second phase goes on from the first one's parameters and takes half of the time, and
+the whole recipe, are our choice.
+"""
+
+from configs import recipes
+from configs.base import choose, entries, stage
+
+
+def apply(config, reduction="program", on="features"):
+    embeds = choose("on", on, {"features": "image_embeds", "logits": "logits"})
+    config.heads = entries({"name": "Classifier"}, {"name": "Margins"})
+    config.losses = entries(
+        {"name": "cloc", "reduction": reduction, "arrays": {"image_embeds": embeds}}, {"name": "cross_entropy"}
+    )
+    config.rules = entries({"name": "argmax"}, {"name": "expectation"})
+    recipes.finetune(config)
+    phases(config)
+
+
+def phases(config):
+    fixed = (*entries({"parameters": "margins/.*", "group": "frozen"}), *config.optim.groups)
+    config.stages = (
+        stage("margins", {"train.share": 0.5}),
+        stage("fixed", {"train.share": 0.5, "optim.groups": fixed}),
+    )
+
+
+def from_scratch(config):
+    recipes.dir_program(config)
+    phases(config)

@@ -1,0 +1,46 @@
+"""Rank-N-Contrast (Zha et al., NeurIPS 2023): each pair against all that are farther in label; two augmentations.
+
+protocol=probe (its own: a linear regressor on the finished features, L1) or knn (as ConOrd evaluates its baselines).
+similarity=l2 on raw features at temperature 2 (the program), or cosine. ConOrd writes it with unit features and a
+temperature of its own: similarity=cosine,temperature=0.07. Its ResNet-18 from scratch is trained by SGD 0.5, batch 256,
+400 epochs, cosine to a thousandth; then the regressor by SGD 0.05, batch 64, 100 epochs, cosine to 0.008 of it. With
+pretrained weights the recipe is our choice, the batch ConOrd's.
+"""
+
+from configs import recipes
+from configs.base import IMAGE, choose, entries, stage
+from configs.methods import conord
+
+
+def apply(config, protocol="probe", similarity="l2", temperature="2"):
+    config.losses = entries({"name": "rnc", "similarity": similarity, "temperature": float(temperature)})
+    conord.neighbours(config, "image_embeds")
+    recipes.finetune(config)
+    config.optim.groups = entries({"parameters": IMAGE, "group": "image"})
+    config.optim.rates = recipes.rates(image=(1e-5, 0.01))
+    recipes.two_views(config)
+    if choose("protocol", protocol, {"probe": True, "knn": False}):
+        config.stages = (stage("contrast", {"train.share": 0.8, "select": "last"}), probe(1e-3))
+
+
+def probe(lr, **fields):
+    """A linear regressor on features that stay as they are."""
+    return stage("probe", {
+        "train.share": 0.2, "train.statistics": "keep", "fresh": "regressor/.*", "data.copies": 1, **fields,
+        "heads": entries({"name": "Regressor"}), "losses": entries({"name": "l1"}), "rules": entries({"name": "value"}),
+        "optim.groups": entries({"parameters": IMAGE, "group": "frozen"}, {"parameters": ".*", "group": "heads"}),
+        "optim.rates": recipes.rates(heads=(lr, 0.0)),
+    })  # fmt: skip
+
+
+def from_scratch(config):
+    config.optim.update({"name": "sgd", "momentum": 0.9, "schedule": "cosine", "final": 1e-3})
+    config.optim.groups = entries({"parameters": ".*", "group": "all"})
+    config.optim.rates = recipes.rates(all=(0.5, 1e-4))
+    config.train.duration = "400 epochs"
+    recipes.batch(config, 256)
+    config.data.normalize = "half"
+    if config.stages:
+        config.train.duration = "500 epochs"
+        lr = 0.05 / recipes.spread(config) ** 2
+        config.stages = (config.stages[0], probe(lr, **{"optim.final": 0.008, "data.batch": 64}))

@@ -1,0 +1,28 @@
+"""SupCon (Khosla et al., NeurIPS 2020): supervised contrastive learning, then k-NN on the features under the projection.
+
+positives=rank (all of the same rank, ConOrd Eq 1) or view (the other augmentation only, the caption of ConOrd Figure 1); ranks
+of real-valued labels are bins. temperature=0.07, the loss's default. The projection is SupCon's two layers to 128; evaluation
+as in ConOrd by k-NN, k and batch as ConOrd's. From scratch SGD 0.05, batch 256, cosine to a thousandth as in the program,
+400 epochs as RnC (the program: 1000).
+"""
+
+from configs import recipes
+from configs.base import entries
+from configs.methods import conord
+
+
+def apply(config, positives="rank", temperature="0.07"):
+    config.heads = entries({"name": "Projection"})
+    config.losses = entries({"name": "supcon", "positives": positives, "temperature": float(temperature)})
+    conord.neighbours(config, "image_features")
+    recipes.finetune(config)
+    recipes.two_views(config)
+
+
+def from_scratch(config):
+    config.optim.update({"name": "sgd", "momentum": 0.9, "schedule": "cosine", "final": 1e-3})
+    config.optim.groups = entries({"parameters": ".*", "group": "all"})
+    config.optim.rates = recipes.rates(all=(0.05, 1e-4))
+    config.train.duration = "400 epochs"
+    recipes.batch(config, 256)
+    config.data.normalize = "half"
