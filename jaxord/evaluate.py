@@ -108,7 +108,7 @@ def score(task, scorers, arrays, predictions, target):
     predicted = {}
     if ranks:
         found, counts = np.unique(ranks.index(target_of_train), return_counts=True)
-        shown["majority"] = np.full(len(target), task.config.data.target_scale * ranks.values[found[counts.argmax()]])
+        shown["majority"] = np.full(len(target), ranks.values[found[counts.argmax()]])
         facts |= {"rank": ranks.index(target)}
         predicted = {row: {"predicted_rank": ranks.index(values)} for row, values in shown.items()}
     of_rows = {name: scorer for name, scorer in scorers.items() if set(needs(scorer)[0]) & {"prediction", "predicted_rank"}}

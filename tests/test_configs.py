@@ -33,6 +33,7 @@ EXTRA = {  # presets and ablations
         "method=numclip,preset=code", "method=numclip,concepts=off,regularizer=off", "method=numclip,backbone=tiny",
         "method=numclip,regression=off,distance=sqrt,form=class",
         "method=ordinalclip,interpolation=normal,base_ranks=5,template=8", "method=ordinalclip,backbone=VGG-16",
+        "method=ordinalclip,base_names=young+middle_aged+old",
         "method=l2rclip,prompt=interpolation", "method=l2rclip,form=euclid,backbone=tiny", "method=l2rclip,prompt=off,cop=off",
         "method=conord,weights=X", "method=conord,reading=literal", "method=conord,loss=expected_error,center=off",
     ),

@@ -4,6 +4,7 @@ Loss: cross-entropy plus the text-to-image KL term; prediction: the expected ran
 `morph_compare.yaml`: RAdam that changes nothing in its first five steps, cosine, 100 epochs. Its image tower was VGG-16
 pretrained on IMDB-WIKI and its text tower RN50's; here the backbone is the config's CLIP. It has 101 ranks on MORPH, here the
 data set's labels are the ranks. interpolation=linear (the tables'), inv_prop or normal; base_ranks=3.
+base_names=young+middle_aged+old starts the base ranks from these words, as a name file does in the program.
 """
 
 from ml_collections import ConfigDict
@@ -12,11 +13,13 @@ from configs.base import IMAGE, entries
 from configs.texts import template as find
 
 
-def apply(config, template="0", interpolation="linear", base_ranks="3"):
+def apply(config, template="0", interpolation="linear", base_ranks="3", base_names=""):
     config.prompt.name = "RankPrompt"
     config.prompt.template = find(config.name, template)
-    config.prompt.rank_tokens = 1
-    config.prompt.settings = ConfigDict({"base_ranks": int(base_ranks), "interpolation": interpolation}, type_safe=False)
+    config.prompt.base_names = tuple(filter(None, base_names.split("+")))
+    config.prompt.rank_tokens = 0 if base_names else 1
+    count = len(config.prompt.base_names) or int(base_ranks)
+    config.prompt.settings = ConfigDict({"base_ranks": count, "interpolation": interpolation}, type_safe=False)
     config.heads = entries({"name": "CosineLogits"})
     config.losses = entries({"name": "cross_entropy"}, {"name": "text_image_kl"})
     config.rules = entries({"name": "expectation"}, {"name": "argmax"})
