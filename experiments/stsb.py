@@ -1,0 +1,19 @@
+"""STS-B-DIR: Group-DIR against the plain MSE baseline, three seeds, with 128 hidden units on a CPU: 30 epochs of 42 steps of
+0.36 s, about 8 minutes a run on two cores.
+
+    python tools/sweep.py experiments/stsb.py --set data.root=<folder of the three files> --option vectors=glove_twitter_25d.txt
+
+With --option size=paper and another --output it is the encoder of the paper (1,500 units), for a GPU.
+"""
+
+METHODS = ("mse", "group_dir", "group_dir,classifier=ce", "group_dir,classifier=la")
+CLAIMS = (
+    ("group_dir", "mse"), ("group_dir", "mse", "few"), ("group_dir", "group_dir,classifier=ce"),
+    ("group_dir", "group_dir,classifier=la"),
+)  # fmt: skip
+
+
+def sweep(add):
+    for method in METHODS:
+        for seed in range(3):
+            add(method, f"configs/stsb.py:method={method},size=small", {"seed": seed})
