@@ -48,7 +48,7 @@ class Task:
     mesh: jax.sharding.Mesh
 
     def prepare(self, train):
-        """The function (stored batch, labels) -> batch with image, target and rank; to be called inside jit."""
+        """The function (stored batch, labels, constants) -> batch with image, target and rank; to be called inside jit."""
         data = self.config.data
         images = functools.partial(
             augment.augment,
@@ -58,17 +58,16 @@ class Task:
             grey=data.grey,
             image_size=data.image_size,
             normalize=data.normalize,
-            seed=self.config.seed,
             train=train,
         )
 
-        def batch_of(batch, labels):
-            index, epoch = batch["index"], batch["epoch"]
+        def batch_of(batch, labels, constants):
+            index, epoch, seed = batch["index"], batch["epoch"], constants["seed"]
             arrays = {name: array for name, array in batch.items() if name not in ("stored", "frames", "size", "epoch")}
             for stored in {"stored", "frames"} & set(batch):
-                arrays["image"] = images(batch[stored], batch["size"], index, epoch)
+                arrays["image"] = images(batch[stored], batch["size"], index, epoch, seed=seed)
             if "annotations" in labels:
-                row = index, augment.choice(labels["annotations"][index], index, epoch, self.config.seed)
+                row = index, augment.choice(labels["annotations"][index], index, epoch, seed)
             else:
                 row = index
             arrays |= {name: column[row] for name, column in labels.items() if name != "annotations"}
@@ -84,7 +83,7 @@ def assemble(config, fold, start=None, facts=None):
       config: of one stage; its `fresh` says which parameters do not come from `start`.
       fold: name of the fold, "" without folds.
       start: the stage before: {"params": flat, "stats": flat}.
-      facts: (ranks, constants) of the training labels, of a run that is evaluated again; else those of this data.
+      facts: (ranks, constants, targets) of the training of a run that is evaluated again; else those of this data.
 
     Raises:
       ValueError: anything that a user can mend: files, labels, settings, weights; before any training.
@@ -95,14 +94,18 @@ def assemble(config, fold, start=None, facts=None):
     records = load.load(config.data, fold, config.seed)
     train = records["train"]
     settings = clip_settings(config) if config.prompt.name or not config.model.image_tower else None
-    angles = train.targets.ndim > 1
-    task_ranks = None if angles else ranks.build(config.ranks, train.targets, rank_names(train))
-    made = labels.build(config, train.targets, task_ranks)
-    task_ranks, derived = facts or (task_ranks, made.constants)
+    if facts is None:
+        angles, targets = train.targets.ndim > 1, train.targets
+        task_ranks = None if angles else ranks.build(config.ranks, targets, rank_names(train))
+        made = labels.build(config, targets, task_ranks)
+        derived = made.constants
+    else:
+        task_ranks, derived, targets = facts
+        made = labels.build(config, targets, task_ranks)
     prompt = prompt_constants(config, settings, task_ranks.names) if config.prompt.name else {}
     vectors = initial.word_vectors(config, train.vocabulary)
     model = ordinal.build(config, settings, activations(config), prompt.get("prompt_slots"), vectors.shape)
-    constants = {**derived, **prompt}
+    constants = {**derived, **prompt, "seed": np.uint32(config.seed % 2**32)}
     variables = initial.variables(config, model, constants, train, vectors, start)
     trained, frozen, groups = optim.split(variables["params"], config.optim)
     if start is None:
@@ -120,7 +123,7 @@ def assemble(config, fold, start=None, facts=None):
     if prompt and not any(path.split("/")[0] in TEXT_SIDE for path in trained):
         constants["text_embeds"] = text_embeds(model, sharding.put(frozen, replicated), constants)
     task = Task(config, splits, columns, task_ranks, model, constants, trained, frozen, variables["stats"], groups, mesh)
-    check(task)
+    check(task, len(splits["train"].records if facts is None else targets))
     return task
 
 
@@ -146,8 +149,13 @@ def annotated(made, annotations):
     return {**columns, "annotations": there.sum(1).astype(np.int32)}
 
 
-def check(task):
-    """Traces one training batch through crops, model, losses and rules, so that what does not fit together fails at once."""
+def check(task, size):
+    """Traces one training batch through crops, model, losses and rules, so that what does not fit together fails at once.
+
+    Args:
+      task: the Task.
+      size: samples of the gallery of neighbours.
+    """
     stored = next(pipeline.eval_batches(task.splits["train"], batch=task.config.data.eval_batch))
     total_loss = step.objective(task.config)
     for name in task.config.metrics:
@@ -155,13 +163,12 @@ def check(task):
 
     def everything(variables, stored, labels, constants):
         for train in (False, True):
-            arrays = {**constants, **task.prepare(train)(stored, labels)}
+            arrays = {**constants, **task.prepare(train)(stored, labels, constants)}
             outputs, _ = task.model.apply(
                 step.nested(variables), arrays, rngs={"dropout": jax.random.key(0)}, mutable=["stats"] if train else []
             )
             arrays |= outputs
             if not train:
-                size = len(task.splits["train"].records)
                 with_gallery = {**arrays, "gallery_targets": jnp.zeros((size, *arrays["target"].shape[1:]))}
                 values = [bind(rule, {**with_gallery, "gallery_embeds": jnp.zeros((size, arrays[gallery_of(rename)].shape[1]))},
                                rename) for rule, rename in rules(task.config).values()]

@@ -42,15 +42,16 @@ def variables(config, model, constants, records, vectors=None, start=None):
     shapes = jax.eval_shape(functools.partial(model.init, key), arrays)
     shapes = {name: trees.flatten(shapes.get(name, {})) for name in ("params", "stats")}
     loaded = inherited(config, shapes, start) if start else pretrained(config, shapes, vectors)
+    # The key is an argument, so that runs that differ in the seed share one compiled program.
     fast = {"xla_backend_optimization_level": 0}  # each runs once: half the compile time counts for more than speed
     if shapes["stats"]:
-        fresh = jax.jit(lambda arrays: model.init(key, arrays)["stats"], compiler_options=fast)(arrays)
+        fresh = jax.jit(lambda key, arrays: model.init(key, arrays)["stats"], compiler_options=fast)(key, arrays)
         loaded["stats"] = {**trees.flatten(fresh), **loaded["stats"]}
 
-    def fill(loaded):
+    def fill(loaded, key):
         return model.apply(loaded, arrays, rngs={"params": key}, mutable=["params"])[1]["params"]
 
-    drawn = jax.jit(fill, compiler_options=fast)(step.nested(loaded))
+    drawn = jax.jit(fill, compiler_options=fast)(step.nested(loaded), key)
     flat = {"params": trees.flatten(drawn), "stats": loaded["stats"]}
     return jax.tree.map(np.asarray, flat)
 

@@ -50,22 +50,22 @@ def objective(config):
     return total
 
 
-def make_train_step(model, total_loss, optimizer, prepare, replicated, *, seed=0, statistics="update"):
+def make_train_step(model, total_loss, optimizer, prepare, replicated, *, statistics="update"):
     """The jitted update.
 
     Args:
       model: from models.ordinal.build.
       total_loss: from `objective`.
       optimizer: an optax transformation over the trained parameters.
-      prepare: (stored batch, labels) -> batch with `image`, `target` and `rank`; runs inside jit.
+      prepare: (stored batch, labels, constants) -> batch with `image`, `target` and `rank`; runs inside jit.
       replicated: sharding of the state and of the metrics.
-      seed: of dropout, which is a function of (seed, step).
       statistics: "update" trains as usual; "keep" lets every module behave as in evaluation, as for a new head on
         finished features.
 
     Returns:
-      step(state, batch, labels, constants) -> (state, metrics); the old state is donated. Metrics, f32[] each: `loss`,
-      each loss by its name without its weight, `gradient_norm` over all trained parameters.
+      step(state, batch, labels, constants) -> (state, metrics); the old state is donated. Dropout is a function of
+      (constants["seed"], step): an argument, so that runs that differ in the seed share one program. Metrics, f32[] each:
+      `loss`, each loss by its name without its weight, `gradient_norm` over all trained parameters.
 
     Raises:
       ValueError: unknown `statistics`.
@@ -75,8 +75,8 @@ def make_train_step(model, total_loss, optimizer, prepare, replicated, *, seed=0
     mutable = ["stats"] if statistics == "update" else []
 
     def step(state, batch, labels, constants):
-        arrays = {**constants, **prepare(batch, labels)}
-        dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DROPOUT), state.step)
+        arrays = {**constants, **prepare(batch, labels, constants)}
+        dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(constants["seed"]), DROPOUT), state.step)
 
         def loss(trained):
             variables = nested({"params": {**state.frozen, **trained}, "stats": state.stats})
@@ -102,7 +102,7 @@ def make_forward(model, prepare, names, replicated):
     """
 
     def forward(variables, batch, labels, constants):
-        arrays = {**constants, **prepare(batch, labels)}
+        arrays = {**constants, **prepare(batch, labels, constants)}
         outputs = model.apply(nested(variables), arrays)
         return {name: value for name, value in {**arrays, **outputs}.items() if name in names and name not in constants}
 

@@ -57,7 +57,7 @@ def fit(config, fold, workdir, start=None):
     workdir.mkdir(parents=True, exist_ok=True)
     shapes = parameter_overview.get_parameter_overview({**task.trained, **task.frozen}, include_stats=False)
     (workdir / "parameters.txt").write_text(shapes + "\n")
-    write_facts(workdir, task.ranks, task.constants)
+    write_facts(workdir, task.ranks, task.constants, task.splits["train"].records.targets)
     batch = config.data.batch
     length = functools.partial(optim.steps, batch=batch, examples=len(task.splits["train"].records))
     total = round(length(config.train.duration) * config.train.share)
@@ -88,7 +88,7 @@ def fit(config, fold, workdir, start=None):
         best = saved.meta(saved.best())["score"] if saved.best() is not None else math.inf
         train_step = make_train_step(
             task.model, objective(config), optimizer, task.prepare(train=True), replicated,
-            seed=config.seed, statistics=config.train.statistics,
+            statistics=config.train.statistics,
         )
         done, labels = restored or 0, task.labels.get("annotations", task.labels["train"])
         batches = pipeline.train_batches(task.splits["train"], batch=batch, seed=config.seed, start_step=done)

@@ -54,20 +54,22 @@ def selected(folder):
     return {"params": {**found["trained"], **found["frozen"]}, "stats": found["stats"]}
 
 
-def write_facts(folder, ranks, constants):
-    """What the training labels have decided: ranks.json and constants.npz. Without them a model has no sizes."""
+def write_facts(folder, ranks, constants, targets):
+    """The training labels and what they have decided, ranks.json and constants.npz: without them a model has no sizes."""
     if ranks:
         facts = {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": ranks.edges.tolist()}
         checkpoint.write_json(folder / "ranks.json", facts)
-    derived = {name: np.asarray(array) for name, array in constants.items() if not name.startswith(("prompt_", "text_"))}
-    np.savez(folder / "constants.npz", **derived)
+    others = ("prompt_", "text_", "seed")
+    derived = {name: np.asarray(array) for name, array in constants.items() if not name.startswith(others)}
+    np.savez(folder / "constants.npz", train_targets=targets, **derived)
 
 
 def read_facts(folder):
-    """(Ranks or None, {name: array}) as `write_facts` has written them."""
+    """(Ranks or None, {name: array}, training labels f32[N] or [N, 2]) as `write_facts` has written them."""
     ranks, file = None, folder / "ranks.json"
     if file.exists():
         facts = json.loads(file.read_text())
         ranks = Ranks(np.array(facts["values"], np.float32), tuple(facts["names"]), np.array(facts["edges"], np.float32))
     with np.load(folder / "constants.npz", allow_pickle=False) as stored:
-        return ranks, dict(stored)
+        constants = dict(stored)
+    return ranks, constants, constants.pop("train_targets")

@@ -62,14 +62,13 @@ def huber(value, target, weight=None, *, beta=1.0):
 
 
 def focal_l1(value, target, weight=None, *, beta=0.2, gamma=1.0, power=1):
-    """Absolute error, with less weight where it is small: mean of |e| tanh(beta |e| / 2)^gamma, e = value - target.
+    """An error that counts less where it is small: mean of weight |e|^power tanh(beta |e| / 2)^gamma, e = value - target.
 
-    e = value - target. The factor |2 sigmoid(beta |e|) - 1|^gamma of Focal-R (Yang et al. 2021), written as the tanh that it is. It is
+    The factor |2 sigmoid(beta |e|) - 1|^gamma of Focal-R (Yang et al. 2021), written as the tanh that it is. It is
     differentiated too, as in that program.
 
     Args:
-      value: [B], on the scale of the target.
-      target: f32[B].
+      value, target, weight: as `l1`.
       beta: per unit of the label, so it has to follow the label's scale.
       gamma: > 0; larger ones forget small errors more.
       power: 1 for ages, 2 for sentences, as in the programs.

@@ -44,7 +44,10 @@ def records(files=FILES):
 def settings(**fields):
     base = {"resize": "square", "stored_size": SIDE, "image_size": 8, "tier": "cached", "cache": "", "workers": 2}
     crops = {"train_crop": {"name": "random_crop"}, "eval_crop": {"name": "center_crop"}}
-    return ConfigDict({**base, **crops, "broken": "raise", "batch": BATCH, "copies": 1, "bucket": 0, **fields})
+    corruption = {"name": "", "severity": 0}
+    return ConfigDict(
+        {**base, **crops, "broken": "raise", "batch": BATCH, "copies": 1, "bucket": 0, "corruption": corruption, **fields}
+    )
 
 
 @functools.cache
