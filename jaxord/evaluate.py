@@ -177,7 +177,7 @@ def numbered(name, values):
 
 
 def report(task, evaluate, variables, folder, gallery=None):
-    """Evaluates validation and test split; writes results.json, predictions.csv and groups.json of the test split, the gallery."""
+    """Evaluates validation and test split; writes results.json, the gallery, predictions.csv and groups.json (both of test)."""
     results = {}
     for name in ("val", "test"):
         if name in task.splits:

@@ -72,7 +72,8 @@ def test_stsb_through_load_and_pipeline(tmp_path):
     train = load.load(data, "", 0)["train"]
     both = sources.concatenate([train, train.take([2, 0])])
     crops = {"train_crop": {"name": "random_crop"}, "eval_crop": {"name": "center_crop"}, "stored_size": 8, "image_size": 8}
-    data = ConfigDict({"tier": "auto", "broken": "raise", "workers": 1, "copies": 1, "bucket": 2, **crops, "corruption": {"name": ""}})
+    crops["corruption"] = {"name": ""}
+    data = ConfigDict({"tier": "auto", "broken": "raise", "workers": 1, "copies": 1, "bucket": 2, **crops})
     split = pipeline.decode_split(both, data, np.asarray)
     batches = pipeline.train_batches(split, batch=3, seed=0)
     for batch in (next(batches) for _ in range(4)):
