@@ -1,0 +1,337 @@
+"""Every kind of data learns, on eight devices as on one; runs killed anywhere go on exactly, between two stages too; and
+finished runs on other data.
+
+The image towers are of one layer, or the smallest ResNet: a step of real ones takes four times as long to compile.
+"""
+
+import functools
+import importlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from configs.base import entries
+from jaxord import assemble, evaluate, settings, sharding, train
+from jaxord.checkpoint import Checkpoints
+from jaxord.data import extraction
+from jaxord.models import clip, resnet
+from jaxord.workdir import selected
+from tests.test_methods import MESHES, Flat, compiled_fast
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Small towers, no network for motion, and code that is compiled fast and kept between runs."""
+    with pytest.MonkeyPatch.context() as patch, compiled_fast():
+        patch.setattr(clip, "VisionModel", Flat)
+        patch.setitem(resnet.DEPTHS, 18, ((1,), (3, 3)))
+        patch.setattr(extraction, "fast_motion", lambda weights: brightness)
+        yield
+
+
+def brightness(clips):
+    return np.broadcast_to(clips.mean((1, 2, 3, 4))[:, None, None, None, None] / 255, (len(clips), 4, 1, 1, 256))
+
+
+def paint(path, share, shape=(20, 28)):
+    """A picture whose brightness tells the label, a share of the scale."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(round(1e4 * share)).normal(0, 10, (*shape, 3))
+    Image.fromarray(np.clip(30 + 190 * share + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+def config(name, argument, root, rate=0.02, **fields):
+    """Nine steps by momentum, which keeps the size of gradients: Adam's first step would be their sign."""
+    c = importlib.import_module(f"configs.{name}").get_config(argument).unlock()
+    c.data.root, c.data.batch, c.data.eval_batch, c.data.image_size, c.data.stored_size = str(root), 16, 16, 16, 20
+    c.train.update({"duration": "9 steps", "evaluate_every": "4 steps", "checkpoint_every": "3 steps", "log_every": "1 steps"})
+    c.optim.update({"name": "sgd", "clip": 1.0, "schedule": "constant", "warmup": "0 steps"})
+    c.update_from_flattened_dict(fields)
+    c.optim.rates = at(rate, c.optim.rates)
+    kept = ("optim.groups", "optim.rates", "fresh", "heads", "losses", "rules", "select", "train.share", "train.statistics",
+            "data.copies", "weights.scheme")  # fmt: skip
+    for stage in c.stages:
+        stage.set = tuple(entry for entry in stage.set if entry.field in kept)
+        for entry in stage.set:
+            if entry.field == "optim.rates":
+                entry.value = at(rate, entry.value)
+    return c.lock()
+
+
+def at(rate, groups):
+    return ConfigDict({group: {"lr": rate, "weight_decay": 0.0} for group in groups}, type_safe=False)
+
+
+def photographs(root):
+    """KonIQ: three crops of each, k-NN, reference points."""
+    lines = [f"{i}.png,{20 + 1.5 * i}" for i in range(40)]
+    for i in range(40):
+        paint(root / f"images/{i}.png", i / 40)
+    (root / "koniq10k_distributions_sets.csv").write_text("\n".join(["image_name,MOS", *lines]) + "\n")
+    return config("koniq", "fold=0,backbone=tiny", root)
+
+
+def faces(root):
+    """AgeDB: rare ages; the statistics of batch normalisation and of feature smoothing."""
+    ages = [30] * 16 + [31] * 12 + [35] * 8 + [60] * 3 + [75]
+    lines = []
+    for split, count in (("train", 40), ("val", 8), ("test", 8)):
+        for i in range(count):
+            age = ages[i * 40 // count]
+            paint(root / f"{split}/{i}.png", (age + i / 40) / 100)
+            lines.append(f"{age},{split}/{i}.png,{split}")
+    (root / "agedb.csv").write_text("\n".join(["age,path,split", *lines]) + "\n")
+    return config("agedb", "method=fds,backbone=ResNet-18", root, **{"shots.many": 10, "shots.few": 4})
+
+
+def gazes(root):
+    """MPIIFaceGaze: two angles."""
+    lines = []
+    for person in range(15):
+        for i in range(4):
+            share = (4 * person + i) / 60
+            paint(root / f"p{person:02d}/{i}.png", share)
+            lines.append(f"p{person:02d}/{i}.png,{0.6 * share - 0.3:.4f},{0.3 - 0.4 * share:.4f},p{person:02d}")
+    (root / "gaze.csv").write_text("\n".join(["path,pitch,yaw,participant", *lines]) + "\n")
+    return config("mpiifacegaze", "fold=0", root)
+
+
+def films(root):
+    """KoNViD: frames, and motion from a stand-in for the pathway."""
+    pytest.importorskip("av")
+    from tests.data.test_videos import film
+
+    for i in range(20):
+        film(root / f"videos/{i}.mp4", 4, first=2 * i)
+    (root / "KoNViD_1k_mos.csv").write_text("flickr_id,mos\n" + "".join(f"{i},{1 + i / 5}\n" for i in range(20)))
+    c = config("konvid", "fold=0,backbone=tiny", root).unlock()
+    c.data.reader.extract.update({"frames": 2, "clips": 2, "clip_frames": 4, "clip_size": 32, "motion_weights": "random"})
+    c.heads[0].blocks, c.rules[0].k = 1, 4
+    return c.lock()
+
+
+def sentences(root):
+    """STS-B: batches by length, dropout, experts of groups."""
+    words = "a man cat dog runs sits eats sleeps here there".split()
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 48), ("dev", 12), ("test", 12)):
+        lines = ["sentence1\tsentence2\tscore"]
+        for i in range(count):
+            one = [words[k] for k in draw.integers(0, 10, 2 + i % 6)]
+            same = i % 2
+            other = one if same else [words[k] for k in draw.integers(0, 10, 2 + i % 5)]
+            lines.append(f"{' '.join(one)}\t{' '.join(other)}\t{4.5 if same else 0.5}")
+        (root / f"{split}_new.tsv").write_text("\n".join(lines) + "\n")
+    tower = {"model.sentence.hidden": 4, "model.sentence.layers": 1, "model.vector_size": 8}
+    return config("stsb", "size=small", root, rate=0.1, **tower, **{"data.bucket": 2})
+
+
+KINDS = {"photographs": photographs, "faces": faces, "gazes": gazes, "films": films, "sentences": sentences}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """kind -> (config, folder of its run on eight devices)."""
+
+    @functools.cache
+    def run(kind):
+        root = tmp_path_factory.mktemp(kind)
+        c = KINDS[kind](root)
+        train.run(c, root / "run")
+        return c, root / "run"
+
+    return run
+
+
+def changed(c, fields):
+    c = settings.from_json(settings.to_json(c)).unlock()
+    c.update_from_flattened_dict(fields)
+    return c.lock()
+
+
+def logged(workdir):
+    (file,) = workdir.rglob("metrics.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_falls_and_one_device_does_as_eight(finished, tmp_path, monkeypatch, kind):
+    c, workdir = finished(kind)
+    eight = logged(workdir)
+    losses = [line["loss"] for line in eight if line["split"] == "train"]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.02 * abs(losses[0])
+    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    train.run(changed(c, {"train.duration": "4 steps"}), tmp_path)
+    four = logged(tmp_path)
+    assert four[-1]["step"] == 4
+    for a, b in zip(four, eight, strict=False):
+        assert (a.pop("step"), a.pop("split")) == (b.pop("step"), b.pop("split"))
+        # Losses differ by up to 5e-6, figures of few validation images by up to 2e-5.
+        assert b == pytest.approx(a, rel=2e-5 if "loss" in a else 1e-4, abs=1e-6, nan_ok=True)
+
+
+def contents(workdir):
+    """All that a run leaves but its events: bytes of files and of arrays."""
+    left = [path for path in workdir.rglob("*") if path.is_file() and not {"checkpoints", "tensorboard"} & set(path.parts)]
+    found = {str(path.relative_to(workdir)): path.read_bytes() for path in left if path.name != ".lock"}
+    for checkpoints in workdir.rglob("checkpoints"):
+        with Checkpoints(checkpoints) as saved:
+            for step in saved.steps():
+                for part, arrays in saved.read(step, ("trained", "frozen", "stats", "opt_state")).items():
+                    where = f"{checkpoints.relative_to(workdir)}/{step}/{part}"
+                    found |= {f"{where}/{path}": array.tobytes() for path, array in arrays.items()}
+    return found
+
+
+def kill(c, workdir, name, when):
+    """Runs until `when(arguments)` of a call of train.<name> is true."""
+    real = getattr(train, name)
+
+    def dying(*arguments, **settings):
+        if when(arguments):
+            raise KeyboardInterrupt
+        return real(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, name, dying)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(c, workdir)
+
+
+def kill_in_step(c, workdir, at):
+    """Runs until the step after `at`."""
+    real = train.make_train_step
+
+    def make(*arguments, **settings):
+        step = real(*arguments, **settings)
+
+        def run(state, *rest):
+            if int(state.step) == at:
+                raise KeyboardInterrupt
+            return step(state, *rest)
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_train_step", make)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(c, workdir)
+
+
+@pytest.mark.parametrize("kind", ["photographs", "faces", "films", "sentences"])
+def test_a_killed_run_goes_on_exactly(finished, tmp_path, kind):
+    """Crops and neighbours, statistics, motion, dropout in sorted batches: killed in the fifth step, saved after the third."""
+    c, workdir = finished(kind)
+    kill_in_step(c, tmp_path / "run", 4)
+    train.run(c, tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(workdir)
+
+
+def staged(photos, **fields):
+    """A regressor trained again on finished features, both stages of six steps, with two copies of each image."""
+    return config("folder", "method=rrt,backbone=tiny", photos, **{"train.duration": "12 steps", "data.copies": 2, **fields})
+
+
+@pytest.fixture(scope="module")
+def two_stages(photos, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("stages") / "run"
+    train.run(staged(photos), workdir)
+    return workdir
+
+
+def test_stages_killed_anywhere_go_on_exactly(photos, two_stages, tmp_path):
+    c, workdir = staged(photos), tmp_path / "run"
+    kill_in_step(c, workdir, 4)
+    kill(c, workdir, "report", lambda arguments: True)
+    assert (workdir / "encoder/checkpoints/6").exists() and not (workdir / "encoder/DONE.json").exists()
+    kill(c, workdir, "assemble", lambda arguments: arguments[2] is not None)
+    assert (workdir / "encoder/DONE.json").exists() and not (workdir / "regressor").exists()
+    kill_in_step(c, workdir, 1)
+    kill_in_step(c, workdir, 5)
+    train.run(c, workdir)
+    assert contents(workdir) == contents(two_stages)
+
+
+def test_a_stage_begins_with_what_the_one_before_selected(two_stages):
+    done = json.loads((two_stages / "encoder/DONE.json").read_text())
+    assert done["step"] < done["steps"]
+    with Checkpoints(two_stages / "encoder/checkpoints") as saved:
+        before = saved.read(done["step"], ("trained",))["trained"]
+    after = selected(two_stages / "regressor")["params"]
+    for path, array in before.items():
+        assert np.array_equal(after[path], array) == (not path.startswith("regressor/")), path
+
+
+def test_mistakes_between_stages_are_named(photos, two_stages, tmp_path):
+    c = staged(photos)
+    second = settings.staged(c, c.stages[1])
+    before = selected(two_stages / "encoder")
+    for path in [path for path in before["params"] if path.startswith("vision_model/")]:
+        del before["params"][path]
+    with pytest.raises(ValueError, match=r"the stage before has no \['vision_model/.*named by the stage's `fresh`"):
+        assemble.assemble(second, "", before)
+    with c.unlocked():
+        c.stages = (c.stages[0], c.stages[0])
+    with pytest.raises(ValueError, match=r"the stages are called \['encoder', 'encoder'\]; each needs a name of its own"):
+        train.run(c, tmp_path / "run")
+
+
+def own_results(workdir):
+    return {name: text for name, text in contents(workdir).items() if not name.startswith("evaluated")}
+
+
+def evaluated(workdir, other):
+    """(predictions, embeddings of the gallery) on another config, which leave the run as it is."""
+    before = own_results(workdir)
+    evaluate.evaluate_run(workdir, other)
+    assert own_results(workdir) == before
+    return table(workdir / "evaluated" / other.name / "fold_0"), gallery(workdir / "evaluated" / other.name / "fold_0")
+
+
+def table(folder):
+    return np.genfromtxt(folder / "predictions.csv", delimiter=",", names=True, usecols=("target", "knn"))
+
+
+def gallery(folder):
+    return np.load(folder / "gallery.npz")["embeds"]
+
+
+def test_a_run_is_evaluated_with_another_k_and_on_damaged_images(finished):
+    c, workdir = finished("photographs")
+    own = table(workdir / "fold_0"), gallery(workdir / "fold_0")
+    assert all(np.array_equal(a, b) for a, b in zip(evaluated(workdir, c), own, strict=True))
+    near = changed(c, {"rules": entries({"name": "knn", "k": 1})})
+    predicted, searched = evaluated(workdir, near)
+    assert np.array_equal(searched, own[1])
+    labels = np.load(workdir / "fold_0/gallery.npz")["targets"]
+    assert np.isin(predicted["knn"], labels).all() and not np.isin(own[0]["knn"], labels).all()
+    damaged = changed(c, {"data.corruption.name": "gaussian_noise", "data.corruption.severity": 5})
+    predicted, searched = evaluated(workdir, damaged)
+    assert np.array_equal(searched, own[1]) and np.array_equal(predicted["target"], own[0]["target"])
+    assert np.abs(predicted["knn"] - own[0]["knn"]).max() > 1
+    results = json.loads((workdir / "evaluated/koniq/fold_0/results.json").read_text())["test"]["knn"]
+    assert results["mae"] == pytest.approx(np.abs(predicted["knn"] - predicted["target"]).mean(), rel=1e-5)
+
+
+def test_a_run_is_evaluated_on_another_set_without_its_own_images(finished, tmp_path):
+    """Neighbours are those of the training: of a scale of 20 to 80, though the other set has 0 to 10."""
+    c, workdir = finished("photographs")
+    lines = [f"{i}.png,{i}" for i in range(10)]
+    for i in range(10):
+        paint(tmp_path / f"images/{i}.png", i / 10)
+    (tmp_path / "meta_info_SPAQDataset.csv").write_text("\n".join(["name,mos", *lines]) + "\n")
+    other = config("spaq", "fold=0,backbone=tiny", tmp_path)
+    images = c.data.root + "/images"
+    shutil.move(images, tmp_path / "away")
+    try:
+        with pytest.raises(ValueError, match="koniq: 40 of 40 images cannot be had"):
+            evaluate.evaluate_run(workdir)
+        predicted, searched = evaluated(workdir, other)
+    finally:
+        shutil.move(tmp_path / "away", images)
+    assert np.array_equal(searched, gallery(workdir / "fold_0"))
+    assert len(predicted) == 2 and predicted["target"].max() < 10 and predicted["knn"].min() > 20
