@@ -15,6 +15,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "jaxord-test-cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import jax  # noqa: E402  after the settings above
+
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
@@ -26,6 +28,14 @@ def photos(tmp_path_factory):
             pixels = np.clip(40 + 50 * rank + generator.normal(0, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / str(rank) / f"image {i}.png")
     return root
+
+
+@pytest.fixture(scope="module")
+def lightly_compiled():
+    """Compiles without most of XLA's optimisations: where steps are few, compiling counts for more than their speed."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

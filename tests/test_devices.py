@@ -53,7 +53,8 @@ def three_steps(config, mesh, monkeypatch):
     replicated = sharding.replicated(mesh)
     optimizer = optim.make(config.optim, task.groups, lambda step: 1.0)
     trained, frozen, stats = sharding.put((task.trained, task.frozen, task.stats), replicated)
-    state = step.State(sharding.put(np.int32(0), replicated), trained, frozen, stats, jax.jit(optimizer.init)(trained))
+    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(trained)
+    state = step.State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
     update = step.make_train_step(task.model, step.objective(config), optimizer, task.prepare(True), replicated)
     batches = pipeline.train_batches(task.splits["train"], batch=config.data.batch, seed=0)
     metrics = []
@@ -64,6 +65,7 @@ def three_steps(config, mesh, monkeypatch):
     return metrics, jax.device_get(state.trained), scores
 
 
+@pytest.mark.usefixtures("lightly_compiled")
 @pytest.mark.parametrize("method", ["ce_l1", "numclip"])
 def test_steps_and_scores_are_the_same_on_eight_devices(photos, monkeypatch, shallow, method):
     config = folder.get_config(f"method={method},backbone=tiny")

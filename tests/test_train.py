@@ -32,8 +32,11 @@ def bytes_of(workdir):
     return [(workdir / name).read_bytes() for name in FILES], sorted(p.name for p in (workdir / "checkpoints").iterdir())
 
 
-@pytest.fixture(scope="session")
-def whole(photos, tmp_path_factory):
+pytestmark = pytest.mark.usefixtures("lightly_compiled")
+
+
+@pytest.fixture(scope="module")
+def whole(lightly_compiled, photos, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "whole"
     train.run(config(photos), workdir)
     return workdir
