@@ -124,6 +124,16 @@ def balanced_mse_from_scratch(config):
         config.stages = tuple(at_rate(part, heads=(1e-4 / spread(config), 0.0)) for part in config.stages)
 
 
+def contrastive_program(config, lr):
+    """From scratch as the programs of SupCon and RnC: SGD at this rate, batch 256, cosine to a thousandth, 400 epochs."""
+    config.optim.update({"name": "sgd", "momentum": 0.9, "schedule": "cosine", "final": 1e-3})
+    config.optim.groups = entries({"parameters": ".*", "group": "all"})
+    config.optim.rates = rates(all=(lr, 1e-4))
+    config.train.duration = "400 epochs"
+    batch(config, 256)
+    config.data.normalize = "half"
+
+
 def two_views(config):
     """Two augmentations of each image, with the transforms of SupCon and RnC; crops of the data set's own stay."""
     config.data.copies = 2

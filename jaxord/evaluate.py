@@ -182,6 +182,7 @@ def report(task, evaluate, variables, folder, gallery=None):
     for name in ("val", "test"):
         if name in task.splits:
             evaluation = evaluate(variables, name, gallery)
+            gallery = evaluation.gallery  # the same parameters made it: once is enough
             results[name] = evaluation.scores
     write_predictions(folder / "predictions.csv", task, "test", evaluation.predictions)
     if evaluation.groups:

@@ -20,6 +20,7 @@ from jaxord.checkpoint import Checkpoints
 from jaxord.data import extraction
 from jaxord.models import clip, resnet
 from jaxord.workdir import selected
+from tests.killing import kill_in_step
 from tests.test_methods import MESHES, Flat, compiled_fast
 
 
@@ -198,26 +199,6 @@ def kill(c, workdir, name, when):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, name, dying)
-        with pytest.raises(KeyboardInterrupt):
-            train.run(c, workdir)
-
-
-def kill_in_step(c, workdir, at):
-    """Runs until the step after `at`."""
-    real = train.make_train_step
-
-    def make(*arguments, **settings):
-        step = real(*arguments, **settings)
-
-        def run(state, *rest):
-            if int(state.step) == at:
-                raise KeyboardInterrupt
-            return step(state, *rest)
-
-        return run
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_train_step", make)
         with pytest.raises(KeyboardInterrupt):
             train.run(c, workdir)
 

@@ -10,6 +10,7 @@ import pytest
 from configs import folder
 from configs.base import entries
 from jaxord import evaluate, train
+from tests.killing import kill_in_step
 
 FILES = ("config.json", "DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 
@@ -68,28 +69,10 @@ def test_the_same_again_does_nothing(whole, photos, capsys):
     assert "constant" in capsys.readouterr().out
 
 
-def test_stopped_at_any_step_and_resumed_is_the_same_to_the_bit(whole, photos, tmp_path, monkeypatch):
+def test_stopped_at_any_step_and_resumed_is_the_same_to_the_bit(whole, photos, tmp_path):
     """Dies in step 11, where the last checkpoint is that of step 8; then again in step 13."""
-    real = train.make_train_step
-
-    def dying(at):
-        def make(*arguments, **settings):
-            step = real(*arguments, **settings)
-
-            def run(state, *rest):
-                if int(state.step) == at:
-                    raise KeyboardInterrupt
-                return step(state, *rest)
-
-            return run
-
-        return make
-
     for at in (11, 13):
-        monkeypatch.setattr(train, "make_train_step", dying(at))
-        with pytest.raises(KeyboardInterrupt):
-            train.run(config(photos), tmp_path / "run")
-    monkeypatch.setattr(train, "make_train_step", real)
+        kill_in_step(config(photos), tmp_path / "run", at)
     train.run(config(photos), tmp_path / "run")
     assert bytes_of(tmp_path / "run") == bytes_of(whole)
     assert parameters(tmp_path / "run") == parameters(whole)

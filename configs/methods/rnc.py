@@ -34,12 +34,7 @@ def probe(lr, **fields):
 
 
 def from_scratch(config):
-    config.optim.update({"name": "sgd", "momentum": 0.9, "schedule": "cosine", "final": 1e-3})
-    config.optim.groups = entries({"parameters": ".*", "group": "all"})
-    config.optim.rates = recipes.rates(all=(0.5, 1e-4))
-    config.train.duration = "400 epochs"
-    recipes.batch(config, 256)
-    config.data.normalize = "half"
+    recipes.contrastive_program(config, 0.5)
     if config.stages:
         config.train.duration = "500 epochs"
         lr = 0.05 / recipes.spread(config) ** 2

@@ -20,9 +20,4 @@ def apply(config, positives="rank", temperature="0.07"):
 
 
 def from_scratch(config):
-    config.optim.update({"name": "sgd", "momentum": 0.9, "schedule": "cosine", "final": 1e-3})
-    config.optim.groups = entries({"parameters": ".*", "group": "all"})
-    config.optim.rates = recipes.rates(all=(0.05, 1e-4))
-    config.train.duration = "400 epochs"
-    recipes.batch(config, 256)
-    config.data.normalize = "half"
+    recipes.contrastive_program(config, 0.05)

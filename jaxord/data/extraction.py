@@ -21,6 +21,7 @@ from PIL import Image
 
 from jaxord import trees
 from jaxord.data import decode as decoding
+from jaxord.weights import torchvision
 
 FORMAT = 1  # raised when the extraction changes, so that nothing old is read
 POOLED = 4  # steps of time that are kept of a clip's motion
@@ -316,9 +317,8 @@ def fast_name(path):
     """pytorchvideo's name of our parameter or statistic: blocks_1/res_blocks_0/branch2/conv_a/kernel ->
     blocks.1.multipathway_blocks.1.res_blocks.0.branch2.conv_a.weight."""
     stage, *parts, leaf = path.split("/")
-    leaves = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     names = [re.sub(r"_(\d+)$", r".\1", part) for part in (stage, *parts)]
-    return ".".join([names[0], "multipathway_blocks.1", *names[1:], leaves.get(leaf, leaf)])
+    return ".".join([names[0], "multipathway_blocks.1", *names[1:], torchvision.LEAVES.get(leaf, leaf)])
 
 
 def load_fast(file, shapes):
@@ -331,30 +331,18 @@ def load_fast(file, shapes):
     Raises:
         ValueError: not such a file; lists every array that is missing, left over or of another shape.
     """
-    from safetensors import SafetensorError, safe_open
+    flat = {kind: trees.flatten(tree) for kind, tree in shapes.items()}
+    wanted = {path: leaf for tree in flat.values() for path, leaf in tree.items()}
+    fast = ".multipathway_blocks.1."
 
-    wanted = {(kind, path): tuple(leaf.shape) for kind in shapes for path, leaf in trees.flatten(shapes[kind]).items()}
-    found, problems = {kind: {} for kind in shapes}, []
-    try:
-        with safe_open(file, framework="np") as opened:
-            names = {name for name in opened.keys() if ".multipathway_blocks.1." in name}
-            for (kind, path), shape in wanted.items():
-                name = fast_name(path)
-                if name not in names:
-                    problems.append(f"missing: {name}")
-                    continue
-                array = opened.get_tensor(name).astype(np.float32)
-                array = array.transpose(2, 3, 4, 1, 0) if array.ndim == 5 else array  # OITHW -> THWIO
-                if array.shape != shape:
-                    problems.append(f"{name}: shape {array.shape} in the weights, {shape} in the model (as {path})")
-                found[kind][path] = np.ascontiguousarray(array)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file} cannot be read as safetensors ({error})\n{WEIGHTS}") from None
-    spare = names - {fast_name(path) for _, path in wanted}
-    problems += [f"unexpected: {name}" for name in sorted(spare) if not name.endswith("num_batches_tracked")]
-    if problems:
-        raise ValueError(f"{file} does not hold SlowFast R50's Fast pathway\n  " + "\n  ".join(problems))
-    return {kind: trees.unflatten(arrays) for kind, arrays in found.items()}
+    def from_source(path, array):
+        return array.transpose(2, 3, 4, 1, 0) if array.ndim == 5 else array  # OITHW -> THWIO
+
+    def expected(name):
+        return fast in name and not name.endswith("num_batches_tracked")
+
+    found = torchvision.read(file, wanted, fast_name, from_source, expected, WEIGHTS)
+    return {kind: trees.unflatten({path: found[path] for path in tree}) for kind, tree in flat.items()}
 
 
 def _digest(file):

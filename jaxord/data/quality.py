@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxord.data.select import split_records
 from jaxord.data.sources import by_split, concatenate, image_records, require
-from jaxord.data.tables import Table, read_table
+from jaxord.data.tables import Table, read_matlab, read_table
 
 FOLDS = tuple(str(k) for k in range(10))
 NAMES = ("image name", "img name", "name", "img name/patch name", "image number")  # "_" and capitals do not count
@@ -240,14 +240,9 @@ def _read(file):
     """A list, or the three MATLAB files of CLIVE as one."""
     if not file.endswith(".mat"):
         return read_table(file)
-    from scipy.io import loadmat
-
-    folder = os.path.dirname(file)
-    names, scores, deviations = (
-        loadmat(path)[key].ravel()
-        for key in ("AllImages_release", "AllMOS_release", "AllStdDev_release")
-        for path in require(folder, [f"{key}.mat"], "of CLIVE's folder Data all three files are needed")
-    )
+    keys = ("AllImages_release", "AllMOS_release", "AllStdDev_release")
+    paths = require(os.path.dirname(file), [f"{key}.mat" for key in keys], "of CLIVE's folder Data all three files are needed")
+    names, scores, deviations = (read_matlab(path, [key])[0].ravel() for path, key in zip(paths, keys, strict=True))
     rows = zip((str(np.ravel(name)[0]) for name in names), map(str, scores), map(str, deviations), strict=True)
     return Table(file, ("image_name", "MOS", "std"), tuple(rows), tuple(range(1, len(names) + 1)))
 

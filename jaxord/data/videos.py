@@ -16,7 +16,7 @@ from jaxord import binding
 from jaxord.data import extraction
 from jaxord.data.select import carve, named, split_records
 from jaxord.data.sources import image_records, require
-from jaxord.data.tables import read_table
+from jaxord.data.tables import read_matlab, read_table
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".y4m", ".m4v")
 LAYOUT = "layout: <root>/{table}; the videos in any folders under <root>/videos, known by their names without extension"
@@ -158,15 +158,7 @@ def _rated(root, table, about, columns, variables):
 
 def _matlab(file, variables):
     """A cell array of names and the array of scores beside it."""
-    import scipy.io  # 0.3 s, and most lists are text
-
-    try:
-        found = scipy.io.loadmat(file)
-        names, scores = (found[name] for name in variables)
-    except (NotImplementedError, ValueError, KeyError) as error:  # saved as HDF5, or no .mat; or without a variable
-        raise ValueError(
-            f"{file} is no MATLAB file (before 7.3) with {list(variables)}: {type(error).__name__} {error}; export it as CSV"
-        ) from None
+    names, scores = read_matlab(file, variables)
     names = [str(np.asarray(name).item()) for name in names.ravel()]
     scores = np.asarray(scores, np.float32).ravel()
     if len(names) != len(scores):

@@ -65,16 +65,32 @@ def load(file, wanted):
       ValueError: no such file; or lists everything that is missing, unexpected, of another shape, not of floating point or
         not finite (torchvision's VGG16_Weights.IMAGENET1K_FEATURES has no classifier: it is filled with NaN).
     """
+    return read(file, wanted, source_name, from_source, lambda name: not IGNORED.fullmatch(name), CONVERT)
+
+
+def read(file, wanted, source_name, from_source, expected, hint):
+    """One strict reading of a safetensors file with torch's names, for any naming rule.
+
+    Args:
+      file: path.
+      wanted: flat dict path -> ShapeDtypeStruct or array.
+      source_name: path -> name in the file.
+      from_source: (path, array of the file) -> our array.
+      expected: name -> whether it may not be in the file unless it is wanted.
+      hint: how to make such a file, for the messages.
+
+    Returns, Raises: as `load`.
+    """
     file = pathlib.Path(file).expanduser()
     if not file.is_file():
-        raise ValueError(f"no weights at {str(file)!r}: expected a safetensors file. {CONVERT}")
+        raise ValueError(f"no weights at {str(file)!r}: expected a safetensors file. {hint}")
     names = {source_name(path): path for path in wanted}
     found, problems = {}, []
     try:
         with safe_open(file, framework="np") as opened:
             stored = set(opened.keys())
             problems += [f"missing: {name}, our {path}" for name, path in names.items() if name not in stored]
-            problems += [f"unexpected: {name}" for name in sorted(stored - set(names)) if not IGNORED.fullmatch(name)]
+            problems += [f"unexpected: {name}" for name in sorted(stored - set(names)) if expected(name)]
             for name in sorted(stored & set(names)):
                 path, array = names[name], opened.get_tensor(name)
                 if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -87,7 +103,7 @@ def load(file, wanted):
                 if not np.isfinite(found[path]).all():
                     problems.append(f"{name}: not finite in the weights")
     except SafetensorError as error:
-        raise ValueError(f"{file} cannot be read as safetensors ({error}). {CONVERT}") from error
+        raise ValueError(f"{file} cannot be read as safetensors ({error}). {hint}") from error
     if problems:
         raise ValueError(f"the weights in {file} do not fit the model\n  " + "\n  ".join(problems))
     return dict(sorted(found.items()))

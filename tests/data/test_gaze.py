@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 
 from jaxord.data import load
+from tests.data.files import touch, write
 from tools import prepare_data
-
-
-def touch(root, *paths):
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(path.encode())
-
-
-def write(root, name, *lines):
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text("\n".join(lines) + "\n")
 
 
 def gaze(root, **settings):

@@ -9,21 +9,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from jaxord.data import load, quality
+from tests.data.files import touch, write
 from tools import prepare_data
 
 RUN = {"fold": "0", "seed": 0}
-
-
-def touch(root, *paths):
-    """Image files; nothing is decoded here."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(path.encode())
-
-
-def write(root, name, *lines):
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text("\n".join(lines) + "\n")
 
 
 def rows(n, line="{0}.jpg,{1}", head="image_name,MOS"):

@@ -10,15 +10,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxord.data import demo, faces, load, photos, sources
+from tests.data.files import touch
 
 RUN = {"fold": "0", "seed": 0}
-
-
-def touch(root, *paths):
-    """Image files that readers need to be there; nothing is decoded here."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(path.encode())
 
 
 def write(root, name, text):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
-from jaxord.data.tables import read_table
+from jaxord.data.tables import read_matlab, read_table
 
 
 def write(root, name, text):
@@ -76,3 +77,12 @@ def test_spreadsheet_is_refused(tmp_path):
         read_table(tmp_path / "a.xlsx")
     with pytest.raises(ValueError, match="cannot read .*nothing.csv: No such file"):
         read_table(tmp_path / "nothing.csv")
+
+
+def test_matlab_files_and_what_is_none(tmp_path):
+    savemat(tmp_path / "a.mat", {"mos": np.array([1.0, 2.0])})
+    assert read_matlab(tmp_path / "a.mat", ["mos"])[0].ravel().tolist() == [1, 2]
+    (tmp_path / "b.mat").write_bytes(b"not a matrix")
+    for file, variable in (("a.mat", "names"), ("b.mat", "mos"), ("c.mat", "mos")):
+        with pytest.raises(ValueError, match=f"{file} is no MATLAB file .*{variable}.*export it as CSV"):
+            read_matlab(tmp_path / file, [variable])
