@@ -13,9 +13,6 @@ from PIL import Image
 
 from jaxord.data import arrayrecord, demo
 
-pytest.importorskip("skimage")
-pytest.importorskip("sklearn")
-
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = "import sys; from jaxord.data import demo; print(len(demo.digits(sys.argv[1], fold='', seed=0)['train']))"
 

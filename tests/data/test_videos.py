@@ -3,13 +3,12 @@
 import fractions
 import re
 
+import av
 import numpy as np
 import pytest
 
 from jaxord.data import extraction, videos
 from tests.data.test_sources import write
-
-av = pytest.importorskip("av")
 
 RUN = {"fold": "0", "seed": 0}
 FORM = {"frames": 8, "clips": 8, "clip_frames": 4, "clip_size": 32, "resize": "square", "stored_size": 16}
