@@ -16,7 +16,7 @@ from jaxord.binding import bind, lookup, needs
 from jaxord.data import pipeline
 from jaxord.step import make_forward
 from jaxord.summary import summarise
-from jaxord.workdir import chosen_folds, read_facts, selected, stages_of
+from jaxord.workdir import chosen_folds, read_config, read_facts, selected, stages_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,10 +206,7 @@ def evaluate_run(workdir, config=None, output=""):
       ValueError: no finished run there, or folds that do not pair up.
     """
     workdir = pathlib.Path(workdir)
-    file = workdir / "config.json"
-    if not file.exists():
-        raise ValueError(f"{workdir} holds no run: it has no config.json")
-    trained = settings.from_json(file.read_text())
+    trained = read_config(workdir)
     own = chosen_folds(trained)
     wanted = chosen_folds(config) if config else own
     pairs = [(own[0], fold) for fold in wanted] if len(own) == 1 else [(fold, fold) for fold in own]

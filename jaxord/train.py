@@ -57,7 +57,7 @@ def fit(config, fold, workdir, start=None):
     workdir.mkdir(parents=True, exist_ok=True)
     shapes = parameter_overview.get_parameter_overview({**task.trained, **task.frozen}, include_stats=False)
     (workdir / "parameters.txt").write_text(shapes + "\n")
-    write_facts(workdir, task.ranks, task.constants, task.splits["train"].records.targets)
+    write_facts(workdir, task.ranks, task.constants, task.splits["train"].records.targets, task.model.settings)
     batch = config.data.batch
     length = functools.partial(optim.steps, batch=batch, examples=len(task.splits["train"].records))
     total = round(length(config.train.duration) * config.train.share)

@@ -1,10 +1,12 @@
 """The folder of a run: which folds and stages lie where, and what each holds for those who come later."""
 
+import dataclasses
 import json
 
 import numpy as np
 
 from jaxord import checkpoint, settings
+from jaxord.models.clip import ClipSettings, Tower
 from jaxord.ranks import Ranks
 
 
@@ -44,6 +46,14 @@ def claim(workdir, config):
         checkpoint.write_json(file, settings.plain(config))
 
 
+def read_config(folder):
+    """The config of a run, from its config.json; no config file is executed."""
+    file = folder / "config.json"
+    if not file.exists():
+        raise ValueError(f"{folder} holds no run: it has no config.json")
+    return settings.from_json(file.read_text())
+
+
 def selected(folder):
     """Variables {"params": flat, "stats": flat} of the checkpoint that a finished stage has chosen, on the host."""
     done = folder / "DONE.json"
@@ -54,14 +64,15 @@ def selected(folder):
     return {"params": {**found["trained"], **found["frozen"]}, "stats": found["stats"]}
 
 
-def write_facts(folder, ranks, constants, targets):
-    """The training labels and what they have decided, ranks.json and constants.npz: without them a model has no sizes."""
+def write_facts(folder, ranks, constants, targets, clip):
+    """What a model's sizes follow from: ranks.json, constants.npz with the training labels, clip.json (null without CLIP)."""
     if ranks:
         facts = {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": ranks.edges.tolist()}
         checkpoint.write_json(folder / "ranks.json", facts)
-    others = ("prompt_", "text_", "seed")
+    others = ("text_", "seed")
     derived = {name: np.asarray(array) for name, array in constants.items() if not name.startswith(others)}
     np.savez(folder / "constants.npz", train_targets=targets, **derived)
+    checkpoint.write_json(folder / "clip.json", dataclasses.asdict(clip) if clip else None)
 
 
 def read_facts(folder):
@@ -73,3 +84,9 @@ def read_facts(folder):
     with np.load(folder / "constants.npz", allow_pickle=False) as stored:
         constants = dict(stored)
     return ranks, constants, constants.pop("train_targets")
+
+
+def read_settings(folder):
+    """Sizes of CLIP's towers as `write_facts` has written them; None where the model has neither."""
+    found = json.loads((folder / "clip.json").read_text())
+    return ClipSettings(**{k: Tower(**v) if isinstance(v, dict) else v for k, v in found.items()}) if found else None

@@ -12,7 +12,8 @@ FLOORS = [
     {"step", "optim", "checkpoint", "sharding"},
     {"initial", "workdir", "summary"},
     {"assemble"},
-    {"evaluate"},
+    {"finished"},
+    {"evaluate", "predict", "export", "report"},
     {"train"},
     {"main"},
 ]
