@@ -11,7 +11,7 @@ N samples, K ranks, G groups, D embedding.
 """
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when they are used: stats takes a second
 
 # Of the metrics below, those of which less is better.
 LOWER_IS_BETTER = (
@@ -109,17 +109,17 @@ def qwk(predicted_rank, rank):
 
 def srcc(prediction, target):
     """Spearman's rank correlation: Pearson's on average ranks, -1..1; nan where either is constant."""
-    return _correlation(stats.spearmanr, prediction, target)
+    return _correlation(scipy.stats.spearmanr, prediction, target)
 
 
 def pcc(prediction, target):
     """Pearson's correlation, -1..1, without the logistic fit of some quality papers; nan where either is constant."""
-    return _correlation(stats.pearsonr, prediction, target)
+    return _correlation(scipy.stats.pearsonr, prediction, target)
 
 
 def krcc(prediction, target):
     """Kendall's tau-b, which corrects for ties, -1..1; nan where either is constant."""
-    return _correlation(stats.kendalltau, prediction, target)
+    return _correlation(scipy.stats.kendalltau, prediction, target)
 
 
 def angular_error(prediction, target):

@@ -14,8 +14,8 @@ import io
 import sys
 
 import numpy as np
+import scipy  # its parts load when they are used
 from PIL import Image
-from scipy import ndimage, signal
 
 CONSTANTS = {  # severities 1 to 5
     "gaussian_noise": ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,)),
@@ -119,10 +119,10 @@ def defocus_blur(image, generator, radius, soft):
     """A disk of that radius, whose border is softened."""
     side = np.arange(-max(radius, 8) - 2, max(radius, 8) + 3)
     disk = (side[:, None] ** 2 + side**2 <= radius**2).astype(np.float64)
-    disk = ndimage.gaussian_filter(disk / disk.sum(), soft, radius=1 if radius <= 8 else 2)
+    disk = scipy.ndimage.gaussian_filter(disk / disk.sum(), soft, radius=1 if radius <= 8 else 2)
     reach = len(side) // 2
     padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), "symmetric")
-    return signal.fftconvolve(padded, disk[..., None], "valid", axes=(0, 1))
+    return scipy.signal.fftconvolve(padded, disk[..., None], "valid", axes=(0, 1))
 
 
 def glass_blur(image, generator, deviation, reach, rounds):
@@ -200,12 +200,13 @@ def elastic_transform(image, generator, strength, deviation, shift):
     moved = source + generator.uniform(-shift, shift, source.shape)
     solved = np.linalg.solve(np.c_[moved, np.ones(3)], source)  # [3, 2]: where a place of the result comes from
     parts = [
-        ndimage.affine_transform(part, solved[:2].T, solved[2], order=1, mode="mirror") for part in np.moveaxis(image, -1, 0)
+        scipy.ndimage.affine_transform(part, solved[:2].T, solved[2], order=1, mode="mirror")
+        for part in np.moveaxis(image, -1, 0)
     ]
     field = generator.uniform(-1, 1, (2, *shape))
-    field = [strength * ndimage.gaussian_filter(part, deviation, mode="reflect", truncate=3) for part in field]
+    field = [strength * scipy.ndimage.gaussian_filter(part, deviation, mode="reflect", truncate=3) for part in field]
     places = np.indices(shape) + field
-    return np.stack([ndimage.map_coordinates(part, places, order=1, mode="reflect") for part in parts], -1)
+    return np.stack([scipy.ndimage.map_coordinates(part, places, order=1, mode="reflect") for part in parts], -1)
 
 
 def pixelate(image, generator, scale):
@@ -226,18 +227,18 @@ def jpeg_compression(image, generator, quality):
 
 def spatter(image, generator, mean, deviation, blur, threshold, amount, kind):
     """Drops of water that brighten, or of mud that cover."""
-    liquid = ndimage.gaussian_filter(generator.normal(mean, deviation, image.shape[:2]), blur, mode="nearest")
+    liquid = scipy.ndimage.gaussian_filter(generator.normal(mean, deviation, image.shape[:2]), blur, mode="nearest")
     drops = liquid > threshold
     if kind == "mud":
-        cover = ndimage.gaussian_filter(drops.astype(np.float64), amount, mode="nearest")
+        cover = scipy.ndimage.gaussian_filter(drops.astype(np.float64), amount, mode="nearest")
         cover = np.where(cover < 0.8, 0, cover)[..., None]
         return image * (1 - cover) + cover * np.array([63, 42, 20]) / 255
-    border = drops & ~ndimage.binary_erosion(drops)
-    depth = np.minimum(ndimage.distance_transform_edt(~border), 20) if border.any() else np.zeros(drops.shape)
-    depth = ndimage.uniform_filter(depth, 3)
+    border = drops & ~scipy.ndimage.binary_erosion(drops)
+    depth = np.minimum(scipy.ndimage.distance_transform_edt(~border), 20) if border.any() else np.zeros(drops.shape)
+    depth = scipy.ndimage.uniform_filter(depth, 3)
     depth = np.searchsorted(np.sort(depth, axis=None), depth, side="right") / depth.size  # equalised
-    relief = np.clip(ndimage.correlate(depth, [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], mode="mirror"), 0, 1)
-    shade = np.where(drops, liquid, 0) * ndimage.uniform_filter(relief, 3)
+    relief = np.clip(scipy.ndimage.correlate(depth, [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], mode="mirror"), 0, 1)
+    shade = np.where(drops, liquid, 0) * scipy.ndimage.uniform_filter(relief, 3)
     shade = shade / max(shade.max(), 1e-12)
     return image + amount * shade[..., None] * np.array([175, 238, 238]) / 255
 
@@ -247,7 +248,7 @@ def _bytes(image):
 
 
 def _smooth(image, deviation):
-    return ndimage.gaussian_filter(image, (deviation, deviation, 0), mode="nearest")
+    return scipy.ndimage.gaussian_filter(image, (deviation, deviation, 0), mode="nearest")
 
 
 def _at(image, rows, columns):
@@ -269,7 +270,7 @@ def _enlarge(image, factor):
     """The middle of the image, enlarged to its size by linear interpolation."""
     middle = (np.array(image.shape[:2]) - 1) / 2
     scale, offset = [1 / factor, 1 / factor, 1], [*(middle - middle / factor), 0]
-    return ndimage.affine_transform(image, scale, offset, order=1, mode="nearest")
+    return scipy.ndimage.affine_transform(image, scale, offset, order=1, mode="nearest")
 
 
 def _fractal(side, decay, generator):
