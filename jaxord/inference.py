@@ -115,18 +115,31 @@ def nearest_reference(image_embeds, reference_points, reference_values):
 def knn(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
     """Mean label of the k nearest of the gallery, not rounded (ConOrd Eq 10).
 
+    Args:
+      image_embeds, gallery_embeds, gallery_targets, k, block: as of `neighbours`; each of several angles is averaged on its
+        own.
+
+    Returns:
+      f32[B] or f32[B, A].
+    """
+    return neighbours(image_embeds, gallery_embeds, gallery_targets, k=k, block=block).mean(axis=1)
+
+
+def neighbours(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
+    """Labels of the k nearest of the gallery, nearest first.
+
     Nearest by Euclidean distance of unit embeddings, which is the order of their inner product; equally near ones in
     the order of the gallery. Exact: the gallery passes in blocks, and each query keeps its k best so far.
 
     Args:
       image_embeds: [B, D].
       gallery_embeds: [N, D], of the training split with the evaluation transform.
-      gallery_targets: f32[N] or f32[N, A]; each of several angles is averaged on its own.
+      gallery_targets: f32[N] or f32[N, A].
       k: neighbours, 1 to N.
       block: rows of the gallery at once.
 
     Returns:
-      f32[B] or f32[B, A].
+      f32[B, k] or f32[B, k, A].
 
     Raises:
       ValueError: k below 1 or above N.
@@ -135,7 +148,7 @@ def knn(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
     if not 1 <= k <= size:
         raise ValueError(f"k is {k}, but the gallery has {size} samples; expected 1 to {size} neighbours")
     nearest = _nearest(jnp.asarray(image_embeds), jnp.asarray(gallery_embeds), k, min(block, size))  # [B, k]
-    return jnp.asarray(gallery_targets, jnp.float32)[nearest].mean(axis=1)
+    return jnp.asarray(gallery_targets, jnp.float32)[nearest]
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

@@ -1,0 +1,198 @@
+"""Ordinal regression of images as a scikit-learn estimator, for notebooks: the training is `train.run`, in a folder."""
+
+import contextlib
+import copy
+import hashlib
+import importlib.util
+import numbers
+import os
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+from ml_collections import ConfigDict
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from jaxord import settings as configs_as_text
+from jaxord import train
+from jaxord.predictor import Predictor, as_sequence, encoded
+
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent  # holds configs/ where the package runs from the repository
+
+
+class OrdinalRegressor(RegressorMixin, BaseEstimator):
+    """A method of a config, trained on images in memory or in files.
+
+        model = jaxord.OrdinalRegressor(method="l1", steps=500).fit(images, ages)
+        model.predict(others), model.score(others, their_ages)
+        model.predictor_(others).uncertainty
+
+    `score` is scikit-learn's for regressors: R2 = 1 - sum (y - f)^2 / sum (y - mean y)^2, 1 at best, 0 for the mean.
+    Images are u8[N, H, W, 3], u8[N, H, W], or a sequence of paths, PIL images and such arrays, as of `Predictor`.
+
+    Attributes:
+      predictor_: jaxord.Predictor of the run, after `fit`: probabilities, neighbours, uncertainty, all rules.
+    """
+
+    def __init__(
+        self, config="configs/folder.py:backbone=tiny", *, method="", steps=0, image_size=0, seed=0, holdout=0.1, settings=None,
+        workdir="",
+    ):  # fmt: skip
+        """Keeps its arguments; `fit` looks at them.
+
+        Args:
+          config: a config file with its argument as on the command line, relative to the working directory or to the checkout
+            of the repository; it is executed once. Or the config.json of a run; or a ConfigDict. Its data are not read.
+          method: what the argument would choose by method=; "" is the config's own.
+          steps: of training; 0 is the config's duration.
+          image_size: pixels that the model sees, of images stored at 8/7 of it; 0 is the config's.
+          seed: of everything.
+          holdout: share of the samples, at least one, that is not trained on: the run's test split, for its results.json. The
+            last step's parameters are taken.
+          settings: further fields of the config, {"optim.rates.all.lr": 1e-3}.
+          workdir: folder of the run, where the same fit goes on, or is found done; "" is a temporary one.
+        """
+        self.config = config
+        self.method = method
+        self.steps = steps
+        self.image_size = image_size
+        self.seed = seed
+        self.holdout = holdout
+        self.settings = settings
+        self.workdir = workdir
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        return tags
+
+    def fit(self, X, y):
+        """Trains.
+
+        Args:
+          X: N images.
+          y: N numbers.
+
+        Raises:
+          ValueError: labels that are no finite numbers, or not as many as images; images that cannot be read; a workdir that
+            holds another fit; all that training raises.
+        """
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        images, targets = samples(X), column_or_1d(y, warn=True)
+        targets = check_array(targets, ensure_2d=False, dtype=np.float64, input_name="y")
+        check_consistent_length(images, targets)
+        if not 0 < self.holdout < 1 or len(images) < 3:
+            found = f"holdout is {self.holdout} of n_samples = {len(images)}"
+            raise ValueError(f"{found}; expected a share between 0 and 1, of at least 3 samples")
+        with contextlib.ExitStack() as stack:
+            workdir = pathlib.Path(self.workdir or stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxord-")))
+            config = self._config(workdir / "data")
+            write_samples(workdir / "data", images, targets, self.holdout, self.seed)
+            train.run(config, workdir)
+            self.predictor_ = Predictor.load(workdir)
+        return self
+
+    def predict(self, X):
+        """Predictions f32[N] by the run's headline rule; ValueError where an image cannot be read."""
+        check_is_fitted(self)
+        return self.predictor_(samples(X)).value
+
+    def _config(self, root):
+        """The finished config, on the samples under `root`."""
+        for name in ("steps", "image_size"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or value < 0:
+                raise ValueError(f"{name} is {value!r}; expected a whole number, 0 for the config's own")
+        c = read_config(self.config, self.method).unlock()
+        c.data.reader = ConfigDict({"name": "sources.own"}, type_safe=False)
+        c.data.root, c.data.table, c.data.folds, c.fold = str(root), "table.csv", (), ""
+        c.seed, c.select = int(self.seed), "last"
+        c.train.evaluate_every = c.train.checkpoint_every = "20 percent"
+        if self.steps:
+            c.train.duration = f"{self.steps} steps"
+        if self.image_size:
+            c.data.image_size, c.data.stored_size = int(self.image_size), -(-8 * int(self.image_size) // 7)
+        c.lock()  # so that a mistyped field is an error
+        try:
+            c.update_from_flattened_dict(self.settings or {})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"settings are {self.settings}: {error}") from None
+        return c
+
+
+def samples(X):
+    """X as a list of images, a path or PIL image as a list of one; the first axis of an array is always that of samples."""
+    return list(X) if isinstance(X, np.ndarray) else as_sequence(X)
+
+
+def read_config(config, method=""):
+    """A ConfigDict from what OrdinalRegressor's `config` and `method` are.
+
+    Raises:
+      ValueError: no such file; a method beside a config that has one already.
+    """
+    path, _, argument = ("", "", "") if isinstance(config, ConfigDict) else str(config).partition(":")
+    if not path.endswith(".py"):
+        found = config if isinstance(config, ConfigDict) else configs_as_text.from_json(_found(path).read_text())
+        if method and method != found.method:
+            raise ValueError(f"method is {method!r}, but the config given is finished, of {found.method!r}; give a config file")
+        return copy.deepcopy(found)
+    file = _found(path)
+    argument = ",".join(filter(None, [argument, method and f"method={method}"]))
+    spec = importlib.util.spec_from_file_location(f"_config_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    added = [str(file.parent.parent), str(CHECKOUT)]  # where `from configs import ...` finds the others
+    sys.path[:0] = added
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(argument) if argument else module.get_config()
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
+
+
+def _found(path):
+    """The file, in the working directory or in the checkout."""
+    for file in (pathlib.Path(path), CHECKOUT / path):
+        if file.is_file():
+            return file.resolve()
+    raise ValueError(
+        f"no config {path!r} here or in {CHECKOUT}; config files are in the repository, not in an installed package: give the "
+        "path of one in a checkout, the config.json of a run, or a ConfigDict"
+    )
+
+
+def write_samples(root, images, targets, holdout, seed):
+    """The samples as a user's own table: <root>/table.csv with path, label and split, and the files of the images.
+
+    Names hold the images' bytes in short, so that equal tables mean equal samples.
+
+    Raises:
+      ValueError: images that cannot be read; a table of other samples.
+    """
+    order, count = np.random.default_rng(seed).permutation(len(images)), max(1, round(holdout * len(images)))
+    split = np.full(len(images), "train", object)
+    split[order[:count]] = "test"
+    table, lines = root / "table.csv", ["path,label,split"]
+    begun = table.exists()  # it is written last
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for row, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
+        try:
+            content = encoded(image)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"image {row} cannot be read: {error}") from None
+        path = f"images/{row:06d}-{hashlib.sha256(content).hexdigest()[:16]}"
+        lines.append(f"{path},{target!r},{split[row]}")
+        if not begun:
+            (root / path).write_bytes(content)
+    text = "\n".join(lines) + "\n"
+    if begun and table.read_text() != text:
+        raise ValueError(f"{root.parent} holds the fit of other samples; give another workdir, or remove it")
+    if not begun:
+        unfinished = root / ".table.csv"
+        unfinished.write_text(text)
+        os.replace(unfinished, table)
