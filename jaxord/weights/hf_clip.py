@@ -3,6 +3,9 @@
 A checkpoint is `config.json` with `model.safetensors` (or its shards and their index). Names differ by one rule, used
 in both directions: `text_model.encoder.layers.0.mlp.fc1.weight` is our `text_model/encoder/layers/0/mlp/fc1/kernel`.
 Loading is strict: whatever is missing, left over or of another shape is reported at once. Pickles are never opened.
+
+A folder with OpenCLIP's files instead, open_clip_config.json and open_clip_model.safetensors, is read as well: its tensors get
+Hugging Face's names first (`jaxord.weights.open_clip`).
 """
 
 import dataclasses
@@ -20,6 +23,7 @@ from safetensors.numpy import save_file
 
 from jaxord import trees
 from jaxord.models.clip import ClipSettings, TextModel, Tower, VisionModel, resize_positions
+from jaxord.weights import open_clip
 from jaxord.weights.variants import MEAN, STD
 
 # First parts of the paths of a CLIP's parameters. A model may hold more than a CLIP; these are what `load` can give it.
@@ -45,6 +49,10 @@ HUB_FILES = (
     "tokenizer_config.json", "vocab.json", "merges.txt",
 )
 POSITION_IDS = re.compile(r"(vision|text)_model\.embeddings\.position_ids")  # 0, 1, 2, ...: buffers of old checkpoints
+CONVERT = (
+    "Pickled weights (.bin, .pt) can run code and are never loaded: convert them once, where torch is, by "
+    "python tools/convert_weights.py --source=<file> --output=<folder>, and pass that folder"
+)
 IMAGE_POSITIONS = "vision_model/embeddings/position_embedding/embedding"
 
 
@@ -100,6 +108,8 @@ def resolve(source):
     folder = pathlib.Path(source).expanduser()
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; weights are a folder with config.json and model.safetensors. {CONVERT}")
     from huggingface_hub import snapshot_download  # 0.3 s, and not needed for a folder
 
     try:
@@ -131,6 +141,8 @@ def settings(source):
       ValueError: no config.json, another kind of model, or settings that cannot be built.
     """
     folder = resolve(source)
+    if not (folder / "config.json").is_file() and (folder / open_clip.CONFIG).is_file():
+        return open_clip.settings(_read_json(folder / open_clip.CONFIG)["model_cfg"])
     config = _read_json(folder / "config.json")
     if config.get("model_type") != "clip":
         raise ValueError(f"{folder / 'config.json'} is of model_type {config.get('model_type')!r}, expected 'clip'")
@@ -153,7 +165,12 @@ def preprocessing(source):
 
     From preprocessor_config.json; a checkpoint without one gets CLIP's own values and its config.json's image size.
     """
-    file = resolve(source) / "preprocessor_config.json"
+    folder = resolve(source)
+    file, other = folder / "preprocessor_config.json", folder / open_clip.CONFIG
+    if not file.is_file() and other.is_file():
+        found = _read_json(other).get("preprocess_cfg", {})
+        mean, std = found.get("mean", MEAN), found.get("std", STD)
+        return dict(mean=tuple(mean), std=tuple(std), size=settings(source).image_size)
     if not file.is_file():
         return dict(mean=MEAN, std=STD, size=settings(source).image_size)
     found = _read_json(file)
@@ -185,6 +202,8 @@ def compare(found, expected):
 def _files(folder):
     """Tensor name -> the safetensors file that holds it, from the files' headers."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not single.is_file() and not index.is_file() and (folder / open_clip.WEIGHTS).is_file():
+        single = folder / open_clip.WEIGHTS
     if single.is_file():
         weight_map, files = None, [single]
     elif index.is_file():
@@ -192,9 +211,7 @@ def _files(folder):
         files = [folder / name for name in sorted(set(weight_map.values()))]
     else:
         raise ValueError(
-            f"{folder} has no model.safetensors; found {sorted(f.name for f in folder.iterdir())}. Pickled weights "
-            "(.bin, .pt) can run code and are never loaded: convert them once, where you trust them, by transformers' "
-            "CLIPModel.from_pretrained(...).save_pretrained(<folder>), and pass that folder"
+            f"{folder} has no model.safetensors; found {sorted(f.name for f in folder.iterdir())}. {CONVERT}"
         )
     holder = {}
     for file in files:
@@ -210,6 +227,14 @@ def _files(folder):
     if astray:
         raise ValueError(f"{index} and its shards disagree about {astray}: download the checkpoint again")
     return holder
+
+
+def _tensors(holder, names):
+    """(name, array) of the tensors with these names, file by file."""
+    for file in sorted(set(holder.values())):
+        with safe_open(file, framework="np") as opened:
+            for name in sorted(set(opened.keys()) & set(names)):
+                yield name, opened.get_tensor(name)
 
 
 def load(source, wanted):
@@ -230,6 +255,10 @@ def load(source, wanted):
     folder = resolve(source)
     holder = _files(folder)
     names = {source_name(path): path for path in wanted}
+    tensors = _tensors(holder, names)
+    if open_clip.is_named(holder):
+        holder = open_clip.to_hf(dict(_tensors(holder, holder)))
+        tensors = [(name, array) for name, array in sorted(holder.items()) if name in names]
     parts = {path.split("/")[0] for path in wanted}
     known = {source_name(path) for path in parameters(settings(folder))}
     problems = [f"missing: {name}, our {path}" for name, path in names.items() if name not in holder]
@@ -239,20 +268,18 @@ def load(source, wanted):
         if name not in names and not spare and not POSITION_IDS.fullmatch(name):
             problems.append(f"unexpected: {name}")
     params = {}
-    for file in sorted(set(holder.values())):
-        with safe_open(file, framework="np") as opened:
-            for name in sorted(set(opened.keys()) & set(names)):
-                path, array = names[name], opened.get_tensor(name)
-                if not jnp.issubdtype(array.dtype, jnp.floating):
-                    problems.append(f"{name}: {array.dtype} in the weights, expected floating point")
-                    continue
-                array, shape = from_source(path, array), tuple(wanted[path].shape)
-                if path == IMAGE_POSITIONS and array.ndim == 2 and array.shape[0] != shape[0]:
-                    logging.info("position embeddings resized from %d to %d", array.shape[0], shape[0])
-                    array = np.asarray(resize_positions(array.astype(np.float32), round((shape[0] - 1) ** 0.5)))
-                if array.shape != shape:
-                    problems.append(f"{name}: shape {array.shape} in the weights, {shape} in the model (as {path})")
-                params[path] = np.array(array, np.float32, order="C")
+    for name, array in tensors:
+        path = names[name]
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            problems.append(f"{name}: {array.dtype} in the weights, expected floating point")
+            continue
+        array, shape = from_source(path, array), tuple(wanted[path].shape)
+        if path == IMAGE_POSITIONS and array.ndim == 2 and array.shape[0] != shape[0]:
+            logging.info("position embeddings resized from %d to %d", array.shape[0], shape[0])
+            array = np.asarray(resize_positions(array.astype(np.float32), round((shape[0] - 1) ** 0.5)))
+        if array.shape != shape:
+            problems.append(f"{name}: shape {array.shape} in the weights, {shape} in the model (as {path})")
+        params[path] = np.array(array, np.float32, order="C")
     if problems:
         raise ValueError(f"the weights in {folder} do not fit the model\n  " + "\n  ".join(problems))
     return dict(sorted(params.items()))

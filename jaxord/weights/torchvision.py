@@ -24,8 +24,8 @@ LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": 
 IGNORED = re.compile(r"(fc|classifier\.6)\.(weight|bias)|(.+\.)?num_batches_tracked")
 FLATTENED = "classifier/0/kernel"  # of a VGG: its rows are a flattened map, channels last here and first in torch
 CONVERT = (
-    "Pickled weights (.pth) can run code and are never loaded: convert them once, where you trust them, by "
-    "safetensors.torch.save_file(torchvision.models.resnet50(weights='DEFAULT').state_dict(), <file>)"
+    "Pickled weights (.pth) can run code and are never loaded: convert them once, where torch is, by python "
+    "tools/convert_weights.py --source=<file> --output=<folder>, or by safetensors.torch.save_file(model.state_dict(), <file>)"
 )
 
 

@@ -1,0 +1,325 @@
+"""Exports in torch: every method's heads and rules, every tower and crop, on photographs; and one finished run.
+
+Without jit of the whole: the operations of one case are compiled already when the next one comes.
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+from safetensors.numpy import load_file
+
+from configs import folder
+from configs.base import entries
+from configs.pairs import ALL
+from jaxord import assemble, card, export, finished, inference, labels, ranks, settings, tokenizer, train, trees
+from jaxord.binding import lookup, needs
+from jaxord.models import ordinal, resnet, vgg
+from jaxord.step import nested
+from jaxord.weights import hf_clip, open_clip, variants
+
+torch = pytest.importorskip("torch")
+TINY = dataclasses.replace(
+    variants.VARIANTS["tiny"], vision=dataclasses.replace(variants.VARIANTS["tiny"].vision, layers=1),
+    text=dataclasses.replace(variants.VARIANTS["tiny"].text, layers=1),
+)  # fmt: skip
+TARGETS = np.repeat(np.arange(4.0), 6).astype(np.float32)
+OPTIONS = {"fds": ",low=0,high=4,width=1"}
+
+
+def last_stage(config):
+    return settings.staged(config, config.stages[-1]) if config.stages else config
+
+
+def of_folder(argument, **fields):
+    """The last stage of configs/folder.py with a tiny CLIP."""
+    method = argument.partition(",")[0]
+    backbone = "" if "backbone=" in argument else ",backbone=tiny"
+    if method == "zero_shot":  # wants pretrained weights; what follows the towers is the same without
+        c = folder.get_config("method=zero_shot").unlock()
+        c.model.variant, c.model.weights, c.data.image_size, c.data.stored_size = "tiny", "", 32, 40
+    else:
+        c = folder.get_config(f"method={argument}{backbone}{OPTIONS.get(method, '')}").unlock()
+        c.data.image_size, c.data.stored_size = 32, 40
+    c = last_stage(c).unlock()
+    c.update_from_flattened_dict(fields)
+    for rule in c.rules:
+        if rule.name == "knn":
+            rule.k = 5
+    return c
+
+
+def signature(config):
+    """What follows the towers: the heads and rules."""
+    return settings.to_json(ConfigDict({"heads": config.heads, "rules": config.rules}))
+
+
+def families():
+    """Methods of the same heads and rules share a case; all methods are in one."""
+    found = {}
+    for method in ALL:
+        found.setdefault(signature(of_folder(method)), []).append(method)
+    return list(found.values())
+
+
+def made(config):
+    """A run with random parameters, as if trained: no parameter is where it starts."""
+    generator, angles = np.random.default_rng(0), config.name == "mpiifacegaze"
+    targets = np.stack([TARGETS, -TARGETS], 1) if angles else TARGETS
+    task_ranks = None if angles else ranks.build(config.ranks, targets)
+    constants = labels.build(config, targets, task_ranks).constants
+    clip = None if config.model.image_tower and not config.prompt.name else TINY
+    if config.prompt.name:
+        constants |= assemble.prompt_constants(config, clip, task_ranks.names)
+    model = ordinal.build(config, clip, jnp.float32, constants.get("prompt_slots"), (50, 6))
+    size = config.data.image_size
+    inputs = {"image": jnp.zeros((1, 1, size, size, 3))}
+    if config.model.image_tower == "BiLSTM":
+        inputs = {"sentences": jnp.zeros((1, 2, 4), jnp.int32), "sentence_mask": jnp.ones((1, 2, 4), bool)}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs | constants)
+
+    def draw(path, shape):
+        *_, leaf = path.split("/")
+        wide = shape.size // shape.shape[-1] if leaf == "kernel" else 1
+        x = generator.normal(size=shape.shape) * ((2 / wide) ** 0.5 if leaf == "kernel" else 0.3)
+        x *= 0.1 if path.startswith(("bin_regressor", "reference")) else 1.0  # 1 + delta far from 0; points near the sphere
+        return np.asarray({"scale": 1 + x, "var": np.exp(x), "logit_scale": np.log(10.0)}.get(leaf, x), np.float32)
+
+    shapes = {name: trees.flatten(shapes.get(name, {})) for name in ("params", "stats")}
+    flat = {name: {path: draw(path, x) for path, x in part.items()} for name, part in shapes.items()}
+    if config.prompt.name:
+        constants["text_embeds"] = generator.normal(size=(len(task_ranks.names), clip.projection_dim)).astype(np.float32)
+    for rule in config.rules:
+        if rule.name == "knn":
+            outputs = jax.eval_shape(lambda v: model.apply(v, inputs | constants), nested(flat))
+            embeds = outputs[(rule.get("arrays") or {}).get("image_embeds", "image_embeds")].shape[1]
+            constants["gallery_embeds"] = generator.normal(size=(len(targets), embeds)).astype(np.float32)
+            constants["gallery_targets"] = np.float32(targets)
+    return finished.Finished(None, config.lock(), task_ranks, model, constants, flat)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Of scikit-image's wheel: square, broad, and grey."""
+    skimage = pytest.importorskip("skimage")
+    root = skimage.__path__[0] + "/data/"
+    return [[root + name] for name in ("astronaut.png", "coffee.png", "camera.png")]
+
+
+def written(folder):
+    """The program of an exported folder, as a module."""
+    spec = importlib.util.spec_from_file_location("predict", folder / "predict.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program
+
+
+def compare(run, folder, examples, tolerance=1e-4):
+    """Writes the run, loads what was written in torch, and compares every rule on every example."""
+    export.write(run, folder)
+    theirs = written(folder).Model().predict(examples)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", lambda function: function)
+        ours = export.predicted(run, examples)
+    assert ours and set(ours) == set(theirs[0]["rules"])
+    for rule, values in ours.items():
+        found = np.array([one["rules"][rule] for one in theirs])
+        np.testing.assert_allclose(found, values, rtol=0, atol=tolerance, err_msg=rule)
+        assert np.isfinite(values).all()
+    first = ours[run.config.rules[0].name]
+    if run.ranks:
+        assert [one["rank"] for one in theirs] == run.ranks.index(first).tolist()
+        assert theirs[0]["rank_name"] == run.ranks.names[theirs[0]["rank"]]
+    return ours
+
+
+@pytest.mark.parametrize("methods", families(), ids="-".join)
+def test_every_method_predicts_the_same_in_torch(methods, photographs, tmp_path, lightly_compiled):
+    """Measured: at most 3e-6."""
+    run = made(of_folder(methods[0]))
+    found = compare(run, tmp_path, photographs)
+    rules = {entry.name for entry in run.config.rules if not set(needs(lookup(inference, entry.name))[0]) & finished.LABELS}
+    assert set(found) == rules
+
+
+HEADS = {
+    "adapter": of_folder("numclip,preset=code"),
+    "projection": of_folder("supcon", heads=entries({"name": "Projection", "layers": 3, "hidden": 20, "features": 9}),
+                              rules=entries({"name": "knn", "k": 3})),
+    "nearest": of_folder("conord", rules=entries({"name": "nearest_reference"})),
+    "diagonal": of_folder("l1", **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "diagonal_crops"})}),
+    "spread": of_folder("l1", **{"data.eval_crop": ConfigDict({"name": "spread_crops", "views": 3, "step": 2})}),
+    "resize": of_folder("l1", **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "resize"})}),
+    "ResNet-50": of_folder("ce,backbone=ResNet-50"),
+    "VGG-16 with texts": of_folder("ordinalclip,backbone=VGG-16", **{"model.variant": "tiny", "model.weights": ""}),
+    "ResNet-18 of angles": importlib.import_module("configs.mpiifacegaze").get_config("fold=0").unlock(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_crop_and_tower_does(name, photographs, tmp_path, monkeypatch, lightly_compiled):
+    """Towers as deep as the real ones, but thin or with few blocks a stage; frames of a video are views. Measured: 3e-6."""
+    monkeypatch.setitem(resnet.DEPTHS, 18, ((1, 2), (3, 3)))
+    monkeypatch.setitem(resnet.DEPTHS, 50, ((1, 1), (1, 3, 1)))
+    thin = ((4, 6), (8, 6), (6, 8, 10), (8, 12, 10), (12, 10, 8))
+    monkeypatch.setattr(vgg, "VGG", functools.partial(vgg.VGG, stages=thin, hidden=24))
+    config = HEADS[name].copy_and_resolve_references().unlock()
+    config.data.image_size, config.data.stored_size = (40, 44) if config.model.image_tower else (32, 40)
+    for rule in config.rules:
+        if rule.name == "knn":
+            rule.k = 3
+    run = made(config)
+    if name == "diagonal":  # two frames a video
+        (a,), (b,), (c,) = photographs
+        photographs = [[a, c], [b, b], [c, a]]
+    compare(run, tmp_path, photographs)
+    facts = json.loads((tmp_path / "ordinal.json").read_text())
+    program = (tmp_path / "predict.py").read_text()
+    assert ("def resnet" in program) == name.startswith("ResNet")
+    assert "def bilstm" not in program and ("def adapter" in program) == (name == "adapter")
+    assert facts["tower"] == config.model.image_tower
+
+
+def test_pairs_of_sentences(tmp_path):
+    c = last_stage(importlib.import_module("configs.stsb").get_config("method=group_dir,size=small")).unlock()
+    c.model.sentence.hidden, c.ranks.edges, c.ranks.last = 5, tuple(range(5)), 5.0
+    run = made(c)
+    found = compare(run, tmp_path, [[[3, 4, 5, 6], [7]], [[8], [9, 10]], [[2, 2, 11], [49]]])["experts"]
+    assert len(set(found.tolist())) == 3
+    assert "Image" not in (tmp_path / "predict.py").read_text() and "PIL" not in (tmp_path / "predict.py").read_text()
+    tensors = load_file(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(tensors["lstm.weight_ih_l0"], run.variables["params"]["sentence/lstm/weight_ih_l0"])
+
+
+def test_what_cannot_be_exported_is_said(tmp_path):
+    run = made(of_folder("l1"))
+    for arguments, words in [
+        ({"format": "torch"}, "the image tower is CLIP.*expected --format=hf"), ({"format": "gguf"}, "it takes one of"),
+        ({"naming": "timm"}, "it takes 'hf', or with CLIP"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            export.write(run, tmp_path / "out", **arguments)
+    random = dataclasses.replace(run, config=of_folder("l1", **{"data.eval_crop": ConfigDict({"name": "random_crop"})}))
+    with pytest.raises(ValueError, match="random_crop, which is random; expected one of"):
+        export.write(random, tmp_path / "out")
+    video = dataclasses.replace(run, config=of_folder("l1", heads=entries({"name": "MotionFusion"}, {"name": "Regressor"})))
+    with pytest.raises(ValueError, match="MotionFusion has no counterpart in torch"):
+        export.write(video, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def done(photos, tmp_path_factory, lightly_compiled):
+    """A finished run with a text side, in float32; the folder it was exported to by its workdir; what was printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(variants.VARIANTS, "tiny", TINY)
+        patch.setattr(card, "RESAMPLES", 20)
+        root = tmp_path_factory.mktemp("finished")
+        c = folder.get_config("method=numclip,backbone=tiny").unlock()
+        c.data.root, c.data.batch, c.train.duration = str(photos), 16, "0 steps"
+        c.optim.warmup = "0 steps"
+        train.run(c.lock(), root / "run")
+        printed = []
+        patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
+        export.export(root / "run", root / "out", naming="open_clip")
+        yield export.in_float32(finished.load(root / "run")), root / "out", "\n".join(printed)
+
+
+def test_an_export_verifies_itself(done):
+    _, out, printed = done
+    assert "NOT VERIFIED" not in printed
+    difference = float(printed.rpartition("of argmax is ")[2].split()[0] if "of argmax" in printed
+                       else printed.rpartition("is ")[2].split()[0])
+    assert "on 8 test examples" in printed and difference < 1e-4
+    readme = (out / "README.md").read_text()
+    for words in ("CLIPModel.from_pretrained", "# Model card", "Where it is weakest", "surveillance", "| rule | mae |"):
+        assert words in readme
+
+
+def test_export_import_export_is_the_same_bytes(done, tmp_path):
+    selected, out, _ = done
+    found = hf_clip.settings(out)
+    params = hf_clip.load(out, hf_clip.parameters(found))
+    for path, array in params.items():
+        np.testing.assert_array_equal(array, selected.variables["params"][path], err_msg=path)
+    again = dataclasses.replace(selected, variables={"params": selected.variables["params"] | params, "stats": {}})
+    export.write(again, tmp_path, naming="open_clip")
+    for name in ("model.safetensors", "ordinal.safetensors", "ordinal.json", "config.json", open_clip.WEIGHTS):
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_another_run_starts_from_the_folder(done, photos):
+    """Its tokenizer gives the ids of the bytes; the towers are those of the folder, by either naming."""
+    _, out, _ = done
+    words, plain = tokenizer.clip(out), tokenizer.byte_tokenizer()
+    for text in ("A photo of a 4 year old", "  two\n words ", "caf\u00e9.", ""):
+        assert words.encode(text) == plain.encode(text), text
+    assert (words.sot, words.eot, words.full_stop, words.vocab_size) == (256, 257, ord("."), 258)
+    c = folder.get_config("method=numclip").unlock()
+    c.model.variant, c.model.weights, c.data.root, c.data.image_size, c.data.stored_size = "", str(out), str(photos), 32, 40
+    task = assemble.assemble(c, "")
+    stored = hf_clip.load(out, hf_clip.parameters(hf_clip.settings(out)))
+    for path, array in {**task.trained, **task.frozen}.items():
+        if path in stored:
+            np.testing.assert_array_equal(array, stored[path], err_msg=path)
+    theirs, ours = open_clip.to_hf(load_file(out / open_clip.WEIGHTS)), load_file(out / "model.safetensors")
+    assert theirs.keys() == ours.keys() and all(np.array_equal(theirs[name], ours[name]) for name in ours)
+
+
+def test_transformers_loads_the_folder(done, photographs):
+    from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
+
+    _, out, _ = done
+    model, report = CLIPModel.from_pretrained(out, output_loading_info=True)
+    assert not any(report.values()), report
+    ids = PreTrainedTokenizerFast.from_pretrained(out)("Ab c")["input_ids"]
+    assert ids == [256, *b"ab c ", 257]
+    image = Image.open(photographs[1][0])
+    pixels = CLIPImageProcessorPil.from_pretrained(out)(image, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        found = model.get_image_features(pixel_values=pixels).pooler_output.numpy()
+    program = written(out)
+    own = program.Model(out)
+    expected = own.outputs(program.images(own.facts, photographs[1]))["image_embeds"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_folder_in_use_and_a_wrong_program_are_refused(done, tmp_path):
+    loaded, out, _ = done
+    with pytest.raises(ValueError, match="is not empty; remove it"):
+        export.export(loaded.folder, out)
+    (tmp_path / "ordinal.json").write_text((out / "ordinal.json").read_text())
+    wrong = json.dumps([{"rules": {loaded.config.rules[0].name: 99.0}}])
+    (tmp_path / "predict.py").write_text(f"print({wrong!r})")
+    with pytest.raises(ValueError, match="and not, as the run does"):
+        export.verify(loaded, tmp_path, export.generated(loaded, tmp_path)[:1])
+    (tmp_path / "predict.py").write_text("raise OSError('no such thing')")
+    with pytest.raises(ValueError, match="predict.py failed: OSError: no such thing"):
+        export.verify(loaded, tmp_path, export.generated(loaded, tmp_path)[:1])
+
+
+def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(card, "RESAMPLES", 20)
+    lines = ["path,target,value,rank,rank_name,gender"]
+    lines += [f"{i}.png,{i % 4},{i % 4 + (2 if i % 4 == 3 else 0.1) + (i % 8 > 3)},0,zero,{'f' if i % 8 > 3 else 'm'}"
+              for i in range(80)]
+    (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    config = of_folder("l1", select="test")
+    text = card.card(config, ranks.build(config.ranks, TARGETS), tmp_path, TARGETS,
+                     {"selected": "last step", "step": 5, "steps": 9})  # fmt: skip
+    assert "by rank, worst first: 3 2.5 (n = 20)" in text and "by gender, worst first: f 1.57 (n = 40)" in text
+    assert "selected on the test split**" in text and "step 5 of 9" in text
+    monkeypatch.setattr(card, "RESAMPLES", 1000)
+    facts = {"prediction": np.arange(50.0) % 7, "target": np.arange(50.0) % 5}
+    low, high = card.interval(lookup(card.metrics, "mae"), facts)
+    error = np.abs(facts["prediction"] - facts["target"])
+    expected = 1.96 * error.std() / 50**0.5
+    np.testing.assert_allclose([low, high], [error.mean() - expected, error.mean() + expected], rtol=0.1)
