@@ -1,0 +1,90 @@
+"""A finished run as one page that needs no other file: report.html in its workdir."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from jaxord import metrics
+from jaxord.figures import page
+from jaxord.report import files, inside, model, outcome
+
+SECTIONS = {
+    "What was run": outcome.what,
+    "Results": outcome.results,
+    "Learning curves": outcome.learning,
+    "Predicted against true": outcome.scatter,
+    "Confusion of ranks": outcome.confusion,
+    "Errors by label": outcome.by_label,
+    "Cumulative score": outcome.cumulative,
+    "Calibration": inside.calibration,
+    "Groups": outcome.of_groups,
+    "Order of the texts": inside.texts,
+    "Order of the features": inside.features,
+    "Nearest neighbours": inside.neighbours,
+    "Best and worst cases": inside.cases,
+    "Where the model looks": inside.looks_at,
+    "Errors by further columns": outcome.by_column,
+    "On other data": outcome.elsewhere,
+}
+
+
+def write(workdir):
+    """Writes report.html into the workdir of a finished run, and features.npz beside its predictions.
+
+    The workdir alone gives the tables, the curves and the predictions; the model and the data, loaded again, give features,
+    examples and maps. Where they cannot be loaded the page says so and stands without them. Of several folds the page
+    holds all; features and examples are those of the first.
+
+    Args:
+      workdir: of the run; some of its folds may be unfinished.
+
+    Returns:
+      Path of the page.
+
+    Raises:
+      ValueError: no run there, none of its folds is finished, or matplotlib is not installed.
+    """
+    workdir = pathlib.Path(workdir)
+    folds, unfinished = files.read(workdir)
+    seen = model.look(folds[0])
+    if seen.run:
+        np.savez(folds[0].folder / model.FEATURES, **seen.arrays)
+    content, missing = {}, {}
+    for title, make in SECTIONS.items():
+        parts = make(folds, seen)
+        if isinstance(parts, str):
+            missing.setdefault(parts, []).append(title)
+        else:
+            content[title] = parts
+    notes = []
+    if unfinished:
+        notes.append(page.paragraph(f"Not finished, so not in this report: folds {', '.join(unfinished)}."))
+    if len(folds) > 1:
+        notes.append(page.paragraph(f"Features, examples and maps are those of fold {folds[0].name}.", kind="note"))
+    if missing:
+        notes.append(page.bullets(f"{', '.join(titles)}: {reason}" for reason, titles in missing.items()))
+    if notes:
+        content["What is not here"] = notes
+    c = folds[0].config
+    text = page.document(f"{c.name}: {c.method}", lead(folds), content)
+    file = workdir / "report.html"
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)
+    return file
+
+
+def lead(folds):
+    """What came out, in two sentences."""
+    c, rule = folds[0].config, folds[0].headline
+    metric = c.select_metric
+    number, constant = (files.numbers_of(folds, row, metric).mean() for row in (rule, "constant"))
+    over = f", mean of {len(folds)} folds" if len(folds) > 1 else ""
+    count = sum(len(fold.target) for fold in folds)
+    text = f"On {count:,} test samples the rule {rule} reaches {metric} {number:.4g}{over} (seed {c.seed})."
+    if not np.isfinite(constant):
+        return text
+    sign, better = (-1, "lower") if metric in metrics.LOWER_IS_BETTER else (1, "higher")
+    text += f" Always answering the median of the training labels gives {constant:.4g}; {better} is better."
+    return text if sign * number > sign * constant else f"{text} So the model is no better than that."

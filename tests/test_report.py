@@ -1,0 +1,281 @@
+"""The report of a run that has been trained, of runs written by hand, and of a sweep of such."""
+
+import base64
+import csv
+import html
+import json
+import re
+import shutil
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import folder as folder_config
+from configs import freshness
+from configs.base import entries
+from jaxord import checkpoint, report, settings, train, workdir
+from jaxord.figures import page, style
+from jaxord.models import clip
+from jaxord.ranks import Ranks
+from jaxord.report import files, inside, model
+from tests.test_methods import Flat, Words, compiled_fast
+from tools import sweep, sweep_report
+
+
+def outside(text):
+    """What a page would fetch."""
+    return re.findall(r'(?:src|href)\s*=\s*"(?!data:|#)[^"]*', text) + re.findall(r"@import|url\((?!data:)|<script", text)
+
+
+def titles(text):
+    return [html.unescape(title) for title in re.findall(r"<h2>(.*?)</h2>", text)]
+
+
+def figures_of(text):
+    return [base64.b64decode(data).decode() for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of no step over 30 images of three ranks: texts, probabilities, a gallery and a further column."""
+    root, draw = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
+    lines = [["path", "label", "split", "camera"]]
+    for k in range(42):
+        pixels = np.clip(40 + 80 * (k % 3) + draw.normal(0, 15, (20, 20, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"{k}.png")
+        lines.append([f"{k}.png", k % 3, "train" if k < 24 else "val" if k < 27 else "test", "<old>" if k % 2 else "new"])
+    with open(root / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    c = folder_config.get_config("method=coop,backbone=tiny").unlock()
+    c.data.update({"root": str(root), "table": "labels.csv", "image_size": 16, "stored_size": 20, "batch": 8, "eval_batch": 8})
+    c.rules = entries({"name": "knn", "k": 2}, {"name": "argmax"})
+    c.train.duration, c.optim.schedule, c.optim.warmup = "0 steps", "constant", "0 steps"
+    with pytest.MonkeyPatch.context() as patch, compiled_fast():
+        patch.setattr(clip, "VisionModel", Flat)
+        patch.setattr(clip, "TextModel", Words)
+        train.run(c.lock(), root / "run")
+        (root / "run/metrics.jsonl").write_text("".join(
+            json.dumps({"step": step, "split": "train", "loss": 2.0 / step, "gradient_norm": 1.0}) + "\n" for step in (1, 2)
+        ))  # fmt: skip
+        checkpoint.write_json(root / "run/run.json", {"command": "python -m jaxord.main", "device": "1 x cpu"})
+        looked = []
+        with pytest.MonkeyPatch.context() as spy:
+            spy.setattr(model, "look", lambda fold, look=model.look: looked.append(look(fold)) or looked[0])
+            text = report.write(root / "run").read_text()
+        yield root, text, looked[0]
+
+
+def test_a_page_of_a_run_has_every_section_and_needs_nothing_else(trained):
+    _, text, _ = trained
+    assert outside(text) == []
+    absent = {"Groups", "On other data"}
+    assert set(report.SECTIONS) - set(titles(text)) == absent
+    for title in absent:
+        assert re.search(rf"<li>{title}: ", text), title
+    assert "python -m jaxord.main" in text and "The run has not stored: versions, seconds." in text
+    assert "train 24, val 3, test 15" in text and "agree with predictions.csv" in text
+    assert "&lt;old&gt; " not in text and "<old>" not in text
+    assert len(figures_of(text)) == 13 and all("<svg" in figure for figure in figures_of(text))
+
+
+def test_what_the_model_says_again_is_what_it_said(trained):
+    root, _, seen = trained
+    (fold,), _ = files.read(root / "run")
+    assert seen.arrays["prediction"] == pytest.approx(fold.predictions["knn"], abs=1e-5)
+    assert np.array_equal(seen.arrays["target"], fold.target) and np.array_equal(seen.arrays["rank"], fold.target)
+    nearest = model.neighbours(seen, np.arange(15), 2)
+    labels = np.load(root / "run/gallery.npz")["targets"]
+    assert labels[nearest].mean(1) == pytest.approx(fold.predictions["knn"], abs=1e-5)
+    assert model.look(fold, most=5).arrays["embeds"].shape[0] == 5
+    best, worst = inside.best_and_worst(fold, 3)
+    assert len({fold.target[row] for row in best}) == 3 and fold.error[worst[0]] == fold.error.max()
+
+
+def test_saliency_is_where_gradient_times_input_is():
+    """Of a number that reads two pixels, w1 (x1 - mean) + w2 (x2 - mean): at each |w (x - mean)|, and nothing elsewhere."""
+    weights = np.zeros((30, 40, 3), np.float32)
+    weights[5, 5], weights[25, 30] = 1.0, -2.0
+    image = np.full((30, 40, 3), 255, np.uint8)
+    image[5, 5], image[25, 30] = 187, 137  # the mean of "half" is 127.5
+    run = types.SimpleNamespace(
+        variables={}, constants={}, images=lambda stored, size: stored[:, None],
+        outputs=lambda variables, constants, arrays: {"value": (arrays["image"][:, 0, :30] * weights).sum((1, 2, 3))},
+    )  # fmt: skip
+    config = types.SimpleNamespace(rules=({"name": "value"},), data=types.SimpleNamespace(normalize="half"))
+    (over,) = model.saliency(run, [image], config)
+    assert model.explained(config)[1] == "the predicted value (value)"
+    assert over.shape == (30, 40) and over.min() >= 0 and over.max() == 1 and over[15, 15] < 1e-3
+    assert over[5, 5] == 1 and over[25, 30] == pytest.approx(2 * 9.5 / 59.5, rel=0.01)
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are drawn, but not turned into SVG or PNG, which takes most of the time; test_figures.py does that."""
+    monkeypatch.setattr(page, "picture", lambda figure, caption: f"<figure>{caption}</figure>")
+    monkeypatch.setattr(style, "write_png", lambda figure, path: path.touch())
+
+
+def test_without_the_data_the_page_says_so_and_stands_on_the_files(trained, tmp_path, unrendered):
+    root, text, seen = trained
+    shutil.copytree(root / "run", tmp_path / "run")
+    config = settings.from_json((root / "run/config.json").read_text()).unlock()
+    config.data.root = "/nowhere"
+    (tmp_path / "run/config.json").write_text(settings.to_json(config))
+    folds, _ = files.read(tmp_path / "run")
+    kept = model.look(folds[0])
+    assert kept.run is None and np.array_equal(kept.arrays["embeds"], seen.arrays["embeds"])
+    assert not isinstance(inside.texts(folds, kept), str) and not isinstance(inside.features(folds, kept), str)
+    (tmp_path / "run/features.npz").unlink()
+    again = report.write(tmp_path / "run").read_text()
+    gone = ["Calibration", "Order of the texts", "Order of the features", "Nearest neighbours", "Best and worst cases",
+            "Where the model looks"]  # fmt: skip
+    assert [title for title in titles(text) if title not in titles(again)] == gone
+    assert f"{', '.join(gone)}: the model could not be run on the data: " in html.unescape(again)
+
+
+def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
+    """A finished run as its files, of ten test samples a fold; there is no model."""
+    config = freshness.get_config(f"method={method}").unlock()
+    config.seed, config.data.root, config.data.folds, config.fold = seed, "/nowhere", tuple(filter(None, folds)), ""
+    config.fold = "all" if config.data.folds else ""
+    config.update_from_flattened_dict(fields)
+    rule, draw = config.rules[0]["name"], np.random.default_rng(seed)
+    target = np.arange(1.0, 11)
+    for name in folds:
+        place = root / f"fold_{name}" if name else root
+        place.mkdir(parents=True)
+        predictions = {entry["name"]: target + draw.normal(0, mae, 10) for entry in config.rules}
+        columns = {"path": [f"{k}.png" for k in range(10)], "target": target, **predictions, "sex": list("fmfmfmfmfm")}
+        with open(place / "predictions.csv", "w", newline="") as file:
+            csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
+        rows = {rule: {"mae": mae}, f"{rule}, few": {"mae": mae + 1}, f"{rule}, many": {"mae": mae}, "constant": {"mae": 2.5}}
+        rows |= {"constant, few": {"mae": 3.0}, "constant, many": {"mae": 2.0}, "model": {"group_accuracy": 0.5 + seed / 10}}
+        checkpoint.write_json(place / "results.json", {"test": rows})
+        checkpoint.write_json(place / "DONE.json", {"step": 4, "steps": 4, "selected": "last step"})
+        ranks = Ranks(target.astype(np.float32), tuple(f"{k:g}" for k in target), np.zeros(0, np.float32))
+        np.savez(place / "constants.npz", train_targets=np.repeat(target, 8))
+        checkpoint.write_json(place / "ranks.json", {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": []})
+        (place / "parameters.txt").write_text("Total: 12 -- 48 bytes\n")
+        lines = [{"step": step, "split": "train", "loss": 3.0 / step, "gradient_norm": 1.0 / step} for step in (1, 2, 4)]
+        others = {f"{entry['name']} mae": mae / 9 for entry in config.rules[1:]}
+        lines += [{"step": step, "split": split, "mae": mae / step, **others}
+                  for step in (2, 4) for split in ("val", "train evaluated")]  # fmt: skip
+        (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if config.groups.count:
+            groups = {"true": [2] * 5, "predicted": [6, 1, 1, 1, 1], "distance": [0.5, 1.0, 2.0, None, 3.0]}
+            checkpoint.write_json(place / "groups.json", groups)
+    (root / "config.json").write_text(settings.to_json(config))
+    return root
+
+
+def test_a_page_of_folds_has_each_and_their_mean(tmp_path, unrendered):
+    root = write_run(tmp_path / "run", method="l1", folds=("0", "1"), mae=1.5)
+    (root / "fold_1/results.json").write_text((root / "fold_1/results.json").read_text().replace("1.5", "2.5"))
+    (root / "evaluated/other/fold_0").mkdir(parents=True)
+    checkpoint.write_json(root / "evaluated/other/fold_0/results.json", {"test": {"value": {"mae": 3.0}}})
+    text = report.write(root).read_text()
+    assert "2 ± 0.71" in text and "mae 2, mean of 2 folds" in text and "Each fold, under value" in text
+    assert "On 20 test samples" in text and "20 test samples. On the dashed line" in text
+    assert "<td>+100.0%</td>" in text  # 3.0 elsewhere against 1.5 here
+    assert {"Learning curves", "Errors by further columns", "On other data"} <= set(titles(text)) and outside(text) == []
+    (root / "fold_1/DONE.json").unlink()
+    assert files.read(root)[1] == ["1"]
+    (root / "fold_0/DONE.json").unlink()
+    with pytest.raises(ValueError, match="is not done; the command that began it goes on with it"):
+        report.write(root)
+
+
+def test_curves_are_placed_by_split_rule_and_metric(tmp_path):
+    (fold,), _ = files.read(write_run(tmp_path / "run"))
+    panels = files.curves(*fold.stages[0])
+    assert list(panels) == ["loss", "gradient norm", "mae"]
+    steps, values = panels["mae"]["val, true_expert"]
+    assert steps.tolist() == [2, 4] and values == pytest.approx([1 / 9] * 2)
+    assert set(panels["mae"]) == {"val, experts", "val, true_expert", "training split, experts", "training split, true_expert"}
+
+
+LABELS = ("mse", "group_dir", "group_dir,classifier=ce", "group_dir,classifier=la")
+
+
+def experiment(labels, seeds=2, claims=()):
+    module = type(sweep)("experiment", "How good?\n\nMore.")
+
+    def add_all(add):
+        for label in labels:
+            for seed in range(seeds):
+                add(label, f"configs/freshness.py:method={label}", {"seed": seed})
+
+    module.sweep, module.CLAIMS = add_all, claims
+    return module
+
+
+def written(folder, labels, seeds=2):
+    for k, label in enumerate(labels):
+        for seed in range(seeds):
+            write_run(folder / f"freshness-{label.replace('/', '_')}-seed={seed}", label, seed, mae=1.0 + k / 4 + seed / 100)
+
+
+def test_a_sweep_has_its_table_claims_curves_and_group_figures(tmp_path, unrendered):
+    written(tmp_path, LABELS)
+    first = tmp_path / "freshness-group_dir-seed=0"
+    np.savez(first / "features.npz", embeds=np.eye(12), target=np.arange(12.0), places=np.eye(12)[:, :2], text_embeds=np.eye(3))
+    module = experiment((*LABELS, "l1"), claims=(("mse", "group_dir"), ("group_dir", "mse", "few")))
+    text = sweep_report.write(module, tmp_path, tmp_path / "png", "trial").read_text()
+    assert outside(text) == [] and "How good? freshness: 8 of 10 runs are done." in text
+    assert titles(text) == ["Results", "Claims", "Metrics by setting", "Learning curves", "Groups", "Features side by side",
+                            "What is not here"]  # fmt: skip
+    assert "MISSING, 2 runs: freshness-l1-seed=0, freshness-l1-seed=1." in text and "confirmed" in text
+    made = {path.stem.removeprefix("trial-") for path in (tmp_path / "png").iterdir()}
+    assert made == {"claims", "metrics-1", "curves-1", "groups-5-histograms", "groups-5-distance", "groups-5-decomposition",
+                    "tsne", "similarity", "texts"}  # fmt: skip
+    assert text.count("<figure>") == len(made)
+
+
+def the_set(folder, module):
+    runs = sweep.runs_of(module)
+    results = {run: sweep_report.table.read(folder / run.name) for run in runs}
+    folds = {run: files.read(folder / run.name)[0] for run in runs if results[run]}
+    return sweep_report.Set(runs, results, folds, (), folder, lambda figure, caption, name: (figure, name))
+
+
+def test_group_dirs_figures_have_the_numbers_of_the_runs(tmp_path):
+    written(tmp_path, LABELS)
+    s = the_set(tmp_path, experiment(LABELS))
+    (histograms, _), (distance, _), (curves, _) = sweep_report.group_figures(s)
+    assert [ax.get_title() for ax in histograms.axes] == ["soft labels", "cross-entropy", "logit adjustment"]
+    assert [patch.get_height() for patch in histograms.axes[0].patches] == [2] * 5 + [6, 1, 1, 1, 1]
+    assert distance.axes[0].lines[0].get_ydata() == pytest.approx([0.5, 1, 2, np.nan, 3], nan_ok=True)
+    lines = {line.get_label(): line.get_xydata() for line in curves.axes[1].lines}
+    assert set(lines) == {f"{name}, {split}" for name in ("regression alone", "predicted group", "true group")
+                          for split in ("val", "training split")}  # fmt: skip
+    # Of cross-entropy with the seeds 0 and 1: MAE 1.505; 64 images a step, 80 in an epoch.
+    assert lines["predicted group, val"] == pytest.approx(np.array([[1.6, 1.505 / 2], [3.2, 1.505 / 4]]))
+    assert lines["regression alone, val"][0, 1] == pytest.approx(1.005 / 2)
+
+
+def test_numbers_among_the_settings_become_axes(tmp_path):
+    labels = [f"group_dir,classifier={kind},count={count}" for kind in ("soft", "ce") for count in (5, 10, 20)]
+    assert sweep_report.numbered(["a,k=1", "a,k=2", "b,weights=VII"]) == {}
+    found = sweep_report.numbered(labels)
+    assert found["count"]["group_dir,classifier=ce"] == [(float(n), f"group_dir,classifier=ce,count={n}") for n in (5, 10, 20)]
+    written(tmp_path, labels)
+    ((figure, name),) = sweep_report.against_numbers(the_set(tmp_path, experiment(labels)))
+    assert [ax.get_title() for ax in figure.axes] == ["mae", "mae, many", "mae, few", "group accuracy"]
+    assert name == "against-count"
+    accuracy = figure.axes[3].lines[0].get_ydata()
+    assert accuracy == pytest.approx([0.55] * 3)  # of the seeds 0.5 and 0.6
+
+
+def test_an_experiment_without_a_finished_run(tmp_path):
+    text = sweep_report.write(experiment(("l1",)), tmp_path, tmp_path / "png", "trial").read_text()
+    assert "0 of 2 runs are done" in text and outside(text) == []
+
+
+def test_the_report_reads_what_a_run_writes(trained):
+    root, _, _ = trained
+    (fold,), unfinished = files.read(root / "run")
+    assert unfinished == [] and fold.headline == "knn" and list(fold.further) == ["camera"]
+    ranks, _, targets = workdir.read_facts(root / "run")
+    assert fold.ranks.names == ranks.names and len(targets) == 24
