@@ -207,6 +207,7 @@ def base():
     m.pretrained = False  # the method is meaningless without pretrained weights
     m.dtype = "auto"  # of activations: "float32", "bfloat16"; "auto" is bfloat16 on an accelerator
     m.remat = False  # recompute each transformer block in the backward pass: less memory, a third more time
+    m.fsdp = 0  # parameters of at least that many elements, and their optimizer state, are split over the devices; 0: none
     m.logit_scale = 100.0  # exp(logit_scale) at the start of a model from scratch; pretrained weights bring theirs
 
     p = c.prompt = ConfigDict()
@@ -244,6 +245,7 @@ def base():
     t.checkpoint_every = "1 epochs"
     t.log_every = "20 steps"
     t.share = 1.0  # of the duration: what a stage takes of it
+    t.steps_per_call = 0  # updates of one call of the compiled step; 0: 20 where images are resident, else 1
     t.statistics = "update"  # running statistics and dropout; "keep": all modules behave as in evaluation
 
     c.stages = ()  # trained one after the other, each a folder of the run: dict(name=..., set=fields); see `stage`

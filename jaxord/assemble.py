@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxord import inference, initial, labels, metrics, optim, ranks, sharding, step, tokenizer, trees
 from jaxord.binding import bind, configured, lookup
-from jaxord.data import augment, load, pipeline
+from jaxord.data import augment, load, pipeline, tiers
 from jaxord.models import ordinal
 from jaxord.weights import hf_clip, variants
 
@@ -23,7 +23,7 @@ class Task:
 
     Attributes:
       config: the whole config.
-      splits: split name -> jaxord.data.pipeline.Split.
+      splits: split name -> jaxord.data.tiers.Split.
       labels: split name -> dict of replicated arrays [N], what jaxord.labels makes of the targets; "annotations" -> the
         same [N, A] for a training split whose images have several labels.
       ranks: the task's ranks; None where a target is two angles.
@@ -63,6 +63,9 @@ class Task:
 
         def batch_of(batch, labels, constants):
             index, epoch, seed = batch["index"], batch["epoch"], constants["seed"]
+            if "slot" in labels:  # the images are on the device
+                slot = labels["slot"][index]
+                batch = {**batch, **{name: labels[name].at[slot].get(mode="clip") for name in ("stored", "size")}}
             arrays = {name: array for name, array in batch.items() if name not in ("stored", "frames", "size", "epoch")}
             for stored in {"stored", "frames"} & set(batch):
                 arrays["image"] = images(batch[stored], batch["size"], index, epoch, seed=seed)
@@ -70,7 +73,8 @@ class Task:
                 row = index, augment.choice(labels["annotations"][index], index, epoch, seed)
             else:
                 row = index
-            arrays |= {name: column[row] for name, column in labels.items() if name != "annotations"}
+            others = ("annotations", "slot", "stored", "size")
+            arrays |= {name: column[row] for name, column in labels.items() if name not in others}
             return {**arrays, "epoch": epoch} if train else arrays
 
         return batch_of
@@ -113,7 +117,7 @@ def assemble(config, fold, start=None, facts=None):
 
     replicated, by_row = sharding.replicated(mesh), sharding.split(mesh)
     splits = {
-        name: pipeline.decode_split(part, data_of(config, name), functools.partial(sharding.put, sharding=by_row))
+        name: tiers.decode_split(part, data_of(config, name), functools.partial(sharding.put, sharding=by_row))
         for name, part in records.items()
     }
     columns = {name: made.columns(split.records.targets) for name, split in splits.items()}

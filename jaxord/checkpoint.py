@@ -24,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from jaxord import trees
+from jaxord import sharding, trees
 
 _Spec = collections.namedtuple("_Spec", "shape dtype")
 
@@ -36,8 +36,8 @@ class Checkpoints:
             checkpoints.save(120, state, dict(score=2.31))
             state = checkpoints.restore(checkpoints.latest(), state)
 
-    Only `save` writes, moves or removes anything, so reading a running or a read-only workdir is safe. With several
-    processes all of them call the same methods, on one file system.
+    Only `save` writes, moves or removes anything, so reading a running or a read-only workdir is safe. Several processes
+    call the same methods, on one file system: each writes and reads its arrays, all else is what the first one finds.
     """
 
     def __init__(self, folder, keep=2):
@@ -63,8 +63,7 @@ class Checkpoints:
 
     def steps(self):
         """The steps that have a checkpoint, sound or damaged, in order."""
-        self._wait()
-        return self._stored()
+        return self._ask(self._stored)
 
     def latest(self):
         """The newest step whose files are sound, or None where there is no checkpoint.
@@ -72,22 +71,15 @@ class Checkpoints:
         Raises:
           ValueError: there are checkpoints and all are damaged; starting again would hide that.
         """
-        for step in reversed(self.steps()):
-            if not self._damage(step):
-                return step
-        if self.steps():
-            lines = "".join(f"\n  {step}: {'; '.join(self._damage(step))}" for step in self.steps())
-            raise ValueError(f"all checkpoints in {self.folder} are damaged; to start again, move them away{lines}")
-        return None
+        return max(self._ask(self._sound), default=None)
 
     def best(self):
         """The sound step of the lowest score, the earliest of equal ones, or None where none has a score."""
-        return None if self.latest() is None else self._best([s for s in self.steps() if not self._damage(s)])
+        return self._ask(lambda: self._best(self._sound()))
 
     def meta(self, step):
         """The `meta` that was saved with a step."""
-        self._check(step)
-        return self._record(step)["meta"]
+        return self._ask(self._checked, step)["meta"]
 
     def save(self, step, state, meta):
         """Stores the state of a step; the writing goes on in the background, the state may be donated at once.
@@ -103,24 +95,11 @@ class Checkpoints:
         Raises:
           ValueError: a sound checkpoint of a later step is there: the run did not go on from it.
         """
-        stored = [s for s in self.steps() if s >= step]
-        sound = [s for s in stored if not self._damage(s)]
-        if sound == [step]:
-            return
-        if sound:
-            raise ValueError(f"step {step} is to be saved, and {self.folder} holds the later steps {sound}; train on "
-                             "from the latest, or use another folder")
         arrays = _by_path(state)
-        if jax.process_index() == 0:
-            for left in [*self.folder.glob(".unfinished-*"), *(self.folder / f"{s}.damaged" for s in stored)]:
-                shutil.rmtree(left, ignore_errors=True)
-            for s in stored:
-                os.replace(self.folder / str(s), self.folder / f"{s}.damaged")
-            self._unfinished(step).mkdir(parents=True)
-            specs = {path: [list(x.shape), str(x.dtype)] for path, x in arrays.items()}
-            write_json(self._unfinished(step) / "checkpoint.json", dict(step=step, meta=meta, arrays=specs))
-        self._orbax.save(self._unfinished(step) / "arrays", args=ocp.args.PyTreeSave(arrays))
-        self._pending = self._thread.submit(self._finish, step)
+        specs = {path: [list(x.shape), str(x.dtype)] for path, x in arrays.items()}
+        if self._ask(self._begin, step, dict(step=step, meta=meta, arrays=specs)):
+            self._orbax.save(self._unfinished(step) / "arrays", args=ocp.args.PyTreeSave(arrays))
+            self._pending = self._thread.submit(self._finish, step)
 
     def restore(self, step, like, parts=()):
         """Reads the state of a step.
@@ -137,8 +116,7 @@ class Checkpoints:
         Raises:
           ValueError: no such step, damaged files, or paths, shapes or dtypes that differ, all of them listed.
         """
-        self._check(step)
-        arrays = self._record(step)["arrays"]
+        arrays = self._ask(self._checked, step)["arrays"]
         stored = {path: _Spec(*spec) for path, spec in arrays.items() if not parts or path.split("/")[0] in parts}
         targets = _by_path(like)
         asked = {path: _Spec(x.shape, str(x.dtype)) for path, x in targets.items()}
@@ -153,19 +131,49 @@ class Checkpoints:
 
     def read(self, step, parts):
         """The parts of a step as they were saved, on the host: {part: {path: numpy array}}; needs to know no shapes."""
-        self._check(step)
         like = {part: {} for part in parts}
-        for path, (shape, dtype) in self._record(step)["arrays"].items():
+        for path, (shape, dtype) in self._ask(self._checked, step)["arrays"].items():
             part, _, rest = path.partition("/")
             if part in like:
                 like[part][rest] = np.empty(shape, jax.numpy.dtype(dtype))
         return self.restore(step, like, parts)
+
+    def _ask(self, question, *arguments):
+        """What the first process answers once all that was saved is on disk; the methods below are such questions."""
+        self._wait()
+        return sharding.first(question)(*arguments)
 
     def _unfinished(self, step):
         return self.folder / f".unfinished-{step}"
 
     def _stored(self):
         return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
+
+    def _sound(self):
+        """The steps without damage; where all have some, starting again would hide that, and ValueError says so."""
+        steps = self._stored()
+        sound = [step for step in steps if not self._damage(step)]
+        if steps and not sound:
+            lines = "".join(f"\n  {step}: {'; '.join(self._damage(step))}" for step in steps)
+            raise ValueError(f"all checkpoints in {self.folder} are damaged; to start again, move them away{lines}")
+        return sound
+
+    def _begin(self, step, record):
+        """Makes room for a step and writes its record; False where it is stored already."""
+        stored = [s for s in self._stored() if s >= step]
+        sound = [s for s in stored if not self._damage(s)]
+        if sound == [step]:
+            return False
+        if sound:
+            raise ValueError(f"step {step} is to be saved, and {self.folder} holds the later steps {sound}; train on "
+                             "from the latest, or use another folder")
+        for left in [*self.folder.glob(".unfinished-*"), *(self.folder / f"{s}.damaged" for s in stored)]:
+            shutil.rmtree(left, ignore_errors=True)
+        for s in stored:
+            os.replace(self.folder / str(s), self.folder / f"{s}.damaged")
+        self._unfinished(step).mkdir(parents=True)
+        write_json(self._unfinished(step) / "checkpoint.json", record)
+        return True
 
     def _record(self, step):
         return json.loads((self.folder / str(step) / "checkpoint.json").read_text())
@@ -181,9 +189,9 @@ class Checkpoints:
 
     def _finish(self, step):
         """In the background: checksums, the rename that makes the checkpoint exist, removal of those not kept."""
-        self._orbax.wait_until_finished()
-        self._damages[step] = []
-        if jax.process_index() == 0:
+        self._orbax.wait_until_finished()  # until all processes have written
+        if sharding.is_first():
+            self._damages[step] = []
             folder = self._unfinished(step)
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             write_json(folder / "sha256.json", {str(path.relative_to(folder)): _digest(path) for path in files})
@@ -205,11 +213,13 @@ class Checkpoints:
                 logging.warning("the checkpoint %s is damaged and passed over: %s", folder, "; ".join(lines))
         return self._damages[step]
 
-    def _check(self, step):
-        if step not in self.steps():
-            raise ValueError(f"{self.folder} has no checkpoint of step {step}; it has {self.steps()}")
+    def _checked(self, step):
+        """The record of a step whose files are sound."""
+        if step not in self._stored():
+            raise ValueError(f"{self.folder} has no checkpoint of step {step}; it has {self._stored()}")
         if self._damage(step):
             raise ValueError(f"the checkpoint {self.folder / str(step)} is damaged: {'; '.join(self._damage(step))}")
+        return self._record(step)
 
 
 def _by_path(tree):
@@ -264,7 +274,14 @@ def write_json(path, obj):
 
 @contextlib.contextmanager
 def lock(workdir):
-    """Holds a workdir for this process; ValueError where another one holds it. A killed process lets go by itself."""
+    """Holds a workdir for this run; ValueError where another one holds it. A killed process lets go by itself."""
+    with contextlib.ExitStack() as held:
+        sharding.first(lambda: held.enter_context(_lock(workdir)))()
+        yield
+
+
+@contextlib.contextmanager
+def _lock(workdir):
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as file:
@@ -287,7 +304,8 @@ class SignalFlag:
             if stop:
                 save and return
 
-    A second SIGINT does what it did before. `name` is the signal's name, "" before one came.
+    A second SIGINT does what it did before. `name` is the signal's name, "" before one came. With several processes
+    jax watches SIGTERM (jaxord.sharding.stopping), and the other two become it.
     """
 
     def __init__(self):
@@ -297,7 +315,7 @@ class SignalFlag:
         return bool(self.name)
 
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        for number in (signal.SIGUSR1, signal.SIGINT, *([signal.SIGTERM] if jax.process_count() == 1 else [])):
             self._old[number] = signal.signal(number, self._note)
         return self
 
@@ -309,3 +327,5 @@ class SignalFlag:
         self.name = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(number, self._old[number])
+        if jax.process_count() > 1:
+            signal.raise_signal(signal.SIGTERM)

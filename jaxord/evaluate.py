@@ -5,7 +5,6 @@ Shapes: N records of a split.
 
 import csv
 import dataclasses
-import json
 import pathlib
 
 import jax
@@ -16,7 +15,7 @@ from jaxord.binding import bind, lookup, needs
 from jaxord.data import pipeline
 from jaxord.step import make_forward
 from jaxord.summary import summarise
-from jaxord.workdir import chosen_folds, read_config, read_facts, selected, stages_of
+from jaxord.workdir import chosen_folds, done, read_config, read_facts, selected, stages_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,8 @@ def with_text(task, variables):
     """The constants of the run, with text_embeds where the model has a text side: they are the same for every image."""
     if "prompt_tokens" not in task.constants or "text_embeds" in task.constants:
         return task.constants
-    return {**task.constants, "text_embeds": assemble.text_embeds(task.model, variables["params"], task.constants)}
+    whole = jax.device_put(variables["params"], sharding.replicated(task.mesh))
+    return {**task.constants, "text_embeds": assemble.text_embeds(task.model, whole, task.constants)}
 
 
 def make_evaluate(task):
@@ -85,7 +85,7 @@ def make_evaluate(task):
 
     def evaluate(variables, name, gallery=None):
         target = task.splits[name].records.targets
-        arrays = {**with_text(task, variables), **gather(variables, name)}
+        arrays = {**jax.device_get(with_text(task, variables)), **gather(variables, name)}
         if by_rule:
             gallery = gallery or {"embeds": gather_gallery(variables, "train").popitem()[1], "targets": target_of_train}
             arrays |= {"gallery_embeds": gallery["embeds"], "gallery_targets": gallery["targets"] / np.float32(scale)}
@@ -150,7 +150,8 @@ def placed_references(task, variables):
     points = np.zeros(variables["params"][path].shape, np.float32)
     np.add.at(points, reference, embeds)
     points /= np.maximum(np.bincount(reference, minlength=len(points)), 1)[:, None]
-    return {path: sharding.put(points, sharding.replicated(task.mesh))}
+    points = {path: points}
+    return sharding.put(points, sharding.by_size(points, task.mesh, task.config.model.fsdp))
 
 
 def write_predictions(path, task, name, predictions):
@@ -162,7 +163,8 @@ def write_predictions(path, task, name, predictions):
     if task.ranks:
         ranks = task.ranks.index(headline)
         columns |= {"rank": ranks, "rank_name": [task.ranks.names[rank] for rank in ranks]}
-    columns |= {column: values for column, values in records.columns.items() if column not in ("path", "target")}
+    own = {*columns, "rank", "rank_name"}  # the data's own rank_name is that of the target
+    columns |= {column: values for column, values in records.columns.items() if column not in own}
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -177,13 +179,19 @@ def numbered(name, values):
 
 
 def report(task, evaluate, variables, folder, gallery=None):
-    """Evaluates validation and test split; writes results.json, the gallery, predictions.csv and groups.json (both of test)."""
+    """Evaluates validation and test split, and writes what it found, predictions and groups of the test split."""
     results = {}
     for name in ("val", "test"):
         if name in task.splits:
             evaluation = evaluate(variables, name, gallery)
             gallery = evaluation.gallery  # the same parameters made it: once is enough
             results[name] = evaluation.scores
+    write(folder, task, evaluation, results)
+
+
+@sharding.first
+def write(folder, task, evaluation, results):
+    """Writes predictions.csv, groups.json and the gallery of an evaluation of the test split, and results.json."""
     write_predictions(folder / "predictions.csv", task, "test", evaluation.predictions)
     if evaluation.groups:
         checkpoint.write_json(folder / "groups.json", evaluation.groups)
@@ -222,10 +230,10 @@ def evaluate_run(workdir, config=None, output=""):
             folder.mkdir(parents=True, exist_ok=True)
         variables = selected(source)
         task = assemble.assemble(settings.evaluated(stage, config), other, variables, read_facts(source))
-        placed = sharding.put(variables, sharding.replicated(task.mesh))
+        placed = sharding.put(variables, sharding.by_size(variables, task.mesh, stage.model.fsdp))
         gallery = source / "gallery.npz"
         report(task, make_evaluate(task), placed, folder, dict(np.load(gallery)) if gallery.exists() else None)
         if target:
-            checkpoint.write_json(folder / "DONE.json", json.loads((source / "DONE.json").read_text()))
+            sharding.first(checkpoint.write_json)(folder / "DONE.json", done(source))
         folders.append(folder)
     summarise(config or trained, folders)

@@ -7,26 +7,58 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument: configs/hci.py:method=coop.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; '' is runs/<data set>-<method>.")
-_OUTPUT = flags.DEFINE_string("output", "", "Folder of what --mode=evaluate finds on another config.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "report", "predict", "export"], "What to do.")
+_FOLD = flags.DEFINE_string("fold", "", "predict, export: which fold of the run, where it has several.")
+_OUTPUT = flags.DEFINE_string("output", "", "evaluate: folder of what another config gives; predict: .csv or .jsonl file; "
+                              "export: folder.")
+_IMAGES = flags.DEFINE_string("images", "", "predict: folder, pattern, .csv with a column path, .txt list, or one image.")
+_ROOT = flags.DEFINE_string("root", "", "predict: what the paths of a list are relative to; '' is its own folder.")
+_BATCH = flags.DEFINE_integer("batch", 0, "predict: images at once; 0 is the run's data.eval_batch.")
+_FORMAT = flags.DEFINE_string("format", "", "export: 'hf' (CLIP for transformers), 'torch'; '' is what fits the tower.")
+_NAMING = flags.DEFINE_string("naming", "hf", "export: names of CLIP's parameters, 'hf' or 'open_clip'.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
+
+TAKES = {  # mode -> the flags that mean something there, those that it needs first
+    "train": (_CONFIG, _WORKDIR),
+    "evaluate": (_WORKDIR, _CONFIG, _OUTPUT),
+    "report": (_WORKDIR,),
+    "predict": (_WORKDIR, _IMAGES, _OUTPUT, _FOLD, _ROOT, _BATCH),
+    "export": (_WORKDIR, _OUTPUT, _FOLD, _FORMAT, _NAMING),
+}
+NEEDS = {"train": 1, "evaluate": 1, "report": 1, "predict": 3, "export": 2}  # how many of them
+
+
+def check(mode):
+    """Raises ValueError for a flag that is missing, or that would be ignored."""
+    for flag in TAKES[mode][: NEEDS[mode]]:
+        if not flag.value:
+            first = "; for the first run: python -m jaxord.main --config=configs/quickstart.py" if mode == "train" else ""
+            raise ValueError(f"--mode={mode} needs --{flag.name}{first}")
+    taken = [flag.name for flag in TAKES[mode]]
+    for flag in (flag for flags_of in TAKES.values() for flag in flags_of):
+        if flag.name not in taken and flag.present:
+            raise ValueError(f"--{flag.name} means nothing to --mode={mode}, which takes --{', --'.join(taken)}")
 
 
 def main(_):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes; --verbosity=0 shows it
-    from jaxord import evaluate, train  # after the flags: --help and a mistyped flag need no jax
-
-    config, workdir = _CONFIG.value, _WORKDIR.value
+    mode, config, workdir, output = _MODE.value, _CONFIG.value, _WORKDIR.value, _OUTPUT.value
     try:
-        if _MODE.value == "evaluate":
-            if not workdir:
-                raise ValueError("--mode=evaluate reads the folder of a run; give it by --workdir=runs/...")
-            evaluate.evaluate_run(workdir, config, _OUTPUT.value)
-        elif config is None:
-            raise ValueError("no config; for the first run: python -m jaxord.main --config=configs/quickstart.py")
-        else:
+        check(mode)
+        from jaxord import evaluate, export, predict, report, sharding, train  # --help and a mistyped flag need no jax
+
+        sharding.start()
+        if mode == "train":
             train.run(config, workdir or f"runs/{config.name}-{config.method}")
+        elif mode == "evaluate":
+            evaluate.evaluate_run(workdir, config, output)
+        elif mode == "report":
+            print(report.write(workdir))
+        elif mode == "predict":
+            predict.predict_run(workdir, _IMAGES.value, output, _FOLD.value, _BATCH.value, _ROOT.value)
+        else:
+            export.export(workdir, output, format=_FORMAT.value, naming=_NAMING.value, fold=_FOLD.value)
     except ValueError as error:
         if _TRACEBACK.value:
             raise

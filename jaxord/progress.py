@@ -1,6 +1,6 @@
 """What a run tells: metrics.jsonl and TensorBoard events in the workdir, a progress bar on stderr, tables of results.
 
-Nothing here touches a device: values are Python numbers, and the caller decides when to fetch them.
+Values are Python numbers, and the caller decides when to fetch them. Of several processes the first one tells.
 """
 
 import json
@@ -11,9 +11,11 @@ import sys
 
 import tqdm
 
+from jaxord import sharding
+
 
 class Log:
-    """The log of one training run.
+    """The log of one training run; of several processes, that of the first.
 
         with Log(workdir, restored=120, total=5000, batch=32) as log:
             log.scalars(140, "train", dict(loss=1.25))
@@ -37,16 +39,18 @@ class Log:
         """
         from tensorboardX import SummaryWriter  # here, because it takes a second
 
-        folder = pathlib.Path(workdir)
+        folder, writes = pathlib.Path(workdir), sharding.is_first()
         folder.mkdir(parents=True, exist_ok=True)
-        _drop(folder / "metrics.jsonl", restored)
-        self._file = open(folder / "metrics.jsonl", "a")
+        sharding.first(_drop)(folder / "metrics.jsonl", restored)
+        self._file = open(folder / "metrics.jsonl" if writes else os.devnull, "a")
         # Older event files stay, and TensorBoard hides what they say from purge_step on. The suffix keeps a file of the
         # same second from being overwritten.
         first = restored + 1
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first, filename_suffix=f".{first}")
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=first, filename_suffix=f".{first}", write_to_disk=writes
+        )
         self._bar = tqdm.tqdm(
-            initial=max(restored, 0), total=total, unit="img", unit_scale=batch, dynamic_ncols=True,
+            disable=not writes, initial=max(restored, 0), total=total, unit="img", unit_scale=batch, dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 10.0,  # seconds between two lines; few in a file
         )
 

@@ -2,6 +2,7 @@
 
 import flax
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxord import losses, trees
@@ -50,7 +51,7 @@ def objective(config):
     return total
 
 
-def make_train_step(model, total_loss, optimizer, prepare, replicated, *, statistics="update"):
+def make_train_step(model, total_loss, optimizer, prepare, shardings, *, statistics="update", several=False):
     """The jitted update.
 
     Args:
@@ -58,9 +59,12 @@ def make_train_step(model, total_loss, optimizer, prepare, replicated, *, statis
       total_loss: from `objective`.
       optimizer: an optax transformation over the trained parameters.
       prepare: (stored batch, labels, constants) -> batch with `image`, `target` and `rank`; runs inside jit.
-      replicated: sharding of the state and of the metrics.
+      shardings: one that replicates state and metrics; or (tree of the state's, that of the metrics) where parameters are
+        split over the devices (jaxord.sharding.by_size): a step brings them together, and keeps of their gradients its part.
       statistics: "update" trains as usual; "keep" lets every module behave as in evaluation, as for a new head on
         finished features.
+      several: the step takes batches of pipeline.train_calls, makes all their updates in one call, and gives the metrics
+        of the last.
 
     Returns:
       step(state, batch, labels, constants) -> (state, metrics); the old state is donated. Dropout is a function of
@@ -73,24 +77,42 @@ def make_train_step(model, total_loss, optimizer, prepare, replicated, *, statis
     if statistics not in ("update", "keep"):
         raise ValueError(f"train.statistics is {statistics!r}; it takes 'update' or 'keep'")
     mutable = ["stats"] if statistics == "update" else []
+    layout, replicated = shardings if isinstance(shardings, tuple) else (None, shardings)
+
+    def placed(tree, sharding):
+        # Where a parameter is split as the batch is, the compiler left alone would send activations around instead of it.
+        return tree if layout is None else jax.lax.with_sharding_constraint(tree, sharding)
 
     def step(state, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels, constants)}
         dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(constants["seed"]), DROPOUT), state.step)
 
         def loss(trained):
-            variables = nested({"params": {**state.frozen, **trained}, "stats": state.stats})
+            variables = nested(placed({"params": {**state.frozen, **trained}, "stats": state.stats}, replicated))
             outputs, new = model.apply(variables, arrays, rngs={"dropout": dropout}, mutable=mutable)
             value, terms = total_loss({**arrays, **outputs})
             return value, (terms, {**state.stats, **trees.flatten(new.get("stats", {}))})
 
         (value, (terms, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
+        gradients = placed(gradients, layout and layout.trained)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         metrics = {"loss": value, **terms, "gradient_norm": optax.tree.norm(gradients)}
         return state.replace(step=state.step + 1, trained=trained, stats=stats, opt_state=opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated)
+    def steps(state, batches, labels, constants):
+        batches = dict(batches)
+        count = batches.pop("steps")
+
+        def one(i, carry):
+            return step(carry[0], {name: array[i] for name, array in batches.items()}, labels, constants)
+
+        first = {name: array[0] for name, array in batches.items()}
+        _, metrics = jax.eval_shape(step, state, first, labels, constants)
+        # The number of steps is no part of the program, so that one program serves every call.
+        return jax.lax.fori_loop(0, count, one, (state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)))
+
+    return jax.jit(steps if several else step, donate_argnums=0, out_shardings=shardings)
 
 
 def make_forward(model, prepare, names, replicated):
@@ -103,7 +125,7 @@ def make_forward(model, prepare, names, replicated):
 
     def forward(variables, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels, constants)}
-        outputs = model.apply(nested(variables), arrays)
+        outputs = model.apply(nested(jax.lax.with_sharding_constraint(variables, replicated)), arrays)
         return {name: value for name, value in {**arrays, **outputs}.items() if name in names and name not in constants}
 
     return jax.jit(forward, out_shardings=replicated)

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from jaxord import progress
+from jaxord import progress, sharding
 
 
+@sharding.first
 def summarise(config, folders):
     """Prints the table of the test split.
 

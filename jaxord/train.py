@@ -4,18 +4,19 @@ import functools
 import math
 import pathlib
 import sys
+import time
 
 import jax
 import numpy as np
-from clu import parameter_overview
 
-from jaxord import checkpoint, metrics, optim, progress, sharding
+from jaxord import checkpoint, metrics, optim, progress, settings, sharding
 from jaxord.assemble import assemble, overview
 from jaxord.data import pipeline
+from jaxord.data.order import MASK
 from jaxord.evaluate import make_evaluate, placed_references, report
 from jaxord.step import State, make_train_step, objective
 from jaxord.summary import summarise
-from jaxord.workdir import chosen_folds, claim, selected, stages_of, write_facts
+from jaxord.workdir import chosen_folds, claim, selected, stages_of, write_facts, write_run
 
 
 def run(config, workdir):
@@ -27,10 +28,12 @@ def run(config, workdir):
         metrics.jsonl, tensorboard, predictions.csv, results.json and DONE.json.
 
     Raises:
-      ValueError: an unknown fold, a workdir that holds another config, and all that `assemble` raises.
+      ValueError: an unknown fold, a workdir that holds another config, processes that differ in it, and all that
+        `assemble` raises.
     """
     workdir = pathlib.Path(workdir)
     folds = chosen_folds(config)
+    sharding.check_same(settings.to_json(config).encode(), "configs")
     with checkpoint.lock(workdir):
         claim(workdir, config)
         for fold in folds:
@@ -50,14 +53,14 @@ def fit(config, fold, workdir, start=None):
       workdir: folder of the stage.
       start: folder of the stage before, whose selected parameters it takes over.
     """
-    if (workdir / "DONE.json").exists():
+    if sharding.first((workdir / "DONE.json").exists)():
         return
+    began = time.monotonic()
     task = assemble(config, fold, selected(start) if start else None)
     print("\n".join([f"{workdir}", *overview(task)]), flush=True)
-    workdir.mkdir(parents=True, exist_ok=True)
-    shapes = parameter_overview.get_parameter_overview({**task.trained, **task.frozen}, include_stats=False)
-    (workdir / "parameters.txt").write_text(shapes + "\n")
-    write_facts(workdir, task.ranks, task.constants, task.splits["train"].records.targets, task.model.settings)
+    parameters, targets = (task.trained, task.frozen, task.stats), task.splits["train"].records.targets
+    sharding.check_same((parameters, targets), "initial parameters or training labels")
+    write_facts(workdir, {**task.trained, **task.frozen}, task.ranks, task.constants, targets, task.model.settings)
     batch = config.data.batch
     length = functools.partial(optim.steps, batch=batch, examples=len(task.splits["train"].records))
     total = round(length(config.train.duration) * config.train.share)
@@ -73,8 +76,9 @@ def fit(config, fold, workdir, start=None):
     replicated = sharding.replicated(task.mesh)
     factor = optim.schedule(config.optim, total, length)
     optimizer = optim.make(config.optim, task.groups, factor)
-    trained, frozen, stats = sharding.put((task.trained, task.frozen, task.stats), replicated)
-    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(trained)
+    layout = functools.partial(sharding.by_size, mesh=task.mesh, least=config.model.fsdp)
+    trained, frozen, stats = sharding.put(parameters, layout(parameters))
+    opt_state = jax.jit(optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained)))(trained)
     state = State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
     evaluate = make_evaluate(task)
 
@@ -86,22 +90,31 @@ def fit(config, fold, workdir, start=None):
         else:
             state = state.replace(trained={**state.trained, **placed_references(task, state.variables)})
         best = saved.meta(saved.best())["score"] if saved.best() is not None else math.inf
+        split, labels, done = task.splits["train"], task.labels.get("annotations", task.labels["train"]), restored or 0
+        most = steps_per_call(config, split)
         train_step = make_train_step(
-            task.model, objective(config), optimizer, task.prepare(train=True), replicated,
-            statistics=config.train.statistics,
+            task.model, objective(config), optimizer, task.prepare(train=True),
+            (layout(state), replicated) if config.model.fsdp else replicated,
+            statistics=config.train.statistics, several=most > 1,
         )
-        done, labels = restored or 0, task.labels.get("annotations", task.labels["train"])
-        batches = pipeline.train_batches(task.splits["train"], batch=batch, seed=config.seed, start_step=done)
+        if most > 1:
+            labels = {**labels, **split.stored()}
+            ahead = calls(done, total, most, (evaluate_every, save_every, log_every))
+            batches = pipeline.train_calls(split, batch=batch, seed=config.seed, calls=ahead, most=most)
+        else:
+            batches = pipeline.train_batches(split, batch=batch, seed=config.seed, start_step=done)
         # Overlapping programs on several CPU devices can wait for each other's collectives for ever: one at a time there.
         crowded = jax.default_backend() == "cpu" and task.mesh.size > 1
         late = None  # what was logged last: fetched one period later, so that the loop never waits for the device
         with progress.Log(workdir, restored=-1 if restored is None else restored, total=total, batch=batch) as log:
-            for step in range(done + 1, total + 1):
-                state, values = train_step(state, next(batches), labels, task.constants)
+            for first, count in calls(done, total, most, (evaluate_every, save_every, log_every)):
+                step, arrays = first + count, next(batches)
+                with jax.transfer_guard("disallow"):  # nothing comes from the host or goes there behind the loop's back
+                    state, values = train_step(state, arrays, labels, task.constants)
                 if crowded:
                     jax.block_until_ready(state.step)
                 log.progress(step)
-                last, stopped = step == total, bool(stop)  # one look at the flag a step: it may come at any time
+                last, stopped = step == total, sharding.stopping(stop)  # one look a step: a signal may come at any time
                 if step % log_every == 0 or last:
                     write(log, late)
                     late = step, values
@@ -114,14 +127,16 @@ def fit(config, fold, workdir, start=None):
                     scores = evaluate(state.variables, split).scores
                     log.scalars(step, split if split == judge else f"{split} evaluated", curves(config, scores))
                     if split == judge:
-                        meta = {"score": headline(config, scores)[config.select_metric] * direction(config)}
+                        score = headline(config, scores)[config.select_metric] * direction(config)
+                        meta = {"score": sharding.first(float)(score)}  # one decision, whatever the last bits elsewhere
                 better = meta.get("score", math.inf) < best
                 best = min(best, meta.get("score", math.inf))
                 if better or step % save_every == 0 or last or stopped:
                     saved.save(step, state, meta)
                 if stopped and not last:
                     saved.close()
-                    sys.exit(f"stopped by {stop.name} at step {step:,}; the same command goes on from there")
+                    by = stop.name or "a signal"  # which another process has seen
+                    sys.exit(f"stopped by {by} at step {step:,}; the same command goes on from there")
         if not total:
             saved.save(0, state, {})
         chosen = saved.best() if saved.best() is not None else saved.latest()
@@ -129,7 +144,32 @@ def fit(config, fold, workdir, start=None):
 
     words = f"best {config.select_metric} on {judge}" if judge and total else "last step"
     report(task, evaluate, state.variables, workdir)
-    checkpoint.write_json(workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words})
+    write_run(workdir, time.monotonic() - began, {name: len(split.records) for name, split in task.splits.items()})
+    sharding.first(checkpoint.write_json)(workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words})
+
+
+def steps_per_call(config, split):
+    """How many updates one call of the train step makes at most.
+
+    Raises:
+      ValueError: several, where the images are not on the device or the inputs vary in length.
+    """
+    asked, images, inputs = config.train.steps_per_call, split.tier == "resident", split.tier == "inputs"
+    even = (images or inputs) and not config.data.bucket and not any(name.endswith(MASK) for name in split.records.inputs)
+    if asked > 1 and not even:
+        raise ValueError(
+            f"train.steps_per_call is {asked}, which needs the images on the device (data.tier='resident'; here "
+            f"{split.tier!r}) or inputs of one length; 0 chooses by itself"
+        )
+    return asked or (20 if images else 1)
+
+
+def calls(done, total, most, periods):
+    """(steps made before, steps) of each call of the train step: at most `most`, and none passes a multiple of a period."""
+    while done < total:
+        count = min(most, total - done, *(period - done % period for period in periods))
+        yield done, count
+        done += count
 
 
 def write(log, late):

@@ -1,11 +1,17 @@
 """The folder of a run: which folds and stages lie where, and what each holds for those who come later."""
 
 import dataclasses
+import importlib.metadata
 import json
+import platform
+import shlex
+import sys
 
+import jax
 import numpy as np
+from clu import parameter_overview
 
-from jaxord import checkpoint, settings
+from jaxord import checkpoint, settings, sharding
 from jaxord.models.clip import ClipSettings, Tower
 from jaxord.ranks import Ranks
 
@@ -33,6 +39,7 @@ def stages_of(config, workdir, fold):
     return [(folder / stage.name, settings.staged(config, stage)) for stage in config.stages]
 
 
+@sharding.first
 def claim(workdir, config):
     """Writes config.json; a workdir that has trained something keeps the config it has."""
     file = workdir / "config.json"
@@ -56,16 +63,28 @@ def read_config(folder):
 
 def selected(folder):
     """Variables {"params": flat, "stats": flat} of the checkpoint that a finished stage has chosen, on the host."""
-    done = folder / "DONE.json"
-    if not done.exists():
-        raise ValueError(f"{folder} is not done; the command that began it goes on with it")
     with checkpoint.Checkpoints(folder / "checkpoints") as saved:
-        found = saved.read(json.loads(done.read_text())["step"], ("trained", "frozen", "stats"))
+        found = saved.read(done(folder)["step"], ("trained", "frozen", "stats"))
     return {"params": {**found["trained"], **found["frozen"]}, "stats": found["stats"]}
 
 
-def write_facts(folder, ranks, constants, targets, clip):
-    """What a model's sizes follow from: ranks.json, constants.npz with the training labels, clip.json (null without CLIP)."""
+@sharding.first
+def done(folder):
+    """DONE.json of a finished stage."""
+    if not (folder / "DONE.json").exists():
+        raise ValueError(f"{folder} is not done; the command that began it goes on with it")
+    return json.loads((folder / "DONE.json").read_text())
+
+
+@sharding.first
+def write_facts(folder, parameters, ranks, constants, targets, clip):
+    """What a model's sizes follow from: ranks.json, constants.npz with the training labels, clip.json (null without CLIP).
+
+    parameters.txt lists `parameters` for people.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = parameter_overview.get_parameter_overview(parameters, include_stats=False)
+    (folder / "parameters.txt").write_text(shapes + "\n")
     if ranks:
         facts = {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": ranks.edges.tolist()}
         checkpoint.write_json(folder / "ranks.json", facts)
@@ -84,6 +103,24 @@ def read_facts(folder):
     with np.load(folder / "constants.npz", allow_pickle=False) as stored:
         constants = dict(stored)
     return ranks, constants, constants.pop("train_targets")
+
+
+@sharding.first
+def write_run(folder, seconds, sizes):
+    """run.json: where, by what and how long the last process trained; for people, and no part of the result.
+
+    Args:
+      seconds: that it took.
+      sizes: split -> number of examples.
+    """
+    packages = ("jaxord", "jax", "jaxlib", "flax", "optax", "numpy")
+    installed = {part.name: part.version for part in importlib.metadata.distributions()}  # jaxord may be a mere checkout
+    versions = [f"python {platform.python_version()}", *(f"{name} {installed[name]}" for name in packages if name in installed)]
+    checkpoint.write_json(folder / "run.json", {
+        "command": shlex.join(sys.argv), "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": ", ".join(versions),
+        "seconds": round(seconds, 1), **{f"{split} examples": size for split, size in sizes.items()},
+    })  # fmt: skip
 
 
 def read_settings(folder):

@@ -1,11 +1,13 @@
 """One device and eight give the same losses, gradients and parameters: arrays are global, the mesh only lays them out."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from configs import folder
-from jaxord import losses, optim, sharding, step
+from jaxord import checkpoint, losses, optim, sharding, step
 from jaxord.assemble import assemble
 from jaxord.binding import bind
 from jaxord.data import pipeline
@@ -47,38 +49,72 @@ def test_each_loss_is_the_same_on_eight_devices(name):
         np.testing.assert_allclose(found[8][1][name], expected, rtol=1e-5, atol=1e-6 * scale, err_msg=name)
 
 
-def three_steps(config, mesh, monkeypatch):
-    monkeypatch.setattr(sharding, "data_mesh", lambda: mesh)
-    task = assemble(config, "")
+@functools.cache
+def three_steps(method, root, devices, fsdp=0):
+    config, mesh = folder.get_config(f"method={method},backbone=tiny"), MESHES[devices]
+    config.data.root, config.data.batch, config.data.eval_batch, config.model.fsdp = root, 16, 16, fsdp
+    # Momentum keeps the size of gradients: Adam's first step would be their sign, and blow up rounding around zero.
+    config.optim.name = "sgd"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "data_mesh", lambda: mesh)
+        task = assemble(config, "")
     replicated = sharding.replicated(mesh)
     optimizer = optim.make(config.optim, task.groups, lambda step: 1.0)
-    trained, frozen, stats = sharding.put((task.trained, task.frozen, task.stats), replicated)
-    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(trained)
+    layout = functools.partial(sharding.by_size, mesh=mesh, least=config.model.fsdp)
+    parameters = (task.trained, task.frozen, task.stats)
+    trained, frozen, stats = sharding.put(parameters, layout(parameters))
+    opt_state = jax.jit(optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained)))(trained)
     state = step.State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
-    update = step.make_train_step(task.model, step.objective(config), optimizer, task.prepare(True), replicated)
+    shardings = (layout(state), replicated) if config.model.fsdp else replicated
+    update = step.make_train_step(task.model, step.objective(config), optimizer, task.prepare(True), shardings)
     batches = pipeline.train_batches(task.splits["train"], batch=config.data.batch, seed=0)
     metrics = []
     for _ in range(3):
         state, values = update(state, next(batches), task.labels["train"], task.constants)
         metrics.append(jax.device_get(values))
-    scores = make_evaluate(task)(state.variables, "test").scores
-    return metrics, jax.device_get(state.trained), scores
+    scores = make_evaluate(task)(state.variables, "test").scores[config.rules[0]["name"]]
+    return metrics, jax.device_get(state.trained), scores["mae"], state
+
+
+def assert_same(a, b):
+    for one, other in zip(a[0], b[0], strict=True):
+        for name in one:
+            np.testing.assert_allclose(other[name], one[name], rtol=1e-5, err_msg=name)
+    assert max(np.abs(b[1][path] - a[1][path]).max() for path in a[1]) < 1e-6
+    assert b[2] == pytest.approx(a[2], rel=1e-5)
 
 
 @pytest.mark.usefixtures("lightly_compiled")
 @pytest.mark.parametrize("method", ["ce_l1", "numclip"])
-def test_steps_and_scores_are_the_same_on_eight_devices(photos, monkeypatch, shallow, method):
-    config = folder.get_config(f"method={method},backbone=tiny")
-    config.data.root, config.data.batch, config.data.eval_batch = str(photos), 16, 16
-    # Momentum keeps the size of gradients: Adam's first step would be their sign, and blow up rounding around zero.
-    config.optim.name = "sgd"
-    one, eight = (three_steps(config, mesh, monkeypatch) for mesh in MESHES.values())
-    for a, b in zip(one[0], eight[0], strict=True):
-        for name in a:
-            np.testing.assert_allclose(b[name], a[name], rtol=1e-5, err_msg=name)
-    assert max(np.abs(eight[1][path] - one[1][path]).max() for path in one[1]) < 1e-6
-    rule = config.rules[0]["name"]
-    assert eight[2][rule]["mae"] == pytest.approx(one[2][rule]["mae"], rel=1e-5)
+def test_steps_and_scores_are_the_same_on_eight_devices(photos, shallow, method):
+    assert_same(*(three_steps(method, str(photos), devices) for devices in (1, 8)))
+
+
+@pytest.mark.usefixtures("lightly_compiled")
+def test_split_parameters_train_as_whole_ones(photos, shallow, tmp_path):
+    whole, split = three_steps("numclip", str(photos), 8), three_steps("numclip", str(photos), 8, fsdp=2048)
+    assert_same(whole, split)
+    large = [x for x in jax.tree.leaves(split[3]) if x.size >= 2048]
+    assert large and all(8 * x.addressable_shards[0].data.size == x.size for x in large)
+    assert held(split[3]) < held(whole[3]) / 4
+
+    with checkpoint.Checkpoints(tmp_path) as saved:
+        saved.save(3, split[3], {})
+        restored = saved.restore(3, whole[3])
+    assert jax.tree.all(jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), restored, split[3]))
+
+
+def held(tree):
+    """Bytes on the first device."""
+    return sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
+
+
+def test_arrays_are_split_along_their_largest_axis_that_divides():
+    shapes = {"kernel": (64, 256), "bias": (256,), "odd": (63, 130), "scalar": (), "patch": (7, 7, 3, 64)}
+    tree = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+    found = {name: tuple(layout.spec) for name, layout in sharding.by_size(tree, MESHES[8], 256).items()}
+    assert found == {"kernel": (None, "data"), "bias": ("data",), "odd": (), "scalar": (), "patch": (None, None, None, "data")}
+    assert not any(layout.spec for layout in sharding.by_size(tree, MESHES[8], 0).values())
 
 
 def test_a_mesh_of_fewer_devices_splits_the_batch():

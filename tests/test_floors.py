@@ -4,17 +4,19 @@ import ast
 import pathlib
 
 FLOORS = [
-    {"trees", "binding", "tokenizer", "settings", "vectors"},
-    {"losses", "inference", "metrics", "shots", "ranks", "labels", "progress"},
+    {"trees", "binding", "tokenizer", "settings", "vectors", "sharding"},
+    {"losses", "inference", "metrics", "shots", "ranks", "labels", "progress", "figures"},
     {"models"},
     {"weights"},
     {"data"},
-    {"step", "optim", "checkpoint", "sharding"},
-    {"initial", "workdir", "summary"},
+    {"step", "optim", "checkpoint"},
+    {"initial", "workdir", "summary", "card"},
     {"assemble"},
     {"finished"},
+    {"predictor"},
     {"evaluate", "predict", "export", "report"},
     {"train"},
+    {"estimator"},
     {"main"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -85,7 +85,7 @@ def test_the_same_command_again_is_done_and_evaluate_agrees(whole, photos):
     (["--config=configs/hci.py:method=numclp"], "Did you mean 'numclip'"),
     (["--config=configs/quickstart.py", "--config.optim.nmae=adam"], 'Did you mean "name"'),
     (["--config=configs/quikstart.py"], "configs/quikstart.py"),
-    (["--mode=evaluate"], "--workdir=runs/..."),
+    (["--mode=evaluate"], "--mode=evaluate needs --workdir"),
     ([], "--config=configs/quickstart.py"),
     (["--config=configs/folder.py:backbone=tiny", "--config.data.root=/nowhere"], "/nowhere"),
     (["--config=configs/hci.py", "--config.data.root=/nowhere", "--config.fold=11"], "fold is '11'"),

@@ -178,7 +178,7 @@ def test_the_loss_falls_and_one_device_does_as_eight(finished, tmp_path, monkeyp
 def contents(workdir):
     """All that a run leaves but its events: bytes of files and of arrays."""
     left = [path for path in workdir.rglob("*") if path.is_file() and not {"checkpoints", "tensorboard"} & set(path.parts)]
-    found = {str(path.relative_to(workdir)): path.read_bytes() for path in left if path.name != ".lock"}
+    found = {str(path.relative_to(workdir)): path.read_bytes() for path in left if path.name not in (".lock", "run.json")}
     for checkpoints in workdir.rglob("checkpoints"):
         with Checkpoints(checkpoints) as saved:
             for step in saved.steps():

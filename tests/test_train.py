@@ -1,6 +1,7 @@
 """Whole runs through run(), in this process: small, on generated images."""
 
 import csv
+import functools
 import json
 
 import jax
@@ -9,7 +10,9 @@ import pytest
 
 from configs import folder
 from configs.base import entries
-from jaxord import evaluate, train
+from jaxord import evaluate, optim, sharding, step, train
+from jaxord.assemble import assemble
+from jaxord.data import pipeline
 from tests.killing import kill_in_step
 
 FILES = ("config.json", "DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
@@ -59,7 +62,7 @@ def test_predictions_join_back_to_files_and_give_the_metrics(whole, photos):
     assert len({row["path"] for row in rows}) == len(rows) == 20  # 96 images, a fifth of each rank's 24 rounded up
     mae = np.mean([abs(float(row["value"]) - float(row["target"])) for row in rows])
     assert mae == pytest.approx(json.loads((whole / "results.json").read_text())["test"]["value"]["mae"], rel=1e-5)
-    assert {row["rank_name"] for row in rows} <= {"0", "1", "2", "3"}
+    assert all(row["rank_name"] == row["rank"] for row in rows)  # the folders are called so
 
 
 def test_the_same_again_does_nothing(whole, photos, capsys):
@@ -149,3 +152,50 @@ def test_folds_are_chosen_by_name():
         train.chosen_folds(hci.get_config("fold=10"))
     with pytest.raises(ValueError, match="fold is '1', but folder has no folds"):
         train.chosen_folds(folder.get_config("fold=1"))
+
+
+def after_calls(task, counts, most):
+    """Parameters and losses after that many updates a call; `counts` None makes four, one by one."""
+    put = functools.partial(sharding.put, sharding=sharding.replicated(task.mesh))
+    split, optimizer = task.splits["train"], optim.make(task.config.optim, task.groups, lambda step: 1.0)
+    trained, frozen, stats = put((task.trained, task.frozen, task.stats))
+    opt_state = jax.jit(optimizer.init, out_shardings=put.keywords["sharding"])(trained)
+    state = step.State(put(np.int32(0)), trained, frozen, stats, opt_state)
+    update = step.make_train_step(
+        task.model, step.objective(task.config), optimizer, task.prepare(True), put.keywords["sharding"], several=most > 1
+    )
+    ends = np.cumsum(counts)
+    if most > 1:
+        labels, calls = {**task.labels["train"], **split.stored()}, zip(ends - counts, counts, strict=True)
+        batches = pipeline.train_calls(split, batch=16, seed=0, calls=calls, most=most)
+    else:
+        labels, batches = task.labels["train"], pipeline.train_batches(split, batch=16, seed=0)
+    losses = []
+    for _ in counts:
+        arrays = next(batches)
+        with jax.transfer_guard("disallow"):
+            state, values = update(state, arrays, labels, task.constants)
+        losses.append(float(values["loss"]))
+    return jax.device_get(state.trained), losses
+
+
+def test_several_steps_a_call_are_the_same_training(photos, shallow):
+    c = config(photos, "ce", **{"data.tier": "resident"})
+    c.optim.name = "sgd"
+    task = assemble(c, "")
+    one, losses = after_calls(task, [1, 1, 1, 1], 1)
+    uneven, some = after_calls(task, [3, 1], 3)
+    again, others = after_calls(task, [2, 2], 3)
+    np.testing.assert_allclose(some, [losses[2], losses[3]], rtol=1e-5)
+    assert others[1] == some[1] and all((uneven[path] == again[path]).all() for path in one)  # to the bit: as a resumed run is
+    assert max(np.abs(uneven[path] - one[path]).max() for path in one) < 1e-6
+
+
+@pytest.mark.parametrize("done, found", [(0, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)]), (5, [(5, 3), (8, 2)])])
+def test_calls_end_where_something_is_due(done, found):
+    assert list(train.calls(done, 10, 3, (4, 8))) == found
+
+
+def test_several_steps_a_call_need_resident_images(photos, tmp_path):
+    with pytest.raises(ValueError, match="steps_per_call is 3, which needs the images on the device"):
+        train.run(config(photos, **{"data.tier": "cached", "train.steps_per_call": 3}), tmp_path / "run")

@@ -28,7 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and exper
 from jaxord import assemble, evaluate, metrics, settings, shots, workdir  # noqa: E402
 from jaxord.binding import lookup, needs  # noqa: E402
 from jaxord.checkpoint import write_json  # noqa: E402
-from jaxord.data import load, pipeline  # noqa: E402
+from jaxord.data import load, tiers  # noqa: E402
 from jaxord.ranks import build  # noqa: E402
 from tools import sweep  # noqa: E402
 
@@ -86,7 +86,7 @@ def nearest(result, folder):
             records = load.load(c.data, fold, c.seed)
             if records["train"].read is None:
                 raise ValueError(f"{c.name} has no images")
-            splits = {name: pipeline.decode_split(records[name], assemble.data_of(c, name), None) for name in ("train", "test")}
+            splits = {name: tiers.decode_split(records[name], assemble.data_of(c, name), None) for name in ("train", "test")}
             train, test = (split.images.reshape(len(split.images), -1).astype(np.float64) for split in splits.values())
             squares = (train**2).sum(1)
             closest = [np.argmin(squares - 2 * train @ image) for image in test]  # |train - image|^2 without |image|^2

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxord.data import decode as decoding
-from jaxord.data import faces, order, pipeline, sources
+from jaxord.data import faces, order, pipeline, sources, tiers
 from jaxord.data.decode import decode
 from jaxord.data.tables import read_table
 
@@ -61,7 +61,7 @@ def place(array):
 
 
 def split(files=FILES, **fields):
-    return pipeline.decode_split(records(files), settings(**fields), place)
+    return tiers.decode_split(records(files), settings(**fields), place)
 
 
 def some(batches, n):
@@ -112,7 +112,7 @@ def with_inputs(n=N, read=lambda row: FILES[row]):
 def test_copies_are_the_same_image_seen_again(tier):
     reads = []
     counted = with_inputs(read=lambda row: reads.append(row) or FILES[row])
-    both = pipeline.decode_split(counted, settings(tier=tier, copies=2), place)
+    both = tiers.decode_split(counted, settings(tier=tier, copies=2), place)
     batches = some(pipeline.train_batches(both, batch=BATCH, seed=3), 5)
     plain = some(pipeline.train_batches(split(), batch=BATCH, seed=3), 5)
     for batch, once in zip(batches, plain, strict=True):
@@ -128,7 +128,7 @@ def test_copies_are_the_same_image_seen_again(tier):
     if tier == "stream":  # prefetching decodes ahead, but a row only once for all its copies
         reads.clear()
         rows = [row for step in range(99) for row in order.train_rows(3, N, BATCH, step)[0].tolist()]
-        one_thread = pipeline.decode_split(counted, settings(tier=tier, workers=1, copies=2), place)
+        one_thread = tiers.decode_split(counted, settings(tier=tier, workers=1, copies=2), place)
         some(pipeline.train_batches(one_thread, batch=BATCH, seed=3), 2)
         assert reads == rows[: len(reads)]
 
@@ -140,7 +140,7 @@ def test_copies_of_a_row_lie_on_one_device():
 
 
 def test_records_without_images():
-    found = pipeline.decode_split(with_inputs(read=None), settings(image_size=16), place)  # crops do not matter
+    found = tiers.decode_split(with_inputs(read=None), settings(image_size=16), place)  # crops do not matter
     assert (found.tier, found.images, found.sizes, found.skipped) == ("inputs", None, None, ())
     inputs = found.records.inputs
     batches = some(pipeline.train_batches(found, batch=BATCH, seed=3), 4)
@@ -159,13 +159,13 @@ def test_records_without_images():
 
 def test_inputs_follow_the_images_that_are_left():
     broken = sources.dataclasses.replace(with_inputs(), read=lambda row: BROKEN[row])
-    found = pipeline.decode_split(broken, settings(broken="skip"), place)
+    found = tiers.decode_split(broken, settings(broken="skip"), place)
     batch = some(pipeline.eval_batches(found, batch=8), 1)[0]
     np.testing.assert_array_equal(batch["sentences"][:, 11 - 4] % 100, [0, 2, 4, 5, 6, 7, 8, 9])
 
 
 def test_batches_of_like_length():
-    found = pipeline.decode_split(with_inputs(n=24, read=None), settings(bucket=3), place)
+    found = tiers.decode_split(with_inputs(n=24, read=None), settings(bucket=3), place)
     batches = some(pipeline.train_batches(found, batch=4, seed=1), 12)
     for first in range(0, 12, 3):  # each window holds what it holds unsorted
         plain = [order.train_rows(1, 24, 4, step) for step in range(first, first + 3)]
@@ -247,7 +247,7 @@ def test_arrays_lie_as_place_lays_them(tier):
 
 
 def test_one_device_without_a_mesh():
-    one = pipeline.decode_split(records(), settings(tier="resident"), jax.numpy.asarray)
+    one = tiers.decode_split(records(), settings(tier="resident"), jax.numpy.asarray)
     assert_same(some(pipeline.eval_batches(one, batch=4), 9), some(pipeline.eval_batches(split(), batch=4), 9))
 
 
@@ -264,7 +264,7 @@ def test_cache_is_reused_and_follows_what_it_holds(tmp_path, monkeypatch):
     counted = sources.Records(
         records().paths, records().targets, lambda row: reads.append(row) or FILES[row], {}, "x", "1"
     )
-    run = lambda given=counted, **fields: pipeline.decode_split(given, settings(cache=str(tmp_path), **fields), place)  # noqa: E731
+    run = lambda given=counted, **fields: tiers.decode_split(given, settings(cache=str(tmp_path), **fields), place)  # noqa: E731
     first = run()
     assert len(reads) == N and isinstance(first.images, np.memmap)
     assert_same(some(pipeline.eval_batches(run(), batch=4), 9), some(pipeline.eval_batches(first, batch=4), 9))
@@ -287,7 +287,7 @@ def test_a_killed_or_failed_fill_leaves_no_cache(tmp_path):
 
     dying = sources.Records(records().paths, records().targets, read, {}, "x", "1")
     with pytest.raises(Killed):
-        pipeline.decode_split(dying, settings(cache=str(tmp_path)), place)
+        tiers.decode_split(dying, settings(cache=str(tmp_path)), place)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="cannot be decoded"):
         split([b"", *FILES[1:]], cache=str(tmp_path))
@@ -364,12 +364,12 @@ def test_empty_split():
     ],
 )
 def test_auto_chooses_by_size(monkeypatch, host, device, tier):
-    monkeypatch.setattr(pipeline, "host_memory", lambda: host)
-    monkeypatch.setattr(pipeline, "device_memory", lambda: device)
-    monkeypatch.setattr(pipeline.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(tiers, "host_memory", lambda: host)
+    monkeypatch.setattr(tiers, "device_memory", lambda: device)
+    monkeypatch.setattr(tiers.jax, "default_backend", lambda: "gpu")
     assert 10 * SIDE * SIDE * 3 == 4320
     assert split(tier="auto").tier == tier
-    monkeypatch.setattr(pipeline.jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(tiers.jax, "default_backend", lambda: "cpu")
     assert split(tier="auto").tier == {"resident": "cached"}.get(tier, tier)
 
 
@@ -382,15 +382,15 @@ def test_auto_chooses_by_size(monkeypatch, host, device, tier):
     ],
 )
 def test_a_forced_tier_that_does_not_fit(monkeypatch, tier, host, device, message):
-    monkeypatch.setattr(pipeline, "host_memory", lambda: host)
-    monkeypatch.setattr(pipeline, "device_memory", lambda: (1e12, device))
+    monkeypatch.setattr(tiers, "host_memory", lambda: host)
+    monkeypatch.setattr(tiers, "device_memory", lambda: (1e12, device))
     with pytest.raises(ValueError, match=message):
         split(tier=tier)
 
 
 def test_memory_is_measured():
-    assert 2**28 < pipeline.host_memory() < 2**45
-    assert pipeline.device_memory()[0] >= pipeline.device_memory()[1] > 0
+    assert 2**28 < tiers.host_memory() < 2**45
+    assert tiers.device_memory()[0] >= tiers.device_memory()[1] > 0
 
 
 def test_decoding_equals_pillow():

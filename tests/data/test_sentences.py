@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxord.data import load, pipeline, select, sentences, sources
+from jaxord.data import load, pipeline, select, sentences, sources, tiers
 
 HEADER = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
 PAIRS = {
@@ -74,7 +74,7 @@ def test_stsb_through_load_and_pipeline(tmp_path):
     crops = {"train_crop": {"name": "random_crop"}, "eval_crop": {"name": "center_crop"}, "stored_size": 8, "image_size": 8}
     crops["corruption"] = {"name": ""}
     data = ConfigDict({"tier": "auto", "broken": "raise", "workers": 1, "copies": 1, "bucket": 2, **crops})
-    split = pipeline.decode_split(both, data, np.asarray)
+    split = tiers.decode_split(both, data, np.asarray)
     batches = pipeline.train_batches(split, batch=3, seed=0)
     for batch in (next(batches) for _ in range(4)):
         assert batch["sentences"].shape == (3, 2, 8)
