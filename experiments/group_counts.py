@@ -13,4 +13,4 @@ CLAIMS = ()
 
 def sweep(add):
     for method in METHODS:
-        add(method, f"configs/stsb.py:method={method},size=small", {"seed": 0})
+        add(method, f"configs/stsb.py:method={method},size=small", {"seed": 0, "train.curves": ("train",)})
