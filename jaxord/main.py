@@ -48,7 +48,8 @@ def main(_):
         check(mode)
         from jaxord import evaluate, export, predict, report, sharding, train  # --help and a mistyped flag need no jax
 
-        sharding.start()
+        if mode in ("train", "evaluate"):
+            sharding.start()
         if mode == "train":
             train.run(config, workdir or f"runs/{config.name}-{config.method}")
         elif mode == "evaluate":

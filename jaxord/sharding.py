@@ -96,7 +96,7 @@ def check_same(tree, name):
     """Raises ValueError on all processes where they do not have the same bytes; without this they would wait for each other."""
     if jax.process_count() == 1:
         return
-    leaves = (np.frombuffer(x, np.uint8) if isinstance(x, bytes) else np.ascontiguousarray(x) for x in jax.tree.leaves(tree))
+    leaves = (x if isinstance(x, bytes) else np.ascontiguousarray(x).view(np.uint8) for x in jax.tree.leaves(tree))
     found = multihost_utils.process_allgather(np.uint32(functools.reduce(lambda crc, x: zlib.crc32(x, crc), leaves, 0)))
     others = np.flatnonzero(found != found[0]).tolist()
     if others:

@@ -37,12 +37,9 @@ def config(method, *fields):
     return bench_step.config_of(f"configs/folder.py:method={method},backbone=tiny", [*FIELDS, *fields])
 
 
-@pytest.mark.parametrize("method, fields", [
-    ("ce_l1", ["optim.clip=0.5"]),
-    ("numclip", ["prompt.template=rank {}", "ranks.labels=(0.0, 1.0, 2.0, 3.0)"]),
-])
-def test_torchs_steps_are_ours(torch_step, method, fields):
-    task = bench_step.task_of(config(method, *fields), 16, None)
+def test_torchs_steps_are_ours(torch_step):
+    fields = ["prompt.template=rank {}", "ranks.labels=(0.0, 1.0, 2.0, 3.0)", "optim.clip=0.5"]
+    task = bench_step.task_of(config("numclip", *fields), 16, None)
     batch = next(pipeline.train_batches(task.splits["train"], batch=8, seed=0))
     arrays = task.prepare(train=True)(batch, task.labels["train"], task.constants)
     step, state, factors = bench_step.training(task)
@@ -51,10 +48,9 @@ def test_torchs_steps_are_ours(torch_step, method, fields):
     for _ in expected:
         state, values = step(state, batch, task.labels["train"], task.constants)
         found.append(float(values["loss"]))
-    # The first is at the same weights, the others after as many updates at the schedule's rates. Measured 2e-7 and 4e-6.
-    assert found[0] == pytest.approx(facts["loss"], rel=1e-5)
-    assert expected[0] == pytest.approx(facts["loss"], rel=1e-6)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    # The first two are at the same weights, for the rate starts at 0, the others after updates. Measured 3e-7 and 7e-7.
+    assert expected[0] == facts["loss"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.ptp(found) > 0.01  # the updates changed something
 
 

@@ -15,12 +15,12 @@ quick_gelu. Methods with prompts also want CLIP's tokenizer.json (or vocab.json 
 the source are copied, else copy them from any CLIP checkpoint.
 """
 
+import argparse
 import json
 import pathlib
 import shutil
 import sys
 
-from absl import app, flags
 from safetensors.numpy import save_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for a checkout that is not installed
@@ -28,10 +28,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for a checkout tha
 from jaxord.weights import hf_clip, open_clip  # noqa: E402
 from jaxord.weights.variants import MEAN, STD  # noqa: E402
 
-SOURCE = flags.DEFINE_string("source", None, "File of torch: .pt, .pth or .bin.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "Folder that is made.", required=True)
-TORCHSCRIPT = flags.DEFINE_bool("torchscript", False, "The file is a TorchScript archive, and trusted.")
-HIDDEN_ACT = flags.DEFINE_string("hidden_act", "quick_gelu", "Activation of a CLIP without config: quick_gelu or gelu.")
 COPIED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
           "special_tokens_map.json")  # fmt: skip
 
@@ -94,13 +90,19 @@ def by_path(tensors, settings):
     return {names.get(name, name): hf_clip.from_source(names.get(name, name), array) for name, array in tensors.items()}
 
 
-def main(_):
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", required=True, help="file of torch: .pt, .pth or .bin")
+    parser.add_argument("--output", required=True, help="folder that is made")
+    parser.add_argument("--torchscript", action="store_true", help="the file is a TorchScript archive, and trusted")
+    parser.add_argument("--hidden_act", default="quick_gelu", choices=("quick_gelu", "gelu"), help="of a CLIP without config")
+    given = parser.parse_args(arguments)
     try:
-        convert(SOURCE.value, OUTPUT.value, TORCHSCRIPT.value, HIDDEN_ACT.value)
+        convert(given.source, given.output, given.torchscript, given.hidden_act)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(f"{OUTPUT.value}: {', '.join(sorted(file.name for file in pathlib.Path(OUTPUT.value).iterdir()))}")
+    print(f"{given.output}: {', '.join(sorted(file.name for file in pathlib.Path(given.output).iterdir()))}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -6,6 +6,7 @@ on the device, which our own step does itself. Parameters outside of CLIP keep o
 Shapes: B batch, V views, K ranks, T tokens, C width, H W image.
 """
 
+import math
 import time
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import CLIPConfig, CLIPModel
 from jaxord.ranks import CONTEXT, RANK
 from jaxord.weights import hf_clip
 
+COMPILED = "torch.compile"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -188,7 +190,7 @@ def compiled(model, batch, wanted):
         if "loss" in result and torch.is_grad_enabled():
             result["loss"].backward()
             model.zero_grad(set_to_none=True)
-        return fast, "torch.compile"
+        return fast, COMPILED
     except Exception as error:  # whatever a compiler that is missing or broken raises; the same call ran before without one
         return model, f"EAGER, torch.compile fails here: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
 
@@ -230,6 +232,7 @@ def build(task, arrays, factors, *, train, compile):
     def peak_bytes():
         return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
 
+    seconds = seconds if form == COMPILED else math.nan
     facts = {"loss": loss, "form": form, "compile_s": seconds, "peak_bytes": peak_bytes}
     if not train:
         return torch.no_grad()(lambda: run(batch)), wait, facts
