@@ -177,16 +177,12 @@ class Brightness:
         return types.SimpleNamespace(value=np.array([np.mean(image) for image in images], np.float32))
 
 
-EXPECTED_FAILURES = {}
-
-
 def test_scikit_learn_finds_an_estimator(monkeypatch):
     """Its checks know tables of numbers only, so `Rows` makes images of them; each of some hundred fits is not trained."""
     monkeypatch.setattr(train, "run", lambda config, workdir: None)
     monkeypatch.setattr(estimator, "Predictor", Brightness)
-    results = check_estimator(Rows(), expected_failed_checks=EXPECTED_FAILURES, on_fail=None, on_skip=None)
-    found = {result["check_name"]: result["exception"] for result in results if result["status"] in ("failed", "xfail")}
-    assert set(found) == set(EXPECTED_FAILURES), found
+    results = check_estimator(Rows(), on_fail=None, on_skip=None)
+    assert not [(result["check_name"], result["exception"]) for result in results if result["status"] == "failed"]
     assert sum(result["status"] == "passed" for result in results) >= 40
     with pytest.warns(UserWarning, match="Can't test estimator OrdinalRegressor"):
         check_estimator(OrdinalRegressor(), on_skip=None)  # no table: there is nothing that it would check

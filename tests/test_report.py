@@ -20,6 +20,7 @@ from jaxord.figures import page, style
 from jaxord.models import clip
 from jaxord.ranks import Ranks
 from jaxord.report import files, inside, model
+from tests import test_table
 from tests.test_methods import Flat, Words, compiled_fast
 from tools import sweep, sweep_report
 
@@ -200,14 +201,8 @@ LABELS = ("mse", "group_dir", "group_dir,classifier=ce", "group_dir,classifier=l
 
 
 def experiment(labels, seeds=2, claims=()):
-    module = type(sweep)("experiment", "How good?\n\nMore.")
-
-    def add_all(add):
-        for label in labels:
-            for seed in range(seeds):
-                add(label, f"configs/freshness.py:method={label}", {"seed": seed})
-
-    module.sweep, module.CLAIMS = add_all, claims
+    module = test_table.experiment(claims, labels, seeds)
+    module.__doc__ = "How good?\n\nMore."
     return module
 
 

@@ -31,17 +31,16 @@ sys.path.insert(0, str(ROOT))  # configs/ lies beside tools/ and is not installe
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from absl import flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from jaxord import assemble, evaluate, flops, optim, settings, sharding, workdir  # noqa: E402
+from jaxord import assemble, evaluate, flops, settings, sharding, workdir  # noqa: E402
 from jaxord.binding import needs  # noqa: E402
 from jaxord.data import load, pipeline  # noqa: E402
 from jaxord.data.sources import Records  # noqa: E402
 from jaxord.models import ordinal  # noqa: E402
 from jaxord.progress import table  # noqa: E402
-from jaxord.step import State, make_forward, make_train_step, objective  # noqa: E402
+from jaxord.step import make_forward, objective  # noqa: E402
+from tools import measure  # noqa: E402
 
 COLUMNS = (
     "side", "step ms", "fastest", "CPU ms", "steps/s", "img/s", "GFLOP/s", "MFU %",
@@ -68,13 +67,7 @@ def parse(arguments):
 
 def config_of(text, fields, stage=""):
     """The finished config that the command's --config and --set make, of one stage."""
-    values, arguments = flags.FlagValues(), ["", f"--config={text}", *(f"--config.{field}" for field in fields)]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    try:
-        values(arguments)
-        config = values["config"].value
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(str(error).rpartition("Error: ")[2]) from None  # of a traceback in the text its last line
+    config = measure.config_of(text, fields)
     stages = {entry.name: entry for entry in config.stages}
     if stage and stage not in stages:
         raise ValueError(f"{text} has no stage {stage!r}; its stages are {list(stages)}")
@@ -126,17 +119,8 @@ def task_of(config, count, start):
 
 def training(task):
     """The update as train.fit builds it: (jitted step, State, the schedule's factor at each step)."""
-    config, batch, replicated = task.config, task.config.data.batch, sharding.replicated(task.mesh)
-    length = functools.partial(optim.steps, batch=batch, examples=len(task.splits["train"].records))
-    total = round(length(config.train.duration) * config.train.share)
-    factor = optim.schedule(config.optim, total, functools.partial(length, total=total))
-    optimizer = optim.make(config.optim, task.groups, factor)
-    trained, frozen, stats = sharding.put((task.trained, task.frozen, task.stats), replicated)
-    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(trained)
-    step = make_train_step(
-        task.model, objective(config), optimizer, task.prepare(train=True), replicated, statistics=config.train.statistics
-    )
-    state = State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
+    state, step, _ = measure.begin(task)
+    factor, total = measure.schedule(task)
     return step, state, np.asarray(jax.vmap(factor)(jnp.arange(min(total, 10_000))))
 
 
@@ -259,7 +243,7 @@ def theirs(task, facts, train, compile):
     return run, found
 
 
-def measure(sides, rounds, seconds):
+def in_turns(sides, rounds, seconds):
     """{side: [(seconds a step, share of waiting, CPU seconds a step)] of each block}, blocks of the sides in turn."""
     counts = {}
     for name, run in sides.items():
@@ -334,7 +318,7 @@ def bench(options):
         sides["torch"], of_side["torch"] = theirs(task, facts, train, not options.eager)
         same = f"; loss at the start {of_side['torch']['loss']:.7g}, ours {facts['loss']:.7g}" if train else ""
         torch_lines = [("torch", f"{torch.__version__}, {of_side['torch']['form']}, {torch.get_num_threads()} threads{same}")]
-    blocks = measure(sides, options.rounds, options.seconds)
+    blocks = in_turns(sides, options.rounds, options.seconds)
     rows = [row_of(name, blocks[name], of_side[name], images, facts["flops"]) for name in sides]
     size, one = matrix_rate(task.model.dtype)  # last: it would count in the peak of memory
     for row in rows:

@@ -129,6 +129,14 @@ def with_fields(config, **fields):
     return ConfigDict({**config, **fields}, type_safe=False)
 
 
+def schedule(task):
+    """(the factor of the rates as a function of the step, the number of steps) of a task's config."""
+    config = task.config
+    length = functools.partial(optim.steps, batch=config.data.batch, examples=len(task.splits["train"].records))
+    total = round(length(config.train.duration) * config.train.share)
+    return optim.schedule(config.optim, total, functools.partial(length, total=total)), total
+
+
 def begin(task):
     """The state of a task before its first step, and its train step, as a run has them.
 
@@ -136,10 +144,7 @@ def begin(task):
       (State, jitted step(state, batch, labels, constants) -> (state, metrics), labels of the training split).
     """
     config, replicated = task.config, sharding.replicated(task.mesh)
-    length = functools.partial(optim.steps, batch=config.data.batch, examples=len(task.splits["train"].records))
-    total = round(length(config.train.duration) * config.train.share)
-    factor = optim.schedule(config.optim, total, functools.partial(length, total=total))
-    optimizer = optim.make(config.optim, task.groups, factor)
+    optimizer = optim.make(config.optim, task.groups, schedule(task)[0])
     trained, frozen, stats = sharding.put((task.trained, task.frozen, task.stats), replicated)
     opt_state = jax.jit(optimizer.init, out_shardings=replicated)(trained)
     state = State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
