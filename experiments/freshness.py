@@ -1,4 +1,4 @@
-"""FGrade: how far tomatoes have gone, 1-10, imbalanced; 32-pixel inputs. About 40 s a run on two cores: 1,000 steps of 32.
+"""FGrade: how far tomatoes have gone, 1-10, imbalanced; 32-pixel inputs. About 40 s a run on two cores: 1,500 steps of 32.
 
     python tools/sweep.py experiments/freshness.py --set data.root=<folder of FGrade>
 """
@@ -9,4 +9,4 @@ CLAIMS = comparison.CLAIMS + comparison.FEW_SHOT
 
 
 def sweep(add):
-    comparison.runs(add, "freshness", 32_000, {"name": "random_crop"}, {"name": "center_crop"})
+    comparison.runs(add, "freshness", 48_000, {"name": "random_crop"}, {"name": "center_crop"})

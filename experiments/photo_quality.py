@@ -1,5 +1,5 @@
 """The quickstart's photographs, 32-pixel crops: severity of degradation 0-4, scenes never seen in training. About 40 s a run on
-two cores: 1,000 steps of 32 images. A test image is the mean of 4 crops. All labels are as frequent, so Group-DIR's claim on
+two cores: 1,500 steps of 32 images. A test image is the mean of 4 crops. All labels are as frequent, so Group-DIR's claim on
 rare ones stands in experiments/freshness.py.
 """
 
@@ -10,4 +10,4 @@ CLAIMS = comparison.CLAIMS
 
 def sweep(add):
     crops = {"name": "random_crop", "step": 8}, {"name": "spread_crops", "views": 4, "step": 8}  # 8: whole blocks of JPEG
-    comparison.runs(add, "quickstart", 32_000, *crops)
+    comparison.runs(add, "quickstart", 48_000, *crops)

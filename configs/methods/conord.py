@@ -12,7 +12,8 @@ Literally the centre term is about 1,000 times the stronger one, which Table 6 a
 program. Our choice: learning rate of the reference points (1e-3), 100 epochs, images resized without a crop, AdamW and eight
 frames of videos, Table 8's row of LSVQ for other videos and a row of our own for other sets. Ages: unique labels index the
 points; quality: rounded MOS (references=round), or references=interpolate; two angles have none.
-initial=random|zeros|truncated_normal|kaiming|mean (Tables 16, 17). loss=expected_error is Eq 2.
+initial=random|zeros|truncated_normal|kaiming|mean (Tables 16, 17). loss=expected_error is Eq 2. temperature=, epsilon=, k= and
+center_weight= are those of Tables 10 to 13; without k it is Table 8's.
 
 Ages are flipped at random and nothing else. Images of quality sets are three crops whose features are averaged, in training
 too, and nothing else; their rate rises to five times Table 8's in five epochs (rate=peak takes Table 8's as the peak).
@@ -37,32 +38,38 @@ def row(config):
     return TABLE_8["lsvq"] if kind(config.name) == VIDEO else TABLE_8.get(config.name, OTHER_SETS)
 
 
-def neighbours(config, embeds="image_embeds"):
+def neighbours(config, embeds="image_embeds", k=""):
     """Prediction by k-NN, with k and where there is one the batch of Table 8."""
-    _, batch, k = row(config)
+    _, batch, known = row(config)
     if config.name in TABLE_8:
         config.data.batch = batch
-    config.rules = entries({"name": "knn", "k": k, "arrays": {"image_embeds": embeds}})
+    config.rules = entries({"name": "knn", "k": int(k or known), "arrays": {"image_embeds": embeds}})
+
+
+def centers(config, references="", initial="random", **settings):
+    """Entries of the head and of the loss of reference points (Eq 8), which quality sets index by rounded MOS."""
+    config.references.index = references or ("round" if kind(config.name) in (QUALITY, VIDEO) else "unique")
+    return {"name": "ReferencePoints", "initial": initial}, {"name": "center", **settings}
 
 
 def apply(config, weights="VIII", center="", order="on", loss="conord", reading="recommended", references="",
-          initial="random", rate="start"):
+          initial="random", rate="start", temperature="0.07", epsilon="1e-7", k="", center_weight="1"):
     literal = choose("reading", reading, {"recommended": False, "literal": True})
     config.preset = reading
     lr, config.data.batch, _ = row(config)
     heads, losses = [], []
     if choose("order", order, SWITCH):
-        term = {"name": loss, "temperature": 0.07, "anchor_norm": literal}
-        losses.append({**term, "weights": weights, "epsilon": 1e-7} if loss == "conord" else term)
+        term = {"name": loss, "temperature": float(temperature), "anchor_norm": literal}
+        losses.append({**term, "weights": weights, "epsilon": float(epsilon)} if loss == "conord" else term)
         if weights == "X":
             heads.append({"name": "PairWeights", "size": round(config.weights.high - config.weights.low) or 10})
     if choose("center", center or ("off" if config.name == "mpiifacegaze" else "on"), SWITCH):
-        mos = kind(config.name) in (QUALITY, VIDEO)
-        config.references.index = references or ("round" if mos else "unique")
-        heads.append({"name": "ReferencePoints", "initial": initial})
-        losses.append({"name": "center", "reduction": "sum" if literal else "mean"})
+        weight = {} if center_weight == "1" else {"weight": float(center_weight)}
+        head, term = centers(config, references, initial, reduction="sum" if literal else "mean", **weight)
+        heads.append(head)
+        losses.append(term)
     config.heads, config.losses = entries(*heads), entries(*losses)
-    neighbours(config)
+    neighbours(config, k=k)
     config.train.duration = "100 epochs"
     recipe = {QUALITY: quality, VIDEO: video}.get(kind(config.name), age)
     recipe(config, lr, choose("rate", rate, {"start": 5.0, "peak": 1.0}))
