@@ -86,7 +86,14 @@ def finish(config, options):
         getattr(method, "from_scratch", from_scratch)(config)
     elif not config.model.weights:
         from_scratch(config)
-    return config.lock()
+    return apart(config).lock()
+
+
+def apart(value):
+    """A copy in which no two places hold one ConfigDict: a field that is set there would change elsewhere too."""
+    if isinstance(value, ConfigDict):
+        return ConfigDict({key: apart(each) for key, each in value.items()}, type_safe=value.is_type_safe)
+    return tuple(apart(each) for each in value) if isinstance(value, tuple) else value
 
 
 def from_scratch(config):

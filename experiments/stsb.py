@@ -6,11 +6,14 @@ about 15 minutes a run on one core.
 With --option size=paper and another --output it is the encoder of the paper (1,500 units), for a GPU.
 """
 
+from experiments import dir_sentences, published
+
 METHODS = ("mse", "group_dir", "group_dir,classifier=ce", "group_dir,classifier=la")
 CLAIMS = (
     ("group_dir", "mse"), ("group_dir", "mse", "few"), ("group_dir", "group_dir,classifier=ce"),
     ("group_dir", "group_dir,classifier=la"),
 )  # fmt: skip
+PAPER = published.among(dir_sentences.PAPER, METHODS, "1,500 units")
 
 
 def sweep(add):

@@ -58,13 +58,11 @@ def fit(config, fold, workdir, start=None):
     began = time.monotonic()
     task = assemble(config, fold, selected(start) if start else None)
     print("\n".join([f"{workdir}", *overview(task)]), flush=True)
-    parameters, targets = (task.trained, task.frozen, task.stats), task.splits["train"].records.targets
-    sharding.check_same((parameters, targets), "initial parameters or training labels")
+    targets = task.splits["train"].records.targets
+    sharding.check_same((task.trained, task.frozen, task.stats, targets), "initial parameters or training labels")
     write_facts(workdir, {**task.trained, **task.frozen}, task.ranks, task.constants, targets, task.model.settings)
     batch = config.data.batch
-    length = functools.partial(optim.steps, batch=batch, examples=len(task.splits["train"].records))
-    total = round(length(config.train.duration) * config.train.share)
-    length = functools.partial(length, total=total)
+    total, length = lengths(task)
     evaluate_every, save_every, log_every = (
         max(1, length(config.train[name])) for name in ("evaluate_every", "checkpoint_every", "log_every")
     )
@@ -73,13 +71,8 @@ def fit(config, fold, workdir, start=None):
     if not set(watched) <= set(task.splits):
         raise ValueError(f"train.curves is {config.train.curves}; the splits are {sorted(task.splits)}")
 
-    replicated = sharding.replicated(task.mesh)
-    factor = optim.schedule(config.optim, total, length)
-    optimizer = optim.make(config.optim, task.groups, factor)
-    layout = functools.partial(sharding.by_size, mesh=task.mesh, least=config.model.fsdp)
-    trained, frozen, stats = sharding.put(parameters, layout(parameters))
-    opt_state = jax.jit(optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained)))(trained)
-    state = State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
+    most = steps_per_call(config, task.splits["train"])
+    state, train_step = begin(task, optim.schedule(config.optim, total, length), most > 1)
     evaluate = make_evaluate(task)
 
     with checkpoint.Checkpoints(workdir / "checkpoints") as saved, checkpoint.SignalFlag() as stop:
@@ -91,12 +84,6 @@ def fit(config, fold, workdir, start=None):
             state = state.replace(trained={**state.trained, **placed_references(task, state.variables)})
         best = saved.meta(saved.best())["score"] if saved.best() is not None else math.inf
         split, labels, done = task.splits["train"], task.labels.get("annotations", task.labels["train"]), restored or 0
-        most = steps_per_call(config, split)
-        train_step = make_train_step(
-            task.model, objective(config), optimizer, task.prepare(train=True),
-            (layout(state), replicated) if config.model.fsdp else replicated,
-            statistics=config.train.statistics, several=most > 1,
-        )
         if most > 1:
             labels = {**labels, **split.stored()}
             ahead = calls(done, total, most, (evaluate_every, save_every, log_every))
@@ -146,6 +133,40 @@ def fit(config, fold, workdir, start=None):
     report(task, evaluate, state.variables, workdir)
     write_run(workdir, time.monotonic() - began, {name: len(split.records) for name, split in task.splits.items()})
     sharding.first(checkpoint.write_json)(workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words})
+
+
+def lengths(task):
+    """(steps of the run, function of a length as in the config -> steps)."""
+    config = task.config
+    length = functools.partial(optim.steps, batch=config.data.batch, examples=len(task.splits["train"].records))
+    total = round(length(config.train.duration) * config.train.share)
+    return total, functools.partial(length, total=total)
+
+
+def begin(task, factor, several=False):
+    """The state before the first step, on the devices, and the train step.
+
+    Args:
+      task: from `assemble`.
+      factor: of the learning rates, a function of the step.
+      several: as of `make_train_step`.
+
+    Returns:
+      (State, jitted step(state, batch, labels, constants) -> (state, metrics)).
+    """
+    config, replicated = task.config, sharding.replicated(task.mesh)
+    optimizer = optim.make(config.optim, task.groups, factor)
+    layout = functools.partial(sharding.by_size, mesh=task.mesh, least=config.model.fsdp)
+    parameters = (task.trained, task.frozen, task.stats)
+    trained, frozen, stats = sharding.put(parameters, layout(parameters))
+    opt_state = jax.jit(optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained)))(trained)
+    state = State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
+    train_step = make_train_step(
+        task.model, objective(config), optimizer, task.prepare(train=True),
+        (layout(state), replicated) if config.model.fsdp else replicated,
+        statistics=config.train.statistics, several=several,
+    )  # fmt: skip
+    return state, train_step
 
 
 def steps_per_call(config, split):

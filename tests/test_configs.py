@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs.base import base
 from configs.pairs import PAIRS
@@ -122,6 +123,22 @@ def test_every_config_survives_json():
         assert isinstance(restored.rules, tuple) and restored.rules[0].name == config.rules[0].name
     with pytest.raises(AttributeError, match="Did you mean"):
         restored.optim.nmae = "adam"
+
+
+def parts(value):
+    """The ConfigDicts in a value."""
+    if isinstance(value, ConfigDict):
+        yield value
+        value = tuple(value.values())
+    if isinstance(value, tuple):
+        for each in value:
+            yield from parts(each)
+
+
+def test_a_field_that_is_set_changes_no_other():
+    for name in NAMES:
+        found = [id(part) for part in parts(get(name))]
+        assert len(found) == len(set(found)), name
 
 
 def small(config):

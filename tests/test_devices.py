@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import folder
-from jaxord import checkpoint, losses, optim, sharding, step
+from jaxord import checkpoint, losses, sharding, train
 from jaxord.assemble import assemble
 from jaxord.binding import bind
 from jaxord.data import pipeline
@@ -58,15 +58,7 @@ def three_steps(method, root, devices, fsdp=0):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "data_mesh", lambda: mesh)
         task = assemble(config, "")
-    replicated = sharding.replicated(mesh)
-    optimizer = optim.make(config.optim, task.groups, lambda step: 1.0)
-    layout = functools.partial(sharding.by_size, mesh=mesh, least=config.model.fsdp)
-    parameters = (task.trained, task.frozen, task.stats)
-    trained, frozen, stats = sharding.put(parameters, layout(parameters))
-    opt_state = jax.jit(optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained)))(trained)
-    state = step.State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
-    shardings = (layout(state), replicated) if config.model.fsdp else replicated
-    update = step.make_train_step(task.model, step.objective(config), optimizer, task.prepare(True), shardings)
+    state, update = train.begin(task, lambda step: 1.0)
     batches = pipeline.train_batches(task.splits["train"], batch=config.data.batch, seed=0)
     metrics = []
     for _ in range(3):

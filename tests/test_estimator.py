@@ -20,7 +20,7 @@ from configs import folder
 from jaxord import OrdinalRegressor, estimator, settings, train
 from jaxord.models import clip
 from jaxord.predictor import Predictor
-from tests.test_methods import Flat, compiled_fast
+from tests.kinds import Flat, compiled_fast
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = {"data.batch": 16, "data.eval_batch": 16}

@@ -4,7 +4,6 @@ A method is losses, heads, parameter groups and stages, so the towers are of one
 times as long to compile. test_devices.py, test_train.py and test_stages.py have real ones.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -12,127 +11,79 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import folder, morph
-from configs.pairs import FROM_SCRATCH
-from jaxord import optim, settings, sharding, step, train
+from configs import morph
+from configs.pairs import FROM_SCRATCH, PAIRS
+from jaxord import checkpoint, settings, sharding, train
 from jaxord.assemble import assemble
 from jaxord.data import pipeline
-from jaxord.models import clip
 from jaxord.workdir import selected
+from tests import kinds
 
-MESHES = {n: sharding.data_mesh(jax.devices()[:n]) for n in (1, 8)}
 OPTIONS = {"fds": ",low=0,high=4,width=1"}
 
 
-class Flat(nn.Module):
-    """In place of the image tower."""
-
-    settings: clip.ClipSettings
-    dtype: object
-    remat: bool = False
-
-    @nn.compact
-    def __call__(self, image):
-        return nn.tanh(nn.Dense(self.settings.vision.width)(image.reshape(len(image), -1)))
-
-
-class Words(nn.Module):
-    """In place of the text tower: the mean of the words through one layer."""
-
-    config: clip.ClipSettings
-    dtype: object
-    remat: bool = False
-
-    def setup(self):
-        width = self.config.text.width
-        self.embeddings, self.layer = nn.Embed(self.config.vocab_size, width), nn.Dense(width)
-
-    def embed(self, tokens):
-        return self.embeddings(tokens)
-
-    def __call__(self, embeddings, end):
-        return nn.tanh(self.layer(embeddings.mean(1)))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Towers of one layer, and code that is compiled fast and kept for methods that differ in their labels only."""
-    monkeypatch.setattr(clip, "VisionModel", Flat)
-    monkeypatch.setattr(clip, "TextModel", Words)
-    with compiled_fast():
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    with kinds.small_towers():
         yield
-
-
-@contextlib.contextmanager
-def compiled_fast():
-    """Without optimising: compiling counts for more than the speed of a few steps. What took a tenth of a second is kept."""
-    settings = {"jax_disable_most_optimizations": (True, False), "jax_persistent_cache_min_compile_time_secs": (0.1, 0.5)}
-    for name, (now, _) in settings.items():
-        jax.config.update(name, now)
-    yield
-    for name, (_, before) in settings.items():
-        jax.config.update(name, before)
 
 
 def config(photos, method):
     """Sixteen pixels; two of the four labels are rare; two augmentations of an image differ by their crops."""
-    c = folder.get_config(f"method={method},backbone=tiny{OPTIONS.get(method, '')}").unlock()
-    c.data.root, c.data.batch, c.data.eval_batch = str(photos), 16, 16
-    c.data.image_size, c.data.stored_size, c.data.flip, c.data.grey, c.data.jitter.probability = 16, 20, False, 0.0, 0.0
+    fields = {"data.flip": False, "data.grey": 0.0, "data.jitter.probability": 0.0}
+    fields |= {"data.shift.labels": 2, "data.shift.keep": 0.3}
+    c = kinds.config("folder", f"method={method},backbone=tiny{OPTIONS.get(method, '')}", photos, **fields).unlock()
     c.data.train_crop = ConfigDict({"name": "random_crop" if c.data.copies > 1 else "center_crop"}, type_safe=False)
-    c.data.shift.update({"labels": 2, "keep": 0.3})
     if c.prompt.name == "RankFormer":
         c.prompt.settings.update({"width": 16, "heads": 2})
-    return c
+    return c.lock()
 
 
-def steps(task, mesh, count):
-    """Metrics of each step, parameters and statistics after three, and the last state; the first batch comes again at the end.
+def steps(task, begun, first, count):
+    """Takes steps `first` to `count`, and one more on the first batch of all.
 
-    Momentum keeps the size of gradients: Adam's first step would be their sign, and blow up rounding around zero. The square
-    of the noise is the unit of balanced MSE's loss, so it must change little for losses to be compared.
+    Returns:
+      (metrics of each step, states after three and after all).
     """
-    o = task.config.optim.copy_and_resolve_references()
-    o.update({"name": "sgd", "clip": 1.0})
-    for group in o.rates:
-        o.rates[group] = {"lr": 1e-3 if group == "noise" else 0.02, "weight_decay": 0.0}
-    replicated = sharding.replicated(mesh)
-    optimizer = optim.make(o, task.groups, lambda step: 1.0)
-    trained, frozen, stats = sharding.put((task.trained, task.frozen, task.stats), replicated)
-    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(trained)
-    state = step.State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
-    update = step.make_train_step(
-        task.model, step.objective(task.config), optimizer, task.prepare(train=True), replicated,
-        statistics=task.config.train.statistics,
-    )  # fmt: skip
-    split = dataclasses.replace(task.splits["train"], place=functools.partial(sharding.put, sharding=sharding.split(mesh)))
-    labels, constants = sharding.put((task.labels["train"], task.constants), replicated)
-    batches = list(itertools.islice(pipeline.train_batches(split, batch=task.config.data.batch, seed=0), count))
+    state, update = begun
+    place = functools.partial(sharding.put, sharding=sharding.split(task.mesh))
+    split = dataclasses.replace(task.splits["train"], place=place)
+    labels, constants = sharding.put((task.labels["train"], task.constants), sharding.replicated(task.mesh))
+    draw = functools.partial(pipeline.train_batches, split, batch=task.config.data.batch, seed=0)
     metrics, early = [], None
-    for number, batch in enumerate([*batches, batches[0]], 1):
+    for number, batch in enumerate([*itertools.islice(draw(start_step=first), count - first), next(draw())], first + 1):
         state, values = update(state, batch, labels, constants)
         metrics.append(jax.device_get(values))
         if number == 3:
-            early = jax.device_get({**state.trained, **state.stats})
+            early = jax.device_get(state)
     return metrics, early, state
 
 
-@pytest.mark.parametrize("method", FROM_SCRATCH)
-def test_the_loss_falls_and_eight_devices_do_as_one(photos, method):
-    whole, start = config(photos, method), None
-    for stage in [settings.staged(whole, stage) for stage in whole.stages] or [whole]:
-        task = assemble(stage, "", start)
-        one, after_one, state = steps(task, MESHES[1], 16)
-        eight, after_eight, _ = steps(task, MESHES[8], 3)
+CASES = [("folder", method) for method in FROM_SCRATCH] + [("sentences", method) for method in PAIRS["stsb"]]
+CASES += [("gazes", "conord")]
+
+
+@pytest.mark.parametrize("kind, method", CASES)
+def test_the_loss_falls_eight_devices_do_as_one_and_what_is_saved_goes_on(photos, tmp_path, kind, method):
+    whole, start = config(photos, method) if kind == "folder" else kinds.KINDS[kind](tmp_path, method), None
+    for k, stage in enumerate([settings.staged(whole, stage) for stage in whole.stages] or [whole]):
+        alone, together = (dataclasses.replace(assemble(stage, whole.fold, start), mesh=kinds.MESHES[n]) for n in (1, 8))
+        state, update = train.begin(alone, lambda step: 1.0)
+        one, after_one, state = steps(alone, (state, update), 0, 16)
+        with checkpoint.Checkpoints(tmp_path / f"stage {k}") as saved:
+            saved.save(3, after_one, {})
+            again, _, same = steps(alone, (saved.restore(3, state), update), 3, 16)
+        assert again == one[3:] and jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), state, same))
+        eight, after_eight, _ = steps(together, train.begin(together, lambda step: 1.0), 0, 3)
         for a, b in zip(one[:3], eight[:3], strict=True):
             for name in a:
                 np.testing.assert_allclose(b[name], a[name], rtol=1e-5, atol=1e-6, err_msg=name)  # measured: 2e-6
-        for path, array in after_one.items():
-            np.testing.assert_allclose(after_eight[path], array, rtol=1e-5, atol=3e-7, err_msg=path)  # measured: 3e-8
+        for part in ("trained", "stats"):
+            for path, array in getattr(after_one, part).items():
+                np.testing.assert_allclose(getattr(after_eight, part)[path], array, rtol=1e-5, atol=3e-7, err_msg=path)  # 3e-8
         first, last = one[0]["loss"], one[-1]["loss"]  # of the same images
         assert last < first - 0.02 * abs(first), stage.losses
         start = jax.device_get(state.variables)

@@ -21,7 +21,7 @@ from jaxord.models import clip
 from jaxord.ranks import Ranks
 from jaxord.report import files, inside, model
 from tests import test_table
-from tests.test_methods import Flat, Words, compiled_fast
+from tests.kinds import Flat, Words, compiled_fast
 from tools import sweep, sweep_report
 
 

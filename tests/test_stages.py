@@ -5,133 +5,24 @@ The image towers are of one layer, or the smallest ResNet: a step of real ones t
 """
 
 import functools
-import importlib
 import json
 import shutil
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
-from PIL import Image
 
 from configs.base import entries
 from jaxord import assemble, evaluate, settings, sharding, train
 from jaxord.checkpoint import Checkpoints
-from jaxord.data import extraction
-from jaxord.models import clip, resnet
 from jaxord.workdir import selected
 from tests.killing import kill_in_step
-from tests.test_methods import MESHES, Flat, compiled_fast
+from tests.kinds import KINDS, MESHES, config, paint, small_towers
 
 
 @pytest.fixture(autouse=True, scope="module")
 def quick():
-    """Small towers, no network for motion, and code that is compiled fast and kept between runs."""
-    with pytest.MonkeyPatch.context() as patch, compiled_fast():
-        patch.setattr(clip, "VisionModel", Flat)
-        patch.setitem(resnet.DEPTHS, 18, ((1,), (3, 3)))
-        patch.setattr(extraction, "fast_motion", lambda weights: brightness)
+    with small_towers():
         yield
-
-
-def brightness(clips):
-    return np.broadcast_to(clips.mean((1, 2, 3, 4))[:, None, None, None, None] / 255, (len(clips), 4, 1, 1, 256))
-
-
-def paint(path, share, shape=(20, 28)):
-    """A picture whose brightness tells the label, a share of the scale."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(round(1e4 * share)).normal(0, 10, (*shape, 3))
-    Image.fromarray(np.clip(30 + 190 * share + noise, 0, 255).astype(np.uint8)).save(path)
-
-
-def config(name, argument, root, rate=0.02, **fields):
-    """Nine steps by momentum, which keeps the size of gradients: Adam's first step would be their sign."""
-    c = importlib.import_module(f"configs.{name}").get_config(argument).unlock()
-    c.data.root, c.data.batch, c.data.eval_batch, c.data.image_size, c.data.stored_size = str(root), 16, 16, 16, 20
-    c.train.update({"duration": "9 steps", "evaluate_every": "4 steps", "checkpoint_every": "3 steps", "log_every": "1 steps"})
-    c.optim.update({"name": "sgd", "clip": 1.0, "schedule": "constant", "warmup": "0 steps"})
-    c.update_from_flattened_dict(fields)
-    c.optim.rates = at(rate, c.optim.rates)
-    kept = ("optim.groups", "optim.rates", "fresh", "heads", "losses", "rules", "select", "train.share", "train.statistics",
-            "data.copies", "weights.scheme")  # fmt: skip
-    for stage in c.stages:
-        stage.set = tuple(entry for entry in stage.set if entry.field in kept)
-        for entry in stage.set:
-            if entry.field == "optim.rates":
-                entry.value = at(rate, entry.value)
-    return c.lock()
-
-
-def at(rate, groups):
-    return ConfigDict({group: {"lr": rate, "weight_decay": 0.0} for group in groups}, type_safe=False)
-
-
-def photographs(root):
-    """KonIQ: three crops of each, k-NN, reference points."""
-    lines = [f"{i}.png,{20 + 1.5 * i}" for i in range(40)]
-    for i in range(40):
-        paint(root / f"images/{i}.png", i / 40)
-    (root / "koniq10k_distributions_sets.csv").write_text("\n".join(["image_name,MOS", *lines]) + "\n")
-    return config("koniq", "fold=0,backbone=tiny", root)
-
-
-def faces(root):
-    """AgeDB: rare ages; the statistics of batch normalisation and of feature smoothing."""
-    ages = [30] * 16 + [31] * 12 + [35] * 8 + [60] * 3 + [75]
-    lines = []
-    for split, count in (("train", 40), ("val", 8), ("test", 8)):
-        for i in range(count):
-            age = ages[i * 40 // count]
-            paint(root / f"{split}/{i}.png", (age + i / 40) / 100)
-            lines.append(f"{age},{split}/{i}.png,{split}")
-    (root / "agedb.csv").write_text("\n".join(["age,path,split", *lines]) + "\n")
-    return config("agedb", "method=fds,backbone=ResNet-18", root, **{"shots.many": 10, "shots.few": 4})
-
-
-def gazes(root):
-    """MPIIFaceGaze: two angles."""
-    lines = []
-    for person in range(15):
-        for i in range(4):
-            share = (4 * person + i) / 60
-            paint(root / f"p{person:02d}/{i}.png", share)
-            lines.append(f"p{person:02d}/{i}.png,{0.6 * share - 0.3:.4f},{0.3 - 0.4 * share:.4f},p{person:02d}")
-    (root / "gaze.csv").write_text("\n".join(["path,pitch,yaw,participant", *lines]) + "\n")
-    return config("mpiifacegaze", "fold=0", root)
-
-
-def films(root):
-    """KoNViD: frames, and motion from a stand-in for the pathway."""
-    pytest.importorskip("av")
-    from tests.data.test_videos import film
-
-    for i in range(20):
-        film(root / f"videos/{i}.mp4", 4, first=2 * i)
-    (root / "KoNViD_1k_mos.csv").write_text("flickr_id,mos\n" + "".join(f"{i},{1 + i / 5}\n" for i in range(20)))
-    c = config("konvid", "fold=0,backbone=tiny", root).unlock()
-    c.data.reader.extract.update({"frames": 2, "clips": 2, "clip_frames": 4, "clip_size": 32, "motion_weights": "random"})
-    c.heads[0].blocks, c.rules[0].k = 1, 4
-    return c.lock()
-
-
-def sentences(root):
-    """STS-B: batches by length, dropout, experts of groups."""
-    words = "a man cat dog runs sits eats sleeps here there".split()
-    draw = np.random.default_rng(0)
-    for split, count in (("train", 48), ("dev", 12), ("test", 12)):
-        lines = ["sentence1\tsentence2\tscore"]
-        for i in range(count):
-            one = [words[k] for k in draw.integers(0, 10, 2 + i % 6)]
-            same = i % 2
-            other = one if same else [words[k] for k in draw.integers(0, 10, 2 + i % 5)]
-            lines.append(f"{' '.join(one)}\t{' '.join(other)}\t{4.5 if same else 0.5}")
-        (root / f"{split}_new.tsv").write_text("\n".join(lines) + "\n")
-    tower = {"model.sentence.hidden": 4, "model.sentence.layers": 1, "model.vector_size": 8}
-    return config("stsb", "size=small", root, rate=0.1, **tower, **{"data.bucket": 2})
-
-
-KINDS = {"photographs": photographs, "faces": faces, "gazes": gazes, "films": films, "sentences": sentences}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Whole runs through run(), in this process: small, on generated images."""
 
 import csv
-import functools
 import json
 
 import jax
@@ -10,7 +9,7 @@ import pytest
 
 from configs import folder
 from configs.base import entries
-from jaxord import evaluate, optim, sharding, step, train
+from jaxord import evaluate, train
 from jaxord.assemble import assemble
 from jaxord.data import pipeline
 from tests.killing import kill_in_step
@@ -156,14 +155,8 @@ def test_folds_are_chosen_by_name():
 
 def after_calls(task, counts, most):
     """Parameters and losses after that many updates a call; `counts` None makes four, one by one."""
-    put = functools.partial(sharding.put, sharding=sharding.replicated(task.mesh))
-    split, optimizer = task.splits["train"], optim.make(task.config.optim, task.groups, lambda step: 1.0)
-    trained, frozen, stats = put((task.trained, task.frozen, task.stats))
-    opt_state = jax.jit(optimizer.init, out_shardings=put.keywords["sharding"])(trained)
-    state = step.State(put(np.int32(0)), trained, frozen, stats, opt_state)
-    update = step.make_train_step(
-        task.model, step.objective(task.config), optimizer, task.prepare(True), put.keywords["sharding"], several=most > 1
-    )
+    split = task.splits["train"]
+    state, update = train.begin(task, lambda step: 1.0, several=most > 1)
     ends = np.cumsum(counts)
     if most > 1:
         labels, calls = {**task.labels["train"], **split.stored()}, zip(ends - counts, counts, strict=True)

@@ -44,7 +44,7 @@ def bench(config, steps, rounds):
     """Rows of the tiers of a config's first fold, and a sentence on its step."""
     task = assemble(config, chosen_folds(config)[0])
     split, images = task.splits["train"], config.data.batch * config.data.copies
-    state, step, labels = measure.begin(task)
+    state, step, labels, *_ = measure.begin(task)
     rest, rows, sources = (labels, task.constants), [], {}
     for tier in TIERS if split.records.read else ("inputs",):
         data, begun = measure.with_fields(config.data, tier=tier if split.records.read else "auto"), time.perf_counter()

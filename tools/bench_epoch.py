@@ -33,7 +33,7 @@ def start(config):
     task = assemble.assemble(config, chosen_folds(config)[0])
     if not task.splits["test"].records.read:
         raise ValueError(f"{config.name} has no images; the latency is that of an image file")
-    state, step, labels = measure.begin(task)
+    state, step, labels, *_ = measure.begin(task)
     batches = pipeline.train_batches(task.splits["train"], batch=config.data.batch, seed=config.seed)
     rest = labels, task.constants
     run, seconds, temporary = measure.compiled(step, state, next(batches), *rest)

@@ -119,8 +119,7 @@ def task_of(config, count, start):
 
 def training(task):
     """The update as train.fit builds it: (jitted step, State, the schedule's factor at each step)."""
-    state, step, _ = measure.begin(task)
-    factor, total = measure.schedule(task)
+    state, step, _, factor, total = measure.begin(task)
     return step, state, np.asarray(jax.vmap(factor)(jnp.arange(min(total, 10_000))))
 
 

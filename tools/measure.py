@@ -6,7 +6,6 @@ is that of one turn.
 
 import argparse
 import ctypes
-import functools
 import json
 import math
 import os
@@ -23,9 +22,9 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools/ lie in the repository and are not installed
 
-from jaxord import optim, progress, sharding  # noqa: E402
+from jaxord import optim, progress  # noqa: E402
+from jaxord import train as training  # noqa: E402
 from jaxord.data import tiers  # noqa: E402
-from jaxord.step import State, make_train_step, objective  # noqa: E402
 from tools import sweep  # noqa: E402
 
 # Read when the first device is asked for: without it a GPU's memory is taken at once, and torch beside it wants some too.
@@ -129,29 +128,16 @@ def with_fields(config, **fields):
     return ConfigDict({**config, **fields}, type_safe=False)
 
 
-def schedule(task):
-    """(the factor of the rates as a function of the step, the number of steps) of a task's config."""
-    config = task.config
-    length = functools.partial(optim.steps, batch=config.data.batch, examples=len(task.splits["train"].records))
-    total = round(length(config.train.duration) * config.train.share)
-    return optim.schedule(config.optim, total, functools.partial(length, total=total)), total
-
-
 def begin(task):
-    """The state of a task before its first step, and its train step, as a run has them.
+    """A training before its first step, as a run has it.
 
     Returns:
-      (State, jitted step(state, batch, labels, constants) -> (state, metrics), labels of the training split).
+      (State, jitted step(state, batch, labels, constants) -> (state, metrics), labels of the training split, the factor of the
+      rates as a function of the step, the number of steps).
     """
-    config, replicated = task.config, sharding.replicated(task.mesh)
-    optimizer = optim.make(config.optim, task.groups, schedule(task)[0])
-    trained, frozen, stats = sharding.put((task.trained, task.frozen, task.stats), replicated)
-    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(trained)
-    state = State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
-    step = make_train_step(
-        task.model, objective(config), optimizer, task.prepare(train=True), replicated, statistics=config.train.statistics
-    )
-    return state, step, task.labels.get("annotations", task.labels["train"])
+    total, length = training.lengths(task)
+    factor = optim.schedule(task.config.optim, total, length)
+    return (*training.begin(task, factor), task.labels.get("annotations", task.labels["train"]), factor, total)
 
 
 def train(step, state, draw, number, *rest):

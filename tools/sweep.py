@@ -1,216 +1,245 @@
-"""Runs every run of an experiment, several at a time, each a process of the one command.
+"""Runs every run of an experiment, several at a time, each a process of the one command; or searches for settings.
 
-    python tools/sweep.py experiments/photo_quality.py [--slots=2] [--set data.root=data/x] [--option vectors=glove.txt]
+    python tools/sweep.py experiments/photo_quality.py [--gpus=0,1] [--slots=2] [--set data.root=x] [--option vectors=a.txt]
+    python tools/sweep.py experiments/learning_rates.py --search=tpe --trials=20
+    python tools/sweep.py experiments/photo_quality.py --launcher=slurm --slots=32 --slurm gpus_per_node=1
 
-An experiment is a file with a function sweep(add), which calls add(label, config, fields) for each run: the label is the
-row of the table (runs of one label differ in the seed), the config an argument of --config, fields {field: value} set over it.
+tools/experiment.py says what an experiment is, tools/search.py what is searched. The folder of a run is
+runs/<experiment>/<data set>-<label>[-fold=<fold>]-seed=<seed>, its output <that>.log; its process reads the config.json there.
+Evaluations on other configs come after all runs.
+--set and --option belong to the place of the runs, not to their names: with another value give another --output. Paths are
+relative to the repository.
 
-A run's folder is runs/<experiment>/<data set>-<label>-seed=<seed>, its output <that>.log. What is done is not started again,
-what was killed goes on where it was. --set and --option belong to the place of the runs, not to their names: with another
-value give another --output. A run that fails is tried once more at the end, and then reported: the exit status is 1. Ctrl-C
-lets the runs save and stops; after it, and after kill -9, the same command goes on. On CPUs each slot has cores of its own; the
-number of cores changes the last bits of a run, so figures are the same where --slots is. Paths are relative to the repository.
+--slots=N is N processes on each GPU of --gpus; without a GPU N processes on cores of their own; with SLURM N jobs in its queue.
+The number of cores changes the last bits of a run on CPUs, so figures are the same where --slots is.
+
+A run is done when its DONE.json is there, and then is not started again. One that ends before goes on twice more, from where
+it was, and is then reported: the exit status is 1. Ctrl-C lets the runs save and stops. After it, and after kill -9, when the
+processes go on without the sweep, the same command goes on with everything, and gives three attempts anew to what had failed.
+What happened is in runs/<experiment>/journal.jsonl (tools/journal.py).
 """
 
 import argparse
 import collections
-import contextlib
-import datetime
-import importlib.util
+import json
 import os
 import pathlib
-import re
 import signal
-import subprocess
 import sys
 import time
 
-from absl import flags
-from ml_collections import config_flags
+import jax
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # configs/ and experiments/ lie beside tools/ and are not installed
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools/ lie in the repository and are not installed
 
-from jaxord import checkpoint, settings, workdir  # noqa: E402
+from jaxord import checkpoint  # noqa: E402
+from tools import launch  # noqa: E402
+from tools.experiment import (  # noqa: E402
+    ROOT, Run, arguments_of, config_of, evaluations_of, is_done, load, runs_of, settle,  # noqa: F401
+)  # fmt: skip
+from tools.journal import Journal  # noqa: E402
+from tools.screen import Screen, clock, last_words, tail  # noqa: E402
 
 COMMAND = (sys.executable, "-m", "jaxord.main")
-TRIES = 2
-TAIL = 12  # lines of a log that are shown
+ATTEMPTS = 3
+LOOK, DRAW = 0.1, 1.0  # seconds between two looks at the processes, at their logs
 
-Run = collections.namedtuple("Run", "name data_set label seed arguments")
-
-
-def load(file):
-    """The module of an experiment file."""
-    spec = importlib.util.spec_from_file_location("experiment", file)
-    if not spec or not pathlib.Path(file).is_file():
-        raise ValueError(f"{file} is not there; an experiment is a Python file with a function sweep(add)")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+# A run in progress: its process, where it is, since when this sweep has it.
+Begun = collections.namedtuple("Begun", "run process place since")
 
 
-def runs_of(experiment, options=(), fields=()):
-    """The runs of an experiment, in its order.
-
-    Args:
-      experiment: its module.
-      options: "key=value" texts added to every config's argument.
-      fields: "field=value" texts set in every run, over the experiment's own.
-
-    Returns:
-      [Run]: name of the folder, data set, label, seed, and the command's arguments that make the config.
-
-    Raises:
-      ValueError: two runs of one name.
-    """
-    found, given = {}, dict(field.partition("=")[::2] for field in fields)
-
-    def add(label, config, own):
-        path, _, argument = config.partition(":")
-        argument = ",".join(filter(None, [argument, *options]))
-        data_set, own = pathlib.PurePath(path).stem, {**own, **given}
-        seed = int(own.get("seed", 0))
-        name = re.sub(r"[^\w.,=+-]+", "_", f"{data_set}-{label}-seed={seed}")
-        if name in found:
-            raise ValueError(f"two runs are called {name}; runs of one label differ in the seed, others need another label")
-        arguments = [f"--config={path}:{argument}" if argument else f"--config={path}"]
-        arguments += [f"--config.{field}={value}" for field, value in own.items()]
-        found[name] = Run(name, data_set, label, seed, tuple(arguments))
-
-    experiment.sweep(add)
-    return list(found.values())
-
-
-def config_of(run):
-    """The finished config of a run, read as the command reads it."""
-    values, arguments = flags.FlagValues(), ["", *run.arguments]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    try:
-        values(arguments)
-        return values["config"].value.lock()
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(f"{run.name}: {str(error).rpartition('Error: ')[2]}") from None
-
-
-def is_done(folder, config):
-    """Whether a run has nothing left to do: its folder holds this very config, and every stage of every fold is done."""
-    file = folder / "config.json"
-    if not file.exists() or settings.differences(settings.from_json(file.read_text()), config):
-        return False  # a command that is started says what differs
-    stages = [stage for fold in workdir.chosen_folds(config) for stage, _ in workdir.stages_of(config, folder, fold)]
-    return all((stage / "DONE.json").exists() for stage in stages)
-
-
-def in_use(folder):
-    """Whether a process holds the folder of a run: one of a sweep that was killed ends its run by itself."""
+def in_use(folder, log):
+    """Whether a process holds the folder of a run that this sweep has not started, or its log."""
     try:
         with checkpoint.lock(folder):
-            return False
+            return launch.held(log)
     except ValueError:
         return True
 
 
-def shares(slots):
-    """[cores of each slot], apart from each other; {} where a slot is not bound: one slot, or a system without affinities."""
-    if slots == 1 or not hasattr(os, "sched_setaffinity"):
-        return [set()] * slots
-    cores = sorted(os.sched_getaffinity(0))
-    if slots > len(cores):
-        raise ValueError(f"--slots is {slots}, and there are {len(cores)} cores; a slot takes one at least")
-    return [set(cores[slot::slots]) for slot in range(slots)]
-
-
-@contextlib.contextmanager
-def bound(cores):
-    """This thread, and so what it starts meanwhile, runs on these cores only; {} changes nothing."""
-    before = os.sched_getaffinity(0) if cores else cores
-    if cores:
-        os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        if cores:
-            os.sched_setaffinity(0, before)
-
-
-def start(run, folder, cores, command):
-    """The process of a run. It has a session of its own, so that Ctrl-C reaches the sweep alone."""
-    # Seeds are constants of the compiled step, so the cache serves resumed runs above all: 16 of their 39 s of CPU time.
-    environment = {"JAX_COMPILATION_CACHE_DIR": str(folder / ".cache"), **os.environ}
-    with open(folder / f"{run.name}.log", "ab") as log, bound(cores):
-        return subprocess.Popen(
-            [*command, f"--workdir={folder / run.name}", *run.arguments], cwd=ROOT, env=environment,
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-
-
-def sweep(runs, folder, slots=1, command=COMMAND):
-    """Runs what is not done, `slots` at a time, and prints a line for each run that ends.
+class Queue:
+    """The runs of an experiment on their way: waiting, begun, and done, pruned or failed.
 
     Args:
-      runs: [Run].
       folder: of the experiment.
-      slots: runs at a time.
-      command: what is started for a run, before --workdir and its arguments.
-
-    Returns:
-      [Run] that failed twice. Whatever ends the sweep ends the running processes by SIGTERM first, on which they save.
+      launcher: launch.Machine or launch.Cluster.
+      journal: of the experiment.
+      command: what is started for a run, before --workdir and --config_json.
+      search: Search, where there is one.
     """
-    waiting = [run for run in runs if not is_done(folder / run.name, config_of(run))]
-    done, begun, spent, tries = len(runs) - len(waiting), time.monotonic(), [], collections.Counter()
-    print(f"{folder}: {done} of {len(runs)} runs are done", flush=True)
-    running, failed, cores = {}, [], shares(slots)
+
+    def __init__(self, folder, launcher, journal, command=COMMAND, search=None):
+        self.folder, self.launcher, self.journal, self.command, self.search = folder, launcher, journal, command, search
+        self.waiting, self.begun, self.failed, self.configs, self.stopping = [], [], [], {}, set()
+        self.attempts, self.spent, self.since = collections.Counter(), [], time.monotonic()
+        self.done, self.pruned = search.closed() if search else (0, 0)
+        self.total, self.screen = search.total if search else 0, Screen()
+
+    def log(self, run):
+        return self.folder / f"{run.name}.log"
+
+    def bad(self, run):
+        """Whether the search wants no more of a run."""
+        return self.search is not None and self.search.is_bad(run, self.folder / run.name, self.configs[run])
+
+    def take(self, run):
+        """Puts a run where it belongs."""
+        self.configs[run] = settle(run, self.folder / run.name, self.journal)
+        last = self.journal.last(run.name, "started", "found", "ended", "stopped")
+        is_open = last.get("event") in ("started", "found")  # nobody has seen its end
+        process = self.launcher.find(last["process"], last["place"], self.log(run)) if is_open else None
+        if process:
+            self.journal.write("found", run.name, place=last["place"], process=process.pid)
+            self.begun.append(Begun(run, process, last["place"], time.monotonic()))
+        elif is_done(run, self.folder / run.name, self.configs[run]):
+            self.close(run, "done", new=self.journal.last(run.name, "done", "made", "started").get("event") != "done")
+        elif self.bad(run):
+            self.close(run, "pruned")
+        else:
+            self.waiting.append(run)
+
+    def close(self, run, event, new=True):
+        """A run has nothing left to do: it is done, or pruned."""
+        if new:
+            self.journal.write(event, run.name)
+        self.done += event == "done"
+        self.pruned += event == "pruned"
+        if self.search:
+            self.search.tell(run, self.folder / run.name, self.configs[run], event == "pruned")
+
+    def next(self):
+        """The run to be started now, None where there is none."""
+        while True:
+            run = next((run for run in self.waiting if not in_use(self.folder / run.name, self.log(run))), None)
+            if run is None:
+                proposed = self.search.ask() if self.search else None
+                if proposed is None:
+                    return None
+                self.take(proposed)
+                continue
+            self.waiting.remove(run)
+            if not is_done(run, self.folder / run.name, self.configs[run]):  # another process may have ended it
+                return run
+            self.close(run, "done")
+
+    def dispatch(self):
+        """Starts what is waiting where there is room."""
+        free = collections.Counter(self.launcher.places) - collections.Counter(begun.place for begun in self.begun)
+        while free and (run := self.next()):
+            place = max(free, key=free.get)
+            free -= collections.Counter([place])
+            self.attempts[run] += 1
+            # Seeds are constants of the compiled step, so the cache serves resumed runs above all: 16 of their 39 s of CPU.
+            cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.folder / ".cache"))
+            workdir = self.folder / run.name
+            command = [*self.command, f"--workdir={workdir}", f"--config_json={workdir / 'config.json'}"]
+            if run.of:
+                command[-2:-1] = ["--mode=evaluate", f"--workdir={self.folder / run.of}", f"--output={workdir}"]
+            process = self.launcher.start(command, self.log(run), place, {"JAX_COMPILATION_CACHE_DIR": cache})
+            self.journal.write("started", run.name, attempt=self.attempts[run], place=place, process=process.pid)
+            self.begun.append(Begun(run, process, place, time.monotonic()))
+
+    def collect(self):
+        """Takes back what has ended."""
+        for begun in list(self.begun):
+            code = begun.process.poll()
+            if code is not None:
+                self.begun.remove(begun)
+                self.ended(begun, code)
+
+    def ended(self, begun, code):
+        """A process has ended: its run is done, pruned, tried again or given up."""
+        run, seconds = begun.run, time.monotonic() - begun.since
+        self.spent.append(seconds)
+        self.journal.write("ended", run.name, code=code, seconds=round(seconds, 1))
+        found = f"({code})" if code else "(0, without DONE.json)"
+        if is_done(run, self.folder / run.name, self.configs[run]):
+            self.close(run, "done")
+            said = ""
+        elif run in self.stopping:
+            self.close(run, "pruned")
+            said = " pruned,"
+        elif self.attempts[run] < ATTEMPTS:
+            self.journal.write("retried", run.name)
+            self.waiting.append(run)
+            said = f" FAILED {found}, is tried again,"
+        else:
+            self.journal.write("given up", run.name)
+            self.failed.append(run)
+            said = f" FAILED {found}, given up after {ATTEMPTS} attempts,"
+        self.screen.say(f"{self.done}/{self.total} {run.name}:{said} {seconds:.0f} s; {self.times()}")
+
+    def prune(self):
+        """Stops the trials that the search finds bad."""
+        for begun in self.begun:
+            if begun.run not in self.stopping and self.bad(begun.run):
+                self.stopping.add(begun.run)
+                begun.process.terminate()
+
+    def times(self):
+        left = self.total - self.done - self.pruned - len(self.failed)
+        gone = f"{clock(time.monotonic() - self.since)} gone"
+        if not self.spent:
+            return gone
+        return f"{gone}, {clock(sum(self.spent) / len(self.spent) * left / len(self.launcher.places))} to go"
+
+    def lines(self):
+        """The state of all runs: a line for all of them, and one for each in progress with the last words of its log."""
+        counts = {"pruned": self.pruned, "given up": len(self.failed), "running": len(self.begun)}
+        told = ", ".join([f"{self.done} of {self.total} runs are done", *(f"{n} {name}" for name, n in counts.items() if n)])
+        return [f"{told}; {self.times()}", *(f"  {b.run.name} ({b.place}): {last_words(self.log(b.run))}" for b in self.begun)]
+
+    def run(self, runs):
+        """Runs what is not done; whatever ends that ends the processes by SIGTERM first, on which they save.
+
+        Args:
+          runs: [Run]; of a search, its open trials.
+
+        Returns:
+          [Run] that were given up.
+        """
+        self.total = self.total or len(runs)
+        self.journal.write("begun", runs=self.total, places=len(self.launcher.places))
+        try:
+            for run in runs:
+                self.take(run)
+            self.screen.say(f"{self.folder}: {self.done} of {self.total} runs are done")
+            looked = 0.0
+            while True:
+                self.collect()
+                self.dispatch()
+                if not self.waiting and not self.begun:
+                    return self.failed
+                if time.monotonic() - looked > DRAW:
+                    looked = time.monotonic()
+                    if self.search:
+                        self.prune()
+                    self.screen.show(self.lines())
+                time.sleep(LOOK)
+        finally:
+            self.screen.say("")
+            launch.stop([begun.process for begun in self.begun])
+            for begun in self.begun:
+                self.journal.write("stopped", begun.run.name, code=begun.process.poll())
+
+
+def value_of(text):
+    """A number where the text is one."""
     try:
-        while waiting or running:
-            for slot in sorted(set(range(slots)) - set(running)):
-                run = next((run for run in waiting if not in_use(folder / run.name)), None)
-                if run:
-                    waiting.remove(run)
-                    running[slot] = run, start(run, folder, cores[slot], command), time.monotonic()
-            time.sleep(0.2)
-            for slot, (run, process, since) in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[slot]
-                now = time.monotonic()
-                spent.append(now - since)
-                tries[run] += 1
-                note = ""
-                if not process.returncode:
-                    done += 1
-                elif tries[run] < TRIES:
-                    waiting.append(run)
-                    note = f" FAILED ({process.returncode}), is tried again"
-                else:
-                    failed.append(run)
-                    note = f" FAILED ({process.returncode})"
-                left = sum(spent) / len(spent) * (len(waiting) + len(running)) / slots
-                times = f"{clock(now - begun)} gone, {clock(left)} to go"
-                print(f"{done}/{len(runs)} {run.name}:{note} {spent[-1]:.0f} s; {times}", flush=True)
-    finally:
-        for _, process, _ in running.values():
-            process.terminate()
-        for _, process, _ in running.values():
-            process.wait()
-    return failed
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
-def clock(seconds):
-    """0:01:05"""
-    return str(datetime.timedelta(seconds=round(seconds)))
-
-
-def tail(file):
-    """The last lines of a log, of a progress bar its last state."""
-    lines = file.read_text(errors="replace").splitlines()
-    return "\n".join("  " + line.rpartition("\r")[2] for line in lines[-TAIL:])
-
-
-def arguments_of(parser):
-    """Adds what tells which experiment it is and where its runs are."""
-    parser.add_argument("experiment", type=pathlib.Path, help="file of the experiment")
-    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "runs", help="folder of the experiments' folders")
+def launcher_of(given, folder):
+    """Where the runs are started."""
+    unused = {"--slurm": given.slurm} if given.launcher == "processes" else {"--gpus": given.gpus}
+    if any(unused.values()):
+        raise ValueError(f"{', '.join(unused)} means nothing to --launcher={given.launcher}")
+    if given.launcher == "processes":
+        return launch.Machine(launch.chosen_gpus(given.gpus or "all"), given.slots)
+    settings = {key: value_of(value) for key, _, value in (text.partition("=") for text in given.slurm)}
+    return launch.Cluster({"slurm": "slurm", "submitit": "local"}[given.launcher], given.slots, folder / "jobs", settings)
 
 
 def stop(number, frame):
@@ -220,24 +249,55 @@ def stop(number, frame):
 def main(arguments=None, command=COMMAND):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments_of(parser)
-    parser.add_argument("--slots", type=int, default=1, help="runs at a time; each gets its share of the cores")
+    parser.add_argument("--gpus", help="'all' that there are, which is the default, or some of them: 0,1")
+    parser.add_argument("--slots", type=int, default=1, help="runs at a time, on each GPU or on CPUs")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run's config")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of every config")
+    parser.add_argument("--search", choices=("tpe", "random", "grid"), help="trials of the experiment's SPACE, by Optuna")
+    parser.add_argument("--trials", type=int, default=0, help="of a search, earlier ones too; grid: 0 is all of it")
+    parser.add_argument("--launcher", choices=("processes", "slurm", "submitit"), default="processes",
+                        help="processes of this machine, jobs of SLURM, or such jobs on this machine, to try them")  # fmt: skip
+    parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="what submitit tells SLURM of a job")
     given = parser.parse_args(arguments)
     file, folder = given.experiment.resolve(), (given.output / given.experiment.stem).resolve()
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, stop)
+    jax.config.update("jax_platforms", "cpu")  # the sweep computes nothing: the GPUs are for the runs
     try:
-        runs = runs_of(load(file), given.option, given.set)
+        if given.slots < 1:
+            raise ValueError(f"--slots is {given.slots}; a sweep takes one at least")
+        if given.trials and not given.search:
+            raise ValueError("--trials is of a search; give --search too")
+        experiment = load(file)
+        runs = runs_of(experiment, given.option, given.set)
         with checkpoint.lock(folder):
-            failed = sweep(runs, folder, given.slots, command)
+            search = None
+            if given.search:
+                search = searching(getattr(experiment, "SPACE", {}), runs, given, folder)
+                runs = search.begun()
+            launcher, journal = launcher_of(given, folder), Journal(folder / "journal.jsonl")
+            failed = Queue(folder, launcher, journal, command, search).run(runs)
+            there = [run for run in runs if run not in failed]
+            others = evaluations_of(experiment, there, given.option, given.set) if not search else []
+            failed += Queue(folder, launcher, journal, command).run(others) if others else []
     except ValueError as error:
         return f"error: {error}"
     except KeyboardInterrupt:
         return "stopped; the same command goes on from there"
+    for line in search.best() if search else ():
+        print(line)
     for run in failed:
         print(f"left: {run.name}, {folder / run.name}.log ends\n{tail(folder / f'{run.name}.log')}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def searching(space, runs, given, folder):
+    """The search of the flags."""
+    try:
+        from tools.search import Search  # Optuna is of the extra `sweep`
+    except ImportError:
+        raise ValueError("--search needs optuna: pip install -e '.[sweep]'") from None
+    return Search(space, runs, given.search, given.trials, folder)
 
 
 if __name__ == "__main__":

@@ -3,117 +3,69 @@
     python tools/table.py experiments/photo_quality.py [--output=runs] [--all-rules]
 
 Rows are the labels of the experiment under the headline rule of each (--all-rules: under every rule), columns the metrics on
-the test split, mean and standard deviation over the seeds, n of them. Beside them stand two predictors that do not look at the
-image, and one that sees no more than pixels: the label of the training image whose thumbnail is nearest. The best of those
-that look at the image is bold; on a part of the labels a constant can be right.
+the test split, mean or median and standard deviation over seeds and folds, n of them. Beside them stand the figures of PAPER
+(experiments/published.py), methods that are only quoted, two predictors that do not look at the image, and one that sees no
+more than pixels: the label of the training image whose thumbnail is nearest. The best of ours that look at the image is bold;
+on a part of the labels a constant can be right. Runs that are not done are named, with what they lack.
+
+A column "mae, few" is the metric on a part: few-shot labels, a category of folds, an evaluation (tools/results.py).
 
 Below stand the CLAIMS of the experiment: ("a", "b") says that a beats b on the metric that selects among checkpoints,
-("a", "b", "few") that it does so on few-shot labels; differences are paired by seed. Runs that are not done are named.
+("a", "b", "few") that it does so on that part; differences are paired by seed and fold.
 """
 
 import argparse
 import collections
-import copy
-import json
 import os
 import pathlib
+import re
 import sys
-import types
 
 import numpy as np
 from scipy import stats
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and experiments/ lie beside tools/ and are not installed
 
-from jaxord import assemble, evaluate, metrics, settings, shots, workdir  # noqa: E402
+from experiments import published  # noqa: E402
+from jaxord import metrics, shots  # noqa: E402
 from jaxord.binding import lookup, needs  # noqa: E402
-from jaxord.checkpoint import write_json  # noqa: E402
-from jaxord.data import load, tiers  # noqa: E402
-from jaxord.ranks import build  # noqa: E402
 from tools import sweep  # noqa: E402
+from tools.results import NEAREST, by_fold, headline, lacking, nearest, read, reason, values  # noqa: E402
 
-NEAREST, THUMBNAIL = "1-nearest neighbour", 16  # pixels
 BASELINES = ("constant", "majority", NEAREST)
 LEVEL = 0.95  # of the intervals
+SHOWN = 12  # names of runs
 
-# A finished run: config of its last stage, text of its ranks.json, row -> metric -> number of the test split.
-Result = collections.namedtuple("Result", "config ranks rows")
 # A row of the table: its rule, how many runs it should have, those that are done, whether it may be the best.
 Row = collections.namedtuple("Row", "label rule planned results may_be_best")
 
 
-def read(folder):
-    """Result of a run, averaged over its folds; None where it is not done."""
-    if not (folder / "config.json").exists():
-        return None
-    config = settings.from_json((folder / "config.json").read_text())
-    ends = [workdir.stages_of(config, folder, fold)[-1] for fold in workdir.chosen_folds(config)]
-    if not all((end / "DONE.json").exists() for end, _ in ends):
-        return None
-    rows = over_folds([json.loads((end / "results.json").read_text())["test"] for end, _ in ends])
-    ranks = [(end / "ranks.json").read_text() for end, _ in ends if (end / "ranks.json").exists()]
-    return Result(ends[0][1], "".join(ranks), rows)
-
-
-def over_folds(folds):
-    """row -> metric -> mean over the folds."""
-    return {row: {name: float(np.mean([fold[row][name] for fold in folds])) for name in folds[0][row]} for row in folds[0]}
-
-
-def headline(result):
-    """Name of the first rule."""
-    return result.config.rules[0]["name"]
-
-
-def nearest(result, folder):
-    """Rows of the nearest thumbnail for the split of a run, kept in nearest.json.
-
-    Images are decoded as for training, but to 16 x 16 pixels; the distance is the Euclidean one of all their bytes.
-
-    Raises:
-      ValueError: the data are not there, or they are no images.
-    """
-    c = copy.deepcopy(result.config).unlock()
-    c.data.update({"resize": "square", "stored_size": THUMBNAIL, "image_size": THUMBNAIL, "tier": "cached", "cache": ""})
-    scorers = {metric: lookup(metrics, metric) for metric in result.rows["constant"]}
-    source = {field: settings.plain(c.data[field]) for field in ("reader", "root", "table", "shots", "shift", "corruption")}
-    key = json.dumps([source, settings.plain(c.shots), c.fold, c.seed, sorted(scorers), result.ranks])
-    file = folder / "nearest.json"
-    kept = json.loads(file.read_text()) if file.exists() else {}
-    if key not in kept:
-        folds = []
-        for fold in workdir.chosen_folds(c):
-            records = load.load(c.data, fold, c.seed)
-            if records["train"].read is None:
-                raise ValueError(f"{c.name} has no images")
-            splits = {name: tiers.decode_split(records[name], assemble.data_of(c, name), None) for name in ("train", "test")}
-            train, test = (split.images.reshape(len(split.images), -1).astype(np.float64) for split in splits.values())
-            squares = (train**2).sum(1)
-            closest = [np.argmin(squares - 2 * train @ image) for image in test]  # |train - image|^2 without |image|^2
-            prediction, target = splits["train"].records.targets[closest], splits["test"].records.targets
-            ranks = None
-            if result.ranks:
-                ranks = build(c.ranks, splits["train"].records.targets, assemble.rank_names(records["train"]))
-            task = types.SimpleNamespace(config=c, splits=splits, ranks=ranks)
-            folds.append(evaluate.score(task, scorers, {}, {NEAREST: prediction}, target))
-        kept[key] = over_folds(folds)
-        write_json(file, kept)
-    return {row: scores for row, scores in kept[key].items() if row.startswith(NEAREST)}
-
-
 def columns_of(results):
     """[(title, metric, end of the row's name)]: the metrics, and the selecting one for many-, median- and few-shot labels."""
+    if not results:
+        return []
     names = dict.fromkeys(name for r in results for name in r.config.metrics if name in r.rows[headline(r)])
     select, constant = results[0].config.select_metric, results[0].rows
     parts = [part for part in shots.SHOTS if np.isfinite(constant.get(f"constant, {part}", {}).get(select, np.nan))]
     return [(name, name, "") for name in names] + [(f"{select}, {part}", select, f", {part}") for part in parts]
 
 
-def cell(numbers):
+def cell(numbers, summary="mean"):
     """mean ± sd of several, the number of one; "-" where one of them is not defined."""
     if not len(numbers) or not np.isfinite(numbers).all():
         return "-"
-    return f"{np.mean(numbers):.3f}" + (f" ± {np.std(numbers, ddof=1):.3f}" if len(numbers) > 1 else "")
+    return f"{getattr(np, summary)(numbers):.3f}" + (f" ± {np.std(numbers, ddof=1):.3f}" if len(numbers) > 1 else "")
+
+
+def count(done, planned, folds):
+    """"3", "2 of 3", or "2 of 3 x 5 folds"."""
+    runs = str(planned) if done == planned else f"{done} of {planned}"
+    return f"{runs} x {folds} folds" if folds > 1 else runs
+
+
+def some(names):
+    """The first names."""
+    return ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
 
 
 def rows_of(runs, results, all_rules):
@@ -127,19 +79,24 @@ def rows_of(runs, results, all_rules):
     return rows
 
 
+def draw(run):
+    """What tells a run from the others of its label: seed, and fold where it has one alone."""
+    return re.search(r"(-fold=.*)?-seed=-?\d+$", run.name)[0]
+
+
 def baselines(runs, results, ranks, folder):
-    """([Row] of the baselines, a run a seed, of runs with these ranks; notes on what is not there)."""
-    of_seed = {run.seed: results[run] for run in reversed(runs) if results[run] and results[run].ranks == ranks}
-    found, notes = [of_seed[seed] for seed in sorted(of_seed)], []
+    """([Row] of the baselines, a run a seed and fold, of runs with these ranks; notes on what is not there)."""
+    of_draw = {draw(run): results[run] for run in reversed(runs) if results[run] and results[run].ranks == ranks}
+    found, notes = [of_draw[key] for key in sorted(of_draw)], []
     try:
         found = [r._replace(rows=r.rows | nearest(r, folder)) for r in found]
     except ValueError as error:
         notes.append(f"{NEAREST}: not computed, {str(error).splitlines()[0]}.")
-    planned = len({run.seed for run in runs})
-    return [Row(name, name, planned, found, name == NEAREST) for name in BASELINES if name in found[0].rows], notes
+    planned, names = len({draw(run) for run in runs}), [name for name in BASELINES if found and name in found[0].rows]
+    return [Row(name, name, planned, found, name == NEAREST) for name in names], notes
 
 
-def table(runs, results, folder, all_rules=False):
+def table(runs, results, folder, all_rules=False, paper=((), (), ())):
     """Lines of the table of one data set.
 
     Args:
@@ -147,75 +104,95 @@ def table(runs, results, folder, all_rules=False):
       results: run -> Result or None.
       folder: of the experiment.
       all_rules: a row for each rule.
+      paper: of published.printed.
     """
-    done = [results[run] for run in runs if results[run]]
-    missing = [run.name for run in runs if not results[run]]
-    lines = [f"{len(done)} of {len(runs)} runs are done; mean ± standard deviation over the seeds, n of them."]
-    if missing:
-        lines += ["", f"MISSING, {len(missing)} runs: {', '.join(missing)}."]
-    if not done:
+    done, missing = [results[run] for run in runs if results[run]], collections.defaultdict(list)
+    summary, (printed, titles, sources) = done[0].config.summary if done else "mean", paper
+    for run in runs:
+        if not results[run]:
+            missing[reason(run, folder, done)].append(run.name)
+    lines = [f"{len(done)} of {len(runs)} runs are done; {summary} ± standard deviation over seeds and folds, n of them."]
+    for why, names in missing.items():
+        lines += ["", f"MISSING, {len(names)} runs: {some(names)}. Reason: {why}."]
+    if not done and not printed:
         return lines
-    columns = columns_of(done)
-    ranks = collections.Counter(r.ranks for r in done).most_common(1)[0][0]
-    of_ranks = {metric for _, metric, _ in columns if "predicted_rank" in needs(lookup(metrics, metric))[0]}
+    columns = {title: (metric, part) for title, metric, part in columns_of(done)}
+    columns |= {title: (title.split(", ")[0], title.removeprefix(title.split(", ")[0])) for title in titles}
+    ranks = collections.Counter(r.ranks for r in done).most_common(1)[0][0] if done else ""
+    of_ranks = {metric for metric, _ in columns.values() if done and "predicted_rank" in needs(lookup(metrics, metric))[0]}
     beside, notes = baselines(runs, results, ranks, folder)
-    rows = rows_of(runs, results, all_rules) + beside
+    rows = rows_of(runs, results, all_rules)
+    quoted = dict.fromkeys(name for name, _ in printed if name not in [row.label for row in rows])
+    rows += [Row(name, "quoted", 0, [], False) for name in quoted] + beside
     body = []
     for row in rows:
-        n = str(row.planned) if len(row.results) == row.planned else f"{len(row.results)} of {row.planned}"
+        n = count(len(row.results), row.planned, max([len(r.folds) for r in row.results], default=0)) if row.planned else "-"
         body.append([row.label, row.rule if row.rule != row.label else "", n])
-    for _, metric, part in columns:
+    header = ["", "rule", "n"]
+    for title, (metric, part) in columns.items():
         means = []
         for line, row in zip(body, rows, strict=True):
-            numbers = [r.rows.get(row.rule + part, {}).get(metric, np.nan) for r in row.results]
+            numbers = [number for r in row.results for number in by_fold(r, row.rule + part, metric).values()]
             alike = metric not in of_ranks or all(r.ranks == ranks for r in row.results)
-            line.append(cell(numbers) + ("" if alike else "†"))
+            line.append(cell(numbers, summary) + ("" if alike else "†"))
             worth = np.mean(numbers or [np.nan]) * (1 if metric in metrics.LOWER_IS_BETTER else -1)
             means.append(worth if alike and row.may_be_best else np.nan)
         best = np.nanmin([*means, np.inf])
         for line, mean in zip(body, means, strict=True):
             if mean == best:
                 line[-1] = f"**{line[-1]}**"
+        header.append(title)
+        if title in [place[1] for place in printed]:
+            header.append(f"{title}, paper")
+            for line, row in zip(body, rows, strict=True):
+                line.append(printed.get((row.label, title), "-"))
     if any(r.ranks != ranks for r in done):
         notes.append(f"† on other ranks than the rest, so {', '.join(sorted(of_ranks))} cannot be compared.")
     if any(r.config.select == "test" for r in done):
         notes.append("SELECTED ON THE TEST SPLIT: comparable only with figures that were chosen so too.")
-    lines += ["", *markdown(["", "rule", "n", *(title for title, _, _ in columns)], body)]
+    if printed:
+        numbered = ", ".join(f"[{k}] {source}" for k, source in enumerate(sources, 1))
+        shares = " Where that is in %, ours are shares." if any("%" in text for text in printed.values()) else ""
+        notes.append(f"As printed: {numbered}.{shares}")
+    lines += ["", *markdown(header, body)]
     return [*lines, "", *notes] if notes else lines
 
 
 def claims(wanted, runs, results):
-    """Lines of the table of claims of one data set.
+    """Lines of the table of claims of one data set; claims on labels that are not run on it are left out.
 
     Args:
-      wanted: ((first, second) or (first, second, "few"), ...) of labels.
+      wanted: ((first, second) or (first, second, part), ...) of labels.
       runs: [sweep.Run] of the data set.
       results: run -> Result or None.
-
-    Raises:
-      ValueError: a label that the experiment does not run.
     """
-    body = []
+    body, folds = [], 0
     for first, second, *part in wanted:
-        numbers, planned = [], [{run.seed for run in runs if run.label == label} for label in (first, second)]
-        for label, seeds in zip((first, second), planned, strict=True):
-            if not seeds:
-                raise ValueError(f"CLAIMS has {label!r}, which the experiment does not run")
-            of_seed = {run.seed: results[run] for run in runs if run.label == label and results[run]}
-            numbers.append({seed: value(r, *part) for seed, r in of_seed.items()})
-            metric = next((r.config.select_metric for r in of_seed.values()), "-")
-        both, plan = sorted(set(numbers[0]) & set(numbers[1])), len(planned[0] & planned[1])
-        a, b = (np.array([x[seed] for seed in both]) for x in numbers)
+        if not {first, second} <= {run.label for run in runs}:
+            continue
+        of_label = [{draw(run): results[run] for run in runs if run.label == label} for label in (first, second)]
+        plan = set(of_label[0]) & set(of_label[1])
+        done = {key for key in plan if all(of_label[k][key] for k in (0, 1))}
+        numbers = [{(key, fold): number for key, r in some.items() if r for fold, number in values(r, *part).items()}
+                   for some in of_label]  # fmt: skip
+        both = sorted(set(numbers[0]) & set(numbers[1]))
+        a, b = (np.array([x[pair] for pair in both]) for x in numbers)
+        metric = next((r.config.select_metric for some in of_label for r in some.values() if r), "-")
         gain, verdict = judge(a, b, metric in metrics.LOWER_IS_BETTER)
-        n = str(plan) if len(both) == plan else f"{len(both)} of {plan}"
+        folds = max(folds, len(both) // max(len(done), 1))
+        n = count(len(done), len(plan), len(both) // max(len(done), 1))
         body.append([first, second, ", ".join([metric, *part]), cell(a), cell(b), gain, n, verdict])
+    if not body:
+        return []
     header = ["first", "before second", "metric", "of first", "of second", f"gain ({LEVEL:.0%} interval)", "n", "verdict"]
+    by = "Paired by seed"
+    by += " and fold; folds share training images, which makes the intervals too narrow." if folds > 1 else "."
     return ["", *markdown(header, body), "",
-            f"Paired by seed. Of differences that are not there, one in {1 / (1 - LEVEL):.0f} leaves the noise by chance."]
+            f"{by} Of differences that are not there, one in {1 / (1 - LEVEL):.0f} leaves the noise by chance."]
 
 
 def value(result, part=""):
-    """The selecting metric under the headline rule; of a part of the labels where one is named, nan where there is none."""
+    """The selecting metric under the headline rule; of a part where one is named, nan where there is none."""
     row = headline(result) + (f", {part}" if part else "")
     return result.rows.get(row, {}).get(result.config.select_metric, np.nan)
 
@@ -253,16 +230,28 @@ def report(experiment, folder, all_rules=False):
       experiment: its module.
       folder: that holds the folders of its runs.
       all_rules: a row for each rule.
+
+    Raises:
+      ValueError: a claim on a label that no run has.
     """
-    runs = sweep.runs_of(experiment)
-    results = {run: read(folder / run.name) for run in runs}
+    runs, paper, wanted = sweep.runs_of(experiment), getattr(experiment, "PAPER", ()), getattr(experiment, "CLAIMS", ())
+    unknown = sorted({label for claim in wanted for label in claim[:2]} - {run.label for run in runs})
+    if unknown:
+        raise ValueError(f"CLAIMS has {unknown}, which the experiment does not run")
+    evaluations = {run.name: [] for run in runs}
+    for run in sweep.evaluations_of(experiment, runs):
+        evaluations[run.of].append(run.name.partition("/evaluated/")[2])
+    results = {run: read(folder / run.name, evaluations[run.name]) for run in runs}
     lines = []
-    for data_set in dict.fromkeys(run.data_set for run in runs):
+    for data_set in dict.fromkeys([*(run.data_set for run in runs), *published.data_sets(paper)]):
         of_set = [run for run in runs if run.data_set == data_set]
-        lines += [f"### {folder.name}: {data_set}", "", *table(of_set, results, folder, all_rules)]
-        if getattr(experiment, "CLAIMS", ()):
-            lines += claims(experiment.CLAIMS, of_set, results)
-        lines.append("")
+        printed = published.printed(paper, data_set)
+        lines += [f"### {folder.name}: {data_set}", "", *table(of_set, results, folder, all_rules, printed)]
+        left = [f"{run.name} {name}" for run in of_set if results[run]
+                for name in lacking(folder / run.name, evaluations[run.name])]  # fmt: skip
+        if left:
+            lines += ["", f"NOT EVALUATED, {len(left)} times: {some(left)}."]
+        lines += [*claims(wanted, of_set, results), ""]
     return "\n".join(lines)
 
 
