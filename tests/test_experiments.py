@@ -8,7 +8,7 @@ import pytest
 from configs.pairs import PAIRS
 from experiments import published
 from jaxord.shots import SHOTS
-from tools import sweep
+from tools import plan
 
 # The loader that ml_collections takes on Python 3.11.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
@@ -21,11 +21,11 @@ FIGURE = re.compile(r"\d+(\.\d+)?(±\d+\.\d+)?|-")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment(name):
-    experiment = sweep.load(FOLDER / f"{name}.py")
-    runs = sweep.runs_of(experiment)  # refuses two runs of one name
+    experiment = plan.load(FOLDER / f"{name}.py")
+    runs = plan.runs_of(experiment)  # refuses two runs of one name
     labels = {run.label for run in runs}
     assert experiment.__doc__ and {label for claim in experiment.CLAIMS for label in claim[:2]} <= labels
-    configs = {(run.data_set, run.label): sweep.config_of(run) for run in reversed(runs) if run.seed == 0}  # a fault raises
+    configs = {(run.data_set, run.label): plan.config_of(run) for run in reversed(runs) if run.seed == 0}  # a fault raises
     assert {(run.data_set, run.label) for run in runs} == set(configs)
     assert all(config.name == data_set for (data_set, _), config in configs.items())
     for table in getattr(experiment, "PAPER", ()):
@@ -50,8 +50,8 @@ def check(table, labels, configs):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "def evaluations" in (FOLDER / f"{name}.py").read_text()])
 def test_the_evaluations_of_an_experiment(name):
-    experiment, found = sweep.load(FOLDER / f"{name}.py"), {}
-    runs = {(run.data_set, run.label) for run in sweep.runs_of(experiment)}
+    experiment, found = plan.load(FOLDER / f"{name}.py"), {}
+    runs = {(run.data_set, run.label) for run in plan.runs_of(experiment)}
 
     def add(data_set, label, part, config, fields):
         assert (data_set, label) in runs and (data_set, label, part) not in found
@@ -60,7 +60,7 @@ def test_the_evaluations_of_an_experiment(name):
 
     experiment.evaluations(add)
     for arguments in {config: arguments for config, *arguments in reversed(found.values())}.items():
-        sweep.config_of(sweep.Run(name, "", "", 0, (arguments[0], *arguments[1])))
+        plan.config_of(plan.Run(name, "", "", 0, (arguments[0], *arguments[1])))
     parts = {part.split("/")[0] for _, _, part in found}
     columns = [published.title(column) for table in experiment.PAPER for column in table.columns.split()]
     assert parts == {title.split(", ")[1] for title in columns if ", " in title}

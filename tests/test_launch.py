@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tools import launch, sweep
+from tools import launch, plan, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
@@ -40,7 +40,7 @@ def sweep(add):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """(folder, arguments, command, folders of the two runs)."""
-    monkeypatch.chdir(sweep.ROOT)
+    monkeypatch.chdir(plan.ROOT)
     before = signal.getsignal(signal.SIGTERM)
     (tmp_path / "small.py").write_text(EXPERIMENT)
     (tmp_path / "stub.py").write_text(STUB)

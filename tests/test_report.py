@@ -22,7 +22,7 @@ from jaxord.ranks import Ranks
 from jaxord.report import files, inside, model
 from tests import test_table
 from tests.kinds import Flat, Words, compiled_fast
-from tools import sweep, sweep_report
+from tools import plan, sweep_report
 
 
 def outside(text):
@@ -229,7 +229,7 @@ def test_a_sweep_has_its_table_claims_curves_and_group_figures(tmp_path, unrende
 
 
 def the_set(folder, module):
-    runs = sweep.runs_of(module)
+    runs = plan.runs_of(module)
     results = {run: sweep_report.table.read(folder / run.name) for run in runs}
     folds = {run: files.read(folder / run.name)[0] for run in runs if results[run]}
     return sweep_report.Set(runs, results, folds, (), folder, lambda figure, caption, name: (figure, name))

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-from tools import search, sweep
+from tools import plan, search, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
@@ -82,7 +82,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(sweep.ROOT)
+    monkeypatch.chdir(plan.ROOT)
     before = signal.getsignal(signal.SIGTERM)
     yield Place(tmp_path)
     signal.signal(signal.SIGTERM, before)
@@ -110,7 +110,7 @@ def test_a_search_goes_on_after_kill_9_with_the_same_storage(place, kind="tpe"):
     code = f"import sys; from tools import sweep; sweep.main(sys.argv[1:], {place.command!r})"
     more = [f"--search={kind}", "--trials=4"]
     killed = subprocess.Popen(
-        [sys.executable, "-c", code, *place.arguments, *more], cwd=sweep.ROOT, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", code, *place.arguments, *more], cwd=plan.ROOT, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
     while (len(place.starts()) < 3 or place.events()[-1]["event"] != "started") and time.monotonic() < deadline:
@@ -162,7 +162,7 @@ def test_what_a_grid_has():
 
 
 def test_curves_are_of_the_validation_split_lower_is_better_and_without_a_cut_line(tmp_path):
-    config = sweep.config_of(sweep.Run("r", "", "", 0, ("--config=configs/quickstart.py",))).copy_and_resolve_references()
+    config = plan.config_of(plan.Run("r", "", "", 0, ("--config=configs/quickstart.py",))).copy_and_resolve_references()
     lines = [{"step": 1, "split": "val", "mae": 2.0, "srcc": 0.5}, {"step": 1, "split": "train", "mae": 9.0},
              {"step": 2, "split": "val", "mae": 1.0, "srcc": 0.75}]  # fmt: skip
     text = "".join(json.dumps(line) + "\n" for line in lines)

@@ -14,7 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from jaxord import checkpoint, main, settings
-from tools import experiment, launch, sweep
+from tools import launch, plan, sweep
 from tools.journal import Journal
 
 # The loader that ml_collections takes on Python 3.11.
@@ -71,7 +71,7 @@ class Place:
         self.file.write_text(EXPERIMENT.format(runs=runs, config=config))
         stub.write_text(STUB)
         config.write_text(CONFIG)
-        self.command, self.runs = (sys.executable, "-S", str(stub)), sweep.runs_of(sweep.load(self.file))
+        self.command, self.runs = (sys.executable, "-S", str(stub)), plan.runs_of(plan.load(self.file))
         self.arguments = [str(self.file), f"--output={folder / 'runs'}"]
 
     def main(self, *more):
@@ -81,7 +81,7 @@ class Place:
         """The sweep in a process of its own."""
         code = f"import sys; from tools import sweep; sys.exit(sweep.main(sys.argv[1:], {self.command!r}))"
         command = [sys.executable, "-c", code, *self.arguments, *more]
-        return subprocess.Popen(command, cwd=sweep.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
+        return subprocess.Popen(command, cwd=plan.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
 
     def workdir(self, seed):
         return self.folder / "runs/small" / self.runs[seed].name
@@ -124,7 +124,7 @@ def until(condition):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(sweep.ROOT)
+    monkeypatch.chdir(plan.ROOT)
     before = signal.getsignal(signal.SIGTERM)
     yield Place(tmp_path)
     signal.signal(signal.SIGTERM, before)
@@ -134,12 +134,12 @@ def test_names_are_unique_and_arguments_are_those_of_the_command(place):
     run = place.runs[1]
     assert run == ("own-plain-seed=1", "own", "plain", 1, run.arguments, "")
     assert run.arguments[:2] == (f"--config={place.folder}/own.py:method=ce", "--config.seed=1")
-    given = sweep.runs_of(sweep.load(place.file), ["backbone=tiny"], ["data.root=x/y"])[1]
+    given = plan.runs_of(plan.load(place.file), ["backbone=tiny"], ["data.root=x/y"])[1]
     assert given.name == run.name and given.arguments[0] == f"--config={place.folder}/own.py:method=ce,backbone=tiny"
-    data = sweep.config_of(given).data
+    data = plan.config_of(given).data
     assert data.root == "x/y" and data.eval_crop.to_dict() == {"name": "center_crop"}
     with pytest.raises(ValueError, match="two runs are called own-plain-seed=5"):
-        sweep.runs_of(sweep.load(place.file), fields=["seed=5"])
+        plan.runs_of(plan.load(place.file), fields=["seed=5"])
 
 
 @pytest.mark.parametrize("config, fields, name", [
@@ -150,7 +150,7 @@ def test_names_are_unique_and_arguments_are_those_of_the_command(place):
 def test_settings_fold_and_seed_are_in_the_name(config, fields, name):
     module = type(sweep)("slashed")
     module.sweep = lambda add: add("ViT-L/14, k=5", config, fields)
-    assert [run.name for run in sweep.runs_of(module)] == [name]
+    assert [run.name for run in plan.runs_of(module)] == [name]
 
 
 def test_a_mistake_is_told_before_anything_is_started(place):
@@ -213,7 +213,7 @@ def test_a_config_is_made_once_and_then_read_and_another_one_in_the_folder_is_re
     (place.folder / "broken1").write_text("1")
     assert place.main() == 0 and place.configs_made() == 3  # in the sweep; neither in the runs nor when one goes on
     file = place.workdir(0) / "config.json"
-    assert settings.differences(settings.from_json(file.read_text()), sweep.config_of(place.runs[0])) == []
+    assert settings.differences(settings.from_json(file.read_text()), plan.config_of(place.runs[0])) == []
     made = place.configs_made()
     assert place.main() == 0 and place.configs_made() == made  # what was made from the same files is read
     (place.workdir(0) / "checkpoints").mkdir()
@@ -226,7 +226,7 @@ def test_a_config_is_made_once_and_then_read_and_another_one_in_the_folder_is_re
 @flagsaver.flagsaver
 def test_the_command_takes_a_config_by_its_file_or_as_json_and_not_both(place, tmp_path):
     file, parsed = tmp_path / "config.json", flags.FLAGS
-    config = sweep.config_of(place.runs[2])
+    config = plan.config_of(place.runs[2])
     file.write_text(settings.to_json(config))
     parsed(["main", f"--config_json={file}"])
     main.check("train")
@@ -243,15 +243,15 @@ def test_the_command_takes_a_config_by_its_file_or_as_json_and_not_both(place, t
 
 
 def test_a_stage_that_is_not_done_is_gone_on_with(tmp_path):
-    run = sweep.Run("r", "quickstart", "rrt", 0, ("--config=configs/quickstart.py:method=rrt",))
-    config, folder = sweep.config_of(run), tmp_path / "r"
+    run = plan.Run("r", "quickstart", "rrt", 0, ("--config=configs/quickstart.py:method=rrt",))
+    config, folder = plan.config_of(run), tmp_path / "r"
     for stage in ("encoder", "regressor"):
         (folder / stage).mkdir(parents=True)
     checkpoint.write_json(folder / "config.json", settings.plain(config))
     (folder / "encoder" / "DONE.json").touch()
-    assert not sweep.is_done(run, folder, config)
+    assert not plan.is_done(run, folder, config)
     (folder / "regressor" / "DONE.json").touch()
-    assert sweep.is_done(run, folder, config)
+    assert plan.is_done(run, folder, config)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -323,7 +323,7 @@ def test_the_next_run_is_started_within_a_second(place):
 
 def test_the_state_of_all_runs_is_shown(tmp_path, monkeypatch, capsys):
     queue = sweep.Queue(tmp_path, launch.Machine([], 1), Journal(tmp_path / "journal.jsonl"))
-    run = sweep.Run("own-plain-seed=0", "own", "plain", 0, ())
+    run = plan.Run("own-plain-seed=0", "own", "plain", 0, ())
     queue.total, queue.done, queue.begun = 5, 2, [sweep.Begun(run, None, "cpu 0", time.monotonic())]
     queue.log(run).write_text("first\n 10%|# | loss 2\r 20%|## | loss 1.5")
     queue.spent = [10.0, 20.0]
@@ -350,11 +350,11 @@ def test_a_journal_that_is_none_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["photo_quality", "freshness", "stsb"])
 def test_experiments_are_made_of_configs_and_their_claims_of_runs(name):
-    module = sweep.load(pathlib.Path(sweep.ROOT) / "experiments" / f"{name}.py")
-    runs = sweep.runs_of(module)
+    module = plan.load(pathlib.Path(plan.ROOT) / "experiments" / f"{name}.py")
+    runs = plan.runs_of(module)
     labels = {run.label for run in runs}
     assert {label for claim in module.CLAIMS for label in claim[:2]} <= labels and len(runs) == 3 * len(labels)
-    configs = [experiment.config_of(run) for run in runs if run.seed == 0]
+    configs = [plan.config_of(run) for run in runs if run.seed == 0]
     if name != "stsb":  # as many images in as many steps for all, under the same crops
         rows = {(c.data.batch * c.data.copies, float(c.train.duration.split()[0]) * c.data.copies) for c in configs}
         crops = {(str(c.data.train_crop), str(c.data.eval_crop), c.data.normalize, c.optim.name, c.select) for c in configs}

@@ -2,6 +2,7 @@
 figures, the baselines and the claims."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from configs import folder as folder_config
 from configs import freshness
 from experiments.published import Table, across
 from jaxord import settings
-from tools import results, sweep, table
+from tools import plan, results, table
 
 
 def experiment(claims=(), methods=("l1", "ce", "numclip"), seeds=3):
-    module = type(sweep)("experiment")
+    module = types.ModuleType("experiment")
 
     def add_all(add):
         for method in methods:
@@ -95,8 +96,8 @@ def test_a_method_without_a_run_and_an_experiment_without_one(written, tmp_path)
 
 def test_claims_are_paired_by_seed(written):
     wanted = (("l1", "ce"), ("ce", "l1", "few"), ("l1", "numclip"), ("l1", "l1"), ("l1", "ce", "median"))
-    rows = table.claims(wanted, sweep.runs_of(experiment()), {
-        run: table.read(written / run.name) for run in sweep.runs_of(experiment())
+    rows = table.claims(wanted, plan.runs_of(experiment()), {
+        run: table.read(written / run.name) for run in plan.runs_of(experiment())
     })  # fmt: skip
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[3:8]]
     half = 12.7062047 * np.std([0.5, 0.6], ddof=1) / np.sqrt(2)
@@ -106,7 +107,7 @@ def test_claims_are_paired_by_seed(written):
     assert rows[2][5:] == ["+0.300", "1 of 3", "one run says nothing"]
     assert rows[3][5:] == ["+0.000 (+0.000 to +0.000)", "3", "within noise"]
     assert rows[4][5:] == ["-", "2 of 3", "not defined"]
-    assert table.claims((("l2", "ce"),), sweep.runs_of(experiment()), {}) == []  # l2 may be run on another data set
+    assert table.claims((("l2", "ce"),), plan.runs_of(experiment()), {}) == []  # l2 may be run on another data set
     with pytest.raises(ValueError, match=r"CLAIMS has \['l2'\]"):
         table.report(experiment((("l2", "ce"),)), written)
 
@@ -164,7 +165,7 @@ def test_folds_are_spread_pairs_and_parts_and_evaluations_are_parts(tmp_path):
 
 def test_runs_of_one_fold_each_pair_by_it_too(tmp_path):
     def run(label, fold):
-        return sweep.Run(f"hci-{label}-fold={fold}-seed=0", "hci", label, 0, ())
+        return plan.Run(f"hci-{label}-fold={fold}-seed=0", "hci", label, 0, ())
 
     config = freshness.get_config("method=l1")
     found = {run(label, fold): results.Result(config, "", {}, {fold: {"value": {"mae": mae}}})
@@ -192,7 +193,7 @@ def test_the_papers_figures_stand_beside_runs_that_are_not_there_and_quoted_meth
 
 
 def test_a_run_says_what_it_lacks(tmp_path, monkeypatch):
-    run = sweep.runs_of(experiment(methods=("l1",), seeds=1))[0]
+    run = plan.runs_of(experiment(methods=("l1",), seeds=1))[0]
     assert results.reason(run, tmp_path, []) == "no data in data/freshness"
     run = run._replace(arguments=(*run.arguments, f"--config.data.root={tmp_path}"))
     assert results.reason(run, tmp_path, []) == "not run"

@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools
 from jaxord import optim, progress  # noqa: E402
 from jaxord import train as training  # noqa: E402
 from jaxord.data import tiers  # noqa: E402
-from tools import sweep  # noqa: E402
+from tools import plan  # noqa: E402
 
 # Read when the first device is asked for: without it a GPU's memory is taken at once, and torch beside it wants some too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -120,7 +120,7 @@ def grown(call):
 def config_of(path, fields=()):
     """The finished config of a --config argument, with "field=value" texts set over it, as the command reads it."""
     arguments = (f"--config={path}", *(f"--config.{field}" for field in fields))
-    return sweep.config_of(sweep.Run(path, "", "", 0, arguments))
+    return plan.config_of(plan.Run(path, "", "", 0, arguments))
 
 
 def with_fields(config, **fields):

@@ -19,7 +19,7 @@ from jaxord.binding import lookup
 from jaxord.checkpoint import write_json
 from jaxord.data import load, tiers
 from jaxord.ranks import build
-from tools import sweep
+from tools import plan
 
 NEAREST, THUMBNAIL = "1-nearest neighbour", 16  # pixels
 
@@ -89,11 +89,11 @@ def reason(run, folder, done):
     """Why a run is not done: what it lacks, or how far it is.
 
     Args:
-      run: sweep.Run.
+      run: plan.Run.
       folder: that holds the folders of the runs.
       done: [Result] of finished runs of the same data set, which know where the data lie.
     """
-    config = sweep.config_of(run)
+    config = plan.config_of(run)
     root, weights = (done[0].config if done else config).data.root, config.model.weights
     lacks = []
     if not config.data.reader["name"].startswith("demo.") and not os.path.isdir(root):  # a demo makes its own

@@ -22,8 +22,8 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import Trial, TrialState
 
 from jaxord import metrics, workdir
-from tools.experiment import name_of
 from tools.journal import mend
+from tools.plan import name_of
 
 
 def candidates(field, values):

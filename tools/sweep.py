@@ -4,7 +4,7 @@
     python tools/sweep.py experiments/learning_rates.py --search=tpe --trials=20
     python tools/sweep.py experiments/photo_quality.py --launcher=slurm --slots=32 --slurm gpus_per_node=1
 
-tools/experiment.py says what an experiment is, tools/search.py what is searched. The folder of a run is
+tools/plan.py says what an experiment is, tools/search.py what is searched. The folder of a run is
 runs/<experiment>/<data set>-<label>[-fold=<fold>]-seed=<seed>, its output <that>.log; its process reads the config.json there.
 Evaluations on other configs come after all runs.
 --set and --option belong to the place of the runs, not to their names: with another value give another --output. Paths are
@@ -34,10 +34,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools
 
 from jaxord import checkpoint  # noqa: E402
 from tools import launch  # noqa: E402
-from tools.experiment import (  # noqa: E402
-    ROOT, Run, arguments_of, config_of, evaluations_of, is_done, load, runs_of, settle,  # noqa: F401
-)  # fmt: skip
 from tools.journal import Journal  # noqa: E402
+from tools.plan import ROOT, arguments_of, evaluations_of, is_done, load, runs_of, settle  # noqa: E402
 from tools.screen import Screen, clock, last_words, tail  # noqa: E402
 
 COMMAND = (sys.executable, "-m", "jaxord.main")

@@ -22,14 +22,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and exper
 from jaxord import metrics, report  # noqa: E402
 from jaxord.figures import comparison, embeddings, groups, page, style, training  # noqa: E402
 from jaxord.report import files  # noqa: E402
-from tools import sweep, table  # noqa: E402
+from tools import plan, table  # noqa: E402
 
 LINES = 6  # of a figure of curves
 PANELS = 3  # beside each other
 MAPS = 9  # of features
 CLASSIFIERS = {"descending_soft_label": "soft labels", "cross_entropy": "cross-entropy", "logit_adjusted": "logit adjustment"}
 
-# The runs of one data set: [sweep.Run], run -> table.Result or None, run -> [files.Fold] of finished ones, CLAIMS, folder of
+# The runs of one data set: [plan.Run], run -> table.Result or None, run -> [files.Fold] of finished ones, CLAIMS, folder of
 # the experiment, and the function (figure, caption, name) -> part of the page.
 Set = collections.namedtuple("Set", "runs results folds claims folder show")
 
@@ -273,7 +273,7 @@ def write(experiment, folder, figures, name):
     Returns:
       Path of the page.
     """
-    planned = sweep.runs_of(experiment)
+    planned = plan.runs_of(experiment)
     sets, content, missing = list(dict.fromkeys(run.data_set for run in planned)), {}, []
     figures.mkdir(parents=True, exist_ok=True)
     lead = []
@@ -309,16 +309,16 @@ def write(experiment, folder, figures, name):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sweep.arguments_of(parser)
+    plan.arguments_of(parser)
     parser.add_argument("--figures", type=pathlib.Path, help="folder of the PNG files")
     parser.add_argument("--runs", action="store_true", help="write the report of each finished run first")
     given = parser.parse_args(arguments)
     file, folder = given.experiment.resolve(), (given.output / given.experiment.stem).resolve()
     figures = (given.figures or folder / "figures").resolve()
-    os.chdir(sweep.ROOT)  # paths of the data are relative to the repository, as for the runs
+    os.chdir(plan.ROOT)  # paths of the data are relative to the repository, as for the runs
     try:
-        experiment = sweep.load(file)
-        for run in sweep.runs_of(experiment) if given.runs else ():
+        experiment = plan.load(file)
+        for run in plan.runs_of(experiment) if given.runs else ():
             if table.read(folder / run.name):
                 print(report.write(folder / run.name), flush=True)
         print(write(experiment, folder, figures, given.experiment.stem))

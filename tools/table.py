@@ -29,7 +29,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and exper
 from experiments import published  # noqa: E402
 from jaxord import metrics, shots  # noqa: E402
 from jaxord.binding import lookup, needs  # noqa: E402
-from tools import sweep  # noqa: E402
+from tools import plan  # noqa: E402
 from tools.results import NEAREST, by_fold, headline, lacking, nearest, read, reason, values  # noqa: E402
 
 BASELINES = ("constant", "majority", NEAREST)
@@ -100,7 +100,7 @@ def table(runs, results, folder, all_rules=False, paper=((), (), ())):
     """Lines of the table of one data set.
 
     Args:
-      runs: [sweep.Run] of the data set.
+      runs: [plan.Run] of the data set.
       results: run -> Result or None.
       folder: of the experiment.
       all_rules: a row for each rule.
@@ -163,7 +163,7 @@ def claims(wanted, runs, results):
 
     Args:
       wanted: ((first, second) or (first, second, part), ...) of labels.
-      runs: [sweep.Run] of the data set.
+      runs: [plan.Run] of the data set.
       results: run -> Result or None.
     """
     body, folds = [], 0
@@ -234,12 +234,12 @@ def report(experiment, folder, all_rules=False):
     Raises:
       ValueError: a claim on a label that no run has.
     """
-    runs, paper, wanted = sweep.runs_of(experiment), getattr(experiment, "PAPER", ()), getattr(experiment, "CLAIMS", ())
+    runs, paper, wanted = plan.runs_of(experiment), getattr(experiment, "PAPER", ()), getattr(experiment, "CLAIMS", ())
     unknown = sorted({label for claim in wanted for label in claim[:2]} - {run.label for run in runs})
     if unknown:
         raise ValueError(f"CLAIMS has {unknown}, which the experiment does not run")
     evaluations = {run.name: [] for run in runs}
-    for run in sweep.evaluations_of(experiment, runs):
+    for run in plan.evaluations_of(experiment, runs):
         evaluations[run.of].append(run.name.partition("/evaluated/")[2])
     results = {run: read(folder / run.name, evaluations[run.name]) for run in runs}
     lines = []
@@ -257,13 +257,13 @@ def report(experiment, folder, all_rules=False):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sweep.arguments_of(parser)
+    plan.arguments_of(parser)
     parser.add_argument("--all-rules", action="store_true", help="every inference rule of a method, not the first alone")
     given = parser.parse_args(arguments)
     file, folder = given.experiment.resolve(), (given.output / given.experiment.stem).resolve()
-    os.chdir(sweep.ROOT)  # paths of the data are relative to the repository, as for the runs
+    os.chdir(plan.ROOT)  # paths of the data are relative to the repository, as for the runs
     try:
-        print(report(sweep.load(file), folder, given.all_rules))
+        print(report(plan.load(file), folder, given.all_rules))
     except ValueError as error:
         return f"error: {error}"
     return 0

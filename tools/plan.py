@@ -4,8 +4,8 @@ The label names the settings and is the row of the table (runs of one label diff
 of --config, fields are {field: value} set over it. A run's config is made once, when a sweep first meets the run, and written
 into its folder; from then on config.json is what is read.
 
-A function evaluations(add), where there is one, calls add(data set, label, name, config, fields): each finished run of that data
-set and label is evaluated on that config as well, without training, into evaluated/<name> of its folder.
+A function evaluations(add), where there is one, calls add(data set, label, name, config, fields): each finished run of that
+data set and label is evaluated on that config as well, without training, into evaluated/<name> of its folder.
 """
 
 import collections
