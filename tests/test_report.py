@@ -22,7 +22,7 @@ from jaxord.ranks import Ranks
 from jaxord.report import files, inside, model
 from tests import test_table
 from tests.kinds import Flat, Words, compiled_fast
-from tools import plan, sweep_report
+from tools import plan, results, sweep_report
 
 
 def outside(text):
@@ -230,9 +230,9 @@ def test_a_sweep_has_its_table_claims_curves_and_group_figures(tmp_path, unrende
 
 def the_set(folder, module):
     runs = plan.runs_of(module)
-    results = {run: sweep_report.table.read(folder / run.name) for run in runs}
-    folds = {run: files.read(folder / run.name)[0] for run in runs if results[run]}
-    return sweep_report.Set(runs, results, folds, (), folder, lambda figure, caption, name: (figure, name))
+    found = {run: results.read(folder / run.name) for run in runs}
+    folds = {run: files.read(folder / run.name)[0] for run in runs if found[run]}
+    return sweep_report.Set(runs, found, folds, (), folder, lambda figure, caption, name: (figure, name))
 
 
 def test_group_dirs_figures_have_the_numbers_of_the_runs(tmp_path):

@@ -97,7 +97,7 @@ def test_a_method_without_a_run_and_an_experiment_without_one(written, tmp_path)
 def test_claims_are_paired_by_seed(written):
     wanted = (("l1", "ce"), ("ce", "l1", "few"), ("l1", "numclip"), ("l1", "l1"), ("l1", "ce", "median"))
     rows = table.claims(wanted, plan.runs_of(experiment()), {
-        run: table.read(written / run.name) for run in plan.runs_of(experiment())
+        run: results.read(written / run.name) for run in plan.runs_of(experiment())
     })  # fmt: skip
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[3:8]]
     half = 12.7062047 * np.std([0.5, 0.6], ddof=1) / np.sqrt(2)

@@ -55,6 +55,14 @@ def read(folder, evaluations=()):
     return Result(next(iter(ends.values()))[1], "".join(ranks), rows, folds)
 
 
+def read_all(experiment, runs, folder):
+    """({name of a run: names of its evaluations}, {run: Result or None}) of an experiment."""
+    evaluations = {run.name: [] for run in runs}
+    for evaluation in plan.evaluations_of(experiment, runs):
+        evaluations[evaluation.of].append(evaluation.name.partition("/evaluated/")[2])
+    return evaluations, {run: read(folder / run.name, evaluations[run.name]) for run in runs}
+
+
 def tested(folder):
     return json.loads((folder / "results.json").read_text())["test"]
 

@@ -19,10 +19,12 @@ from scipy import stats
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and experiments/ lie beside tools/ and are not installed
 
+from experiments import published  # noqa: E402
 from jaxord import metrics, report  # noqa: E402
 from jaxord.figures import comparison, embeddings, groups, page, style, training  # noqa: E402
 from jaxord.report import files  # noqa: E402
 from tools import plan, table  # noqa: E402
+from tools.results import read, read_all  # noqa: E402
 
 LINES = 6  # of a figure of curves
 PANELS = 3  # beside each other
@@ -274,12 +276,13 @@ def write(experiment, folder, figures, name):
       Path of the page.
     """
     planned = plan.runs_of(experiment)
+    paper = getattr(experiment, "PAPER", ())
     sets, content, missing = list(dict.fromkeys(run.data_set for run in planned)), {}, []
     figures.mkdir(parents=True, exist_ok=True)
     lead = []
     for data_set in sets:
         runs = [run for run in planned if run.data_set == data_set]
-        results = {run: table.read(folder / run.name) for run in runs}
+        _, results = read_all(experiment, runs, folder)
         folds = {run: files.read(folder / run.name)[0] for run in runs if results[run]}
         prefix = "-".join([name, data_set] if len(sets) > 1 else [name])
 
@@ -290,7 +293,8 @@ def write(experiment, folder, figures, name):
         s = Set(runs, results, folds, getattr(experiment, "CLAIMS", ()), folder, show)
         lead.append(f"{data_set}: {len(folds)} of {len(runs)} runs are done")
         before = f"{data_set}: " if len(sets) > 1 else ""
-        content[f"{before}Results"] = page.markdown(table.table(runs, results, folder))
+        printed = published.printed(paper, data_set)
+        content[f"{before}Results"] = page.markdown(table.table(runs, results, folder, paper=printed))
         if not folds:
             continue
         for title, make in SECTIONS.items():
@@ -319,7 +323,7 @@ def main(arguments=None):
     try:
         experiment = plan.load(file)
         for run in plan.runs_of(experiment) if given.runs else ():
-            if table.read(folder / run.name):
+            if read(folder / run.name):
                 print(report.write(folder / run.name), flush=True)
         print(write(experiment, folder, figures, given.experiment.stem))
     except ValueError as error:

@@ -30,7 +30,7 @@ from experiments import published  # noqa: E402
 from jaxord import metrics, shots  # noqa: E402
 from jaxord.binding import lookup, needs  # noqa: E402
 from tools import plan  # noqa: E402
-from tools.results import NEAREST, by_fold, headline, lacking, nearest, read, reason, values  # noqa: E402
+from tools.results import NEAREST, by_fold, headline, lacking, nearest, read_all, reason, values  # noqa: E402
 
 BASELINES = ("constant", "majority", NEAREST)
 LEVEL = 0.95  # of the intervals
@@ -238,10 +238,7 @@ def report(experiment, folder, all_rules=False):
     unknown = sorted({label for claim in wanted for label in claim[:2]} - {run.label for run in runs})
     if unknown:
         raise ValueError(f"CLAIMS has {unknown}, which the experiment does not run")
-    evaluations = {run.name: [] for run in runs}
-    for run in plan.evaluations_of(experiment, runs):
-        evaluations[run.of].append(run.name.partition("/evaluated/")[2])
-    results = {run: read(folder / run.name, evaluations[run.name]) for run in runs}
+    evaluations, results = read_all(experiment, runs, folder)
     lines = []
     for data_set in dict.fromkeys([*(run.data_set for run in runs), *published.data_sets(paper)]):
         of_set = [run for run in runs if run.data_set == data_set]
