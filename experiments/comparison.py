@@ -29,7 +29,7 @@ CLAIMS = (
 FEW_SHOT = (("group_dir", "mse", "few"),)  # where labels are rare
 
 
-def runs(add, data_set, images, train_crop, eval_crop):
+def runs(add, data_set, images, train_crop, eval_crop, methods=METHODS, seeds=SEEDS, fields=(), suffix=""):
     """Adds each method with each seed.
 
     Args:
@@ -37,12 +37,16 @@ def runs(add, data_set, images, train_crop, eval_crop):
       data_set: config file.
       images: training images of a run, with repetition.
       train_crop, eval_crop: entries of config.data.
+      methods, seeds: that are run.
+      fields: {field: value} set over the config.
+      suffix: of the labels, for what `fields` change: "shots=4".
     """
-    for seed, method in itertools.product(SEEDS, METHODS):  # seeds outside: a method compiles once, a third is a table
+    for seed, method in itertools.product(seeds, methods):  # seeds outside: a method compiles once, a third is a table
         copies = 2 if method.split(",")[0] in TWO_VIEWS else 1
-        fields = {
+        shared = {
             "train.duration": f"{images // copies} examples", "train.checkpoint_every": f"{images // copies // 4} examples",
             "data.batch": 32 // copies, "data.train_crop": train_crop, "data.eval_crop": eval_crop, "data.normalize": "clip",
             "data.jitter.probability": 0.0, "data.grey": 0.0, "select": "last",
         }  # fmt: skip
-        add(method, f"configs/{data_set}.py:method={method}", {**fields, "seed": seed})
+        label = ",".join(filter(None, [method, suffix]))
+        add(label, f"configs/{data_set}.py:method={method}", {**shared, **dict(fields), "seed": seed})
