@@ -26,6 +26,12 @@ def needs(function):
     return ([p.name for p in positional if p.default is p.empty], [p.name for p in positional if p.default is not p.empty])
 
 
+def settings(function):
+    """{name: value} of the settings of a function as `configured` gives it: the config's, else their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.default is not p.empty}
+
+
 def bind(function, arrays, renames=None):
     """Calls `function` with the entries of `arrays` that its positional parameters name.
 

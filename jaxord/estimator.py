@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from jaxord import settings as configs_as_text
 from jaxord import train
-from jaxord.predictor import Predictor, as_sequence, encoded
+from jaxord.data.examples import as_sequence, encoded
+from jaxord.predictor import Predictor
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent  # holds configs/ where the package runs from the repository
 

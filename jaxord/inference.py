@@ -7,6 +7,7 @@ B batch, K ranks, G groups, R reference points, D embedding, N gallery, A angles
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from jaxord.vectors import distances, inner, unit
@@ -154,6 +155,8 @@ def neighbours(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _nearest(queries, gallery, k, block):
     """Indices i32[B, k] of the nearest rows of the gallery, nearest first."""
+    if jax.export.is_symbolic_dim(queries.shape[0]):  # of an exported program, whose caller chooses the size of a batch
+        return jax.lax.top_k(inner(unit(queries), unit(gallery)), k)[1]
     size, count = len(gallery), -(-len(gallery) // block)
     blocks = jnp.pad(unit(gallery), ((0, count * block - size), (0, 0))).reshape(count, block, -1)
     places = jnp.arange(count * block).reshape(count, block)

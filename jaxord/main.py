@@ -1,26 +1,30 @@
 """The command: python -m jaxord.main --config=configs/hci.py [--workdir=runs/hci] [--config.seed=1 ...]."""
 
+import pathlib
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument: configs/hci.py:method=coop.")
+_CONFIG_JSON = flags.DEFINE_string("config_json", "", "train, evaluate: a finished config as JSON, in place of --config.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; '' is runs/<data set>-<method>.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "report", "predict", "export"], "What to do.")
 _FOLD = flags.DEFINE_string("fold", "", "predict, export: which fold of the run, where it has several.")
 _OUTPUT = flags.DEFINE_string("output", "", "evaluate: folder of what another config gives; predict: .csv or .jsonl file; "
                               "export: folder.")
-_IMAGES = flags.DEFINE_string("images", "", "predict: folder, pattern, .csv with a column path, .txt list, or one image.")
+_IMAGES = flags.DEFINE_string("images", "", "predict: folder, pattern, .csv with a column path, .txt list, or one image; "
+                              "likewise videos; pairs of sentences: a table with sentence1, sentence2.")
 _ROOT = flags.DEFINE_string("root", "", "predict: what the paths of a list are relative to; '' is its own folder.")
-_BATCH = flags.DEFINE_integer("batch", 0, "predict: images at once; 0 is the run's data.eval_batch.")
-_FORMAT = flags.DEFINE_string("format", "", "export: 'hf' (CLIP for transformers), 'torch'; '' is what fits the tower.")
+_BATCH = flags.DEFINE_integer("batch", 0, "predict: examples at once; 0 is the run's data.eval_batch.")
+_FORMAT = flags.DEFINE_string("format", "", "export: 'hf' (CLIP for transformers), 'torch'; 'stablehlo', 'onnx'; "
+                              "'' is what fits the tower in torch.")
 _NAMING = flags.DEFINE_string("naming", "hf", "export: names of CLIP's parameters, 'hf' or 'open_clip'.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
 
 TAKES = {  # mode -> the flags that mean something there, those that it needs first
-    "train": (_CONFIG, _WORKDIR),
-    "evaluate": (_WORKDIR, _CONFIG, _OUTPUT),
+    "train": (_CONFIG, _WORKDIR, _CONFIG_JSON),
+    "evaluate": (_WORKDIR, _CONFIG, _OUTPUT, _CONFIG_JSON),
     "report": (_WORKDIR,),
     "predict": (_WORKDIR, _IMAGES, _OUTPUT, _FOLD, _ROOT, _BATCH),
     "export": (_WORKDIR, _OUTPUT, _FOLD, _FORMAT, _NAMING),
@@ -31,21 +35,36 @@ NEEDS = {"train": 1, "evaluate": 1, "report": 1, "predict": 3, "export": 2}  # h
 def check(mode):
     """Raises ValueError for a flag that is missing, or that would be ignored."""
     for flag in TAKES[mode][: NEEDS[mode]]:
-        if not flag.value:
+        if not flag.value and not (flag is _CONFIG and _CONFIG_JSON.value):
             first = "; for the first run: python -m jaxord.main --config=configs/quickstart.py" if mode == "train" else ""
             raise ValueError(f"--mode={mode} needs --{flag.name}{first}")
     taken = [flag.name for flag in TAKES[mode]]
     for flag in (flag for flags_of in TAKES.values() for flag in flags_of):
         if flag.name not in taken and flag.present:
             raise ValueError(f"--{flag.name} means nothing to --mode={mode}, which takes --{', --'.join(taken)}")
+    if _CONFIG.value and _CONFIG_JSON.value:
+        raise ValueError("--config and --config_json each give the whole config; give one of them")
+
+
+def read_config():
+    """The config of --config or --config_json."""
+    from jaxord import settings
+
+    if not _CONFIG_JSON.value:
+        return _CONFIG.value
+    try:
+        return settings.from_json(pathlib.Path(_CONFIG_JSON.value).read_text())
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"--config_json={_CONFIG_JSON.value} is no config as a run's config.json holds it: {error}") from None
 
 
 def main(_):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes; --verbosity=0 shows it
-    mode, config, workdir, output = _MODE.value, _CONFIG.value, _WORKDIR.value, _OUTPUT.value
+    mode, workdir, output = _MODE.value, _WORKDIR.value, _OUTPUT.value
     try:
         check(mode)
+        config = read_config()
         from jaxord import evaluate, export, predict, report, sharding, train  # --help and a mistyped flag need no jax
 
         if mode in ("train", "evaluate"):

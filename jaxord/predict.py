@@ -1,9 +1,8 @@
-"""A finished run's predictions for a folder or a list of images, as rows of a file that a killed command goes on with."""
+"""A finished run's predictions for a folder, a list or a table, as rows of a file that a killed command goes on with."""
 
 import contextlib
 import csv
 import fcntl
-import glob
 import hashlib
 import io
 import json
@@ -16,21 +15,18 @@ import jax
 import tqdm
 
 from jaxord import checkpoint, settings
-from jaxord.data.sources import IMAGES
 from jaxord.predictor import Predictor
 
 PERIOD = 5.0  # seconds between two moments at which what is written is forced onto the disk
-TABLES = {".csv": ",", ".tsv": "\t"}
-LISTS = (".txt", ".lst", ".list")
 ERRORS = {".csv": "surrogateescape", ".jsonl": "backslashreplace"}  # names that are no UTF-8: their bytes, or JSON's escapes
 
 
-def predict_run(workdir, images, output, fold="", batch=0, root=""):
-    """Writes a row for each image, and prints how many and how fast.
+def predict_run(workdir, source, output, fold="", batch=0, root=""):
+    """Writes a row for each example, and prints how many and how fast.
 
     CSV: path, value (value_0, value_1 for angles), rank, rank_name, probability_<rank's name>... where the model gives logits,
     neighbour_1... (labels, nearest first) where the headline rule is knn, uncertainty, rule_<name> of each further rule, error.
-    JSON lines: the fields of `Prediction` under their names, with `path`. An image that cannot be read has an empty row (null)
+    JSON lines: the fields of `Prediction` under their names, with `path`. What cannot be read has an empty row (null)
     and the reason as its `error`.
 
     Rows are appended to <output>.part in whole batches and it is renamed at the end; the same command after a kill goes on
@@ -38,30 +34,31 @@ def predict_run(workdir, images, output, fold="", batch=0, root=""):
 
     Args:
       workdir: of a finished run.
-      images, root: see `listed`.
+      source, root: images or videos as `jaxord.data.examples.files` finds them; a table of pairs of sentences.
       output: file that ends in .csv or .jsonl; an older one is replaced.
       fold: which fold, where the run has several.
-      batch: images at once; 0 is config.data.eval_batch.
+      batch: examples at once; 0 is config.data.eval_batch.
 
     Raises:
-      ValueError: no finished run, no images, another kind of output, a .part that belongs to another command or is in use.
+      ValueError: no finished run, no examples, another kind of output, a .part that belongs to another command or is in use.
     """
     output = pathlib.Path(output)
     kind = output.suffix.lower()
     if kind not in ERRORS or output.is_dir():
         raise ValueError(f"the output is {str(output)!r}; expected a file that ends in .csv or .jsonl")
     if jax.process_count() > 1:
-        raise ValueError(f"predicting takes one process, found {jax.process_count()}; give each its own part of the images")
-    names, files = listed(images, root)
+        raise ValueError(f"predicting takes one process, found {jax.process_count()}; give each its own part of the examples")
     predictor = Predictor.load(workdir, fold, batch)
+    noun = predictor.given.noun
+    names, given = predictor.given.listed(source, root)
     rows_of = {".csv": csv_rows, ".jsonl": json_rows}[kind]
     broken = 0
-    with growing(output, identity(predictor, names, files), predictor.batch) as (file, done):
+    with growing(output, identity(predictor, names, given), predictor.batch) as (file, done):
         start = synced = time.monotonic()
         compiled = None  # when the first batch came, and how many rows were there then
-        with tqdm.tqdm(total=len(names), initial=done, unit="img", dynamic_ncols=True) as bar:
+        with tqdm.tqdm(total=len(names), initial=done, unit=f" {noun}", dynamic_ncols=True) as bar:
             at = done
-            for prediction in predictor.stream(files, done):
+            for prediction in predictor.stream(given, done):
                 count = len(prediction.error)
                 text = rows_of(prediction, names[at : at + count], predictor.run.ranks, header=at == 0)
                 file.write(text.encode("utf-8", ERRORS[kind]))
@@ -74,19 +71,19 @@ def predict_run(workdir, images, output, fold="", batch=0, root=""):
                 compiled = compiled or (time.monotonic(), at)
     end = time.monotonic()
     before = f" after {done:,} of an earlier command" if done else ""
-    speed = f", {(at - compiled[1]) / (end - compiled[0]):.0f} img/s once compiled" if compiled and at > compiled[1] else ""
-    print(f"{at - done:,} images{before} in {end - start:.1f} s{speed}; {broken:,} could not be read: {output}")
+    speed = f", {(at - compiled[1]) / (end - compiled[0]):.0f} a second once compiled" if compiled and at > compiled[1] else ""
+    print(f"{at - done:,} {noun}{before} in {end - start:.1f} s{speed}; {broken:,} could not be read: {output}")
 
 
-def identity(predictor, names, files):
-    """What a half-written file belongs to: the parameters, the images, the batch."""
+def identity(predictor, names, given):
+    """What a half-written file belongs to: the parameters, the examples, the batch."""
     folder = predictor.run.folder
     step = json.loads((folder / "DONE.json").read_text())["step"]
     run = settings.to_json(predictor.run.config).encode() + (folder / "checkpoints" / str(step) / "sha256.json").read_bytes()
-    images = hashlib.sha256()
-    for text in (*names, *files):
-        images.update(text.encode("utf-8", "surrogateescape") + b"\0")
-    return {"run": hashlib.sha256(run).hexdigest(), "images": images.hexdigest(), "batch": predictor.batch}
+    rows = hashlib.sha256()
+    for row in zip(names, given, strict=True):
+        rows.update(json.dumps(row).encode())
+    return {"run": hashlib.sha256(run).hexdigest(), "examples": rows.hexdigest(), "batch": predictor.batch}
 
 
 @contextlib.contextmanager
@@ -106,7 +103,7 @@ def growing(output, belongs, batch):
         except BlockingIOError:
             raise ValueError(f"another process writes {part}; wait for it, or give another --output") from None
         if file.tell() and (not mark.exists() or json.loads(mark.read_text()) != belongs):
-            raise ValueError(f"{part} belongs to another run, list of images or --batch; finish that command, or remove it")
+            raise ValueError(f"{part} belongs to another run, list of examples or --batch; finish that command, or remove it")
         checkpoint.write_json(mark, belongs)
         place, rows = whole(file, batch, output.suffix.lower() == ".csv")
         file.truncate(place)
@@ -186,66 +183,3 @@ def _text(array):
 def _texts(title, array):
     """{title: texts}; of several numbers a row each has its own column, title_0, title_1."""
     return {title: _text(array)} if array.ndim == 1 else {f"{title}_{i}": _text(part) for i, part in enumerate(array.T)}
-
-
-def listed(images, root=""):
-    """The images that a command line means.
-
-    Args:
-      images: a folder (with all below it; files of other kinds and hidden ones do not count), a pattern with * ? [], a CSV or
-        TSV file with a column `path`, a text file (.txt, .lst, .list) with a path a line, or one image.
-      root: what the paths in a table or list are relative to; "" is its own folder.
-
-    Returns:
-      (names, files): how each image is called in the output, and where it lies. Folders and patterns are sorted, lists keep
-      their order; only these strings are held in memory.
-
-    Raises:
-      ValueError: nothing there, no images in it, a table without the column.
-    """
-    where = pathlib.Path(images)
-    if where.is_dir():
-        found = (os.path.join(folder, name) for folder, _, names in os.walk(images) for name in names)
-        names = sorted(path for path in found if _is_image(os.path.relpath(path, images)))
-    elif where.suffix.lower() in TABLES or where.suffix.lower() in LISTS:
-        names = _names(where)
-        root = root or where.parent
-        return names, [os.path.join(root, name) if name else "" for name in names]
-    elif where.exists():
-        names = [str(images)]
-    elif any(sign in str(images) for sign in "*?["):
-        names = sorted(path for path in glob.glob(str(images), recursive=True) if os.path.isfile(path))
-    else:
-        raise ValueError(f"{images} is not there; images are a folder, a pattern, a .csv with a column path, a .txt, or a file")
-    if not names:
-        raise ValueError(f"{images} holds no images; they end in {', '.join(IMAGES)}")
-    return names, names
-
-
-def _is_image(path):
-    parts = pathlib.PurePath(path).parts
-    return not any(part.startswith(".") for part in parts) and parts[-1].lower().endswith(IMAGES)
-
-
-def _names(file):
-    """Paths in a table or a list, as they stand there."""
-    try:
-        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            if file.suffix.lower() in LISTS:
-                names = [line.rstrip("\r") for line in lines.read().split("\n") if line.strip()]
-            else:
-                header = lines.readline()
-                mark = ";" if ";" in header and "," not in header else TABLES[file.suffix.lower()]
-                columns = next(csv.reader([header], delimiter=mark), [])
-                if "path" not in columns:
-                    raise ValueError(f"{file} has the columns {columns}; expected one called path")
-                place = columns.index("path")
-                rows = csv.reader(lines, delimiter=mark)
-                names = [row[place] if place < len(row) else "" for row in rows if row]
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from None
-    except csv.Error as error:
-        raise ValueError(f"{file} is no table: {error}") from None
-    if not names:
-        raise ValueError(f"{file} names no images")
-    return names

@@ -1,6 +1,6 @@
-"""A finished run as a function of images that people have: paths, PIL images, arrays.
+"""A finished run as a function of what people have: images as paths, PIL images, arrays; videos by paths; pairs of sentences.
 
-Shapes: N images, B batch, K ranks, k neighbours, A angles of a label (gaze), C side of the stored canvas.
+Shapes: N examples, B batch, K ranks, k neighbours, A angles of a label (gaze).
 """
 
 import collections
@@ -8,28 +8,21 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import io
 import itertools
 import os
-import pathlib
-import stat
 import threading
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
 
 from jaxord import assemble, finished, inference, sharding
 from jaxord.binding import bind, configured
-from jaxord.data import decode as decoding
-
-MAX_BYTES = 2**30  # of one file; decoding has its own bound of pixels
-INPUTS = {"sentence/": "pairs of sentences", "motion_fusion/": "videos"}  # parameters of models that images do not suffice for
+from jaxord.data import examples
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a run says about N images, in their order. A broken image has nan, rank -1 and the rank name "".
+    """What a run says about N examples, in their order. A broken one has nan, rank -1 and the rank name "".
 
     Attributes:
       value: f32[N] (f32[N, A] for angles), by the headline rule, on the label's scale.
@@ -42,7 +35,7 @@ class Prediction:
         sqrt(mean_j (y_j - mean y)^2), of several angles the root of the sum of their variances; else that of the distribution
         over the ranks' values v_k, sqrt(sum_k p_k (v_k - sum_l p_l v_l)^2); None where there is neither.
       others: name of each further rule -> f32[N] (f32[N, A]).
-      error: texts [N]: why an image could not be read, "" where it could.
+      error: texts [N]: why an example could not be read, "" where it could.
     """
 
     value: np.ndarray
@@ -61,6 +54,8 @@ class Predictor:
         predictor = Predictor.load("runs/hci-numclip", fold="3")
         print(predictor(["a.jpg", "b.jpg"]).value)
 
+    What an example is the data of the run say: an image, a video's file, a pair of sentences (`jaxord.data.examples`).
+
     Runs on all devices of this process. A row does not depend on the rows beside it, nor on the batch or the number of
     devices, but for the rounding of the activations' type.
     """
@@ -70,17 +65,15 @@ class Predictor:
 
         Args:
           run: jaxord.finished.Finished.
-          batch: images at once; 0 is config.data.eval_batch.
+          batch: examples at once; 0 is config.data.eval_batch.
 
         Raises:
-          ValueError: a run that does not predict from images, or whose headline rule reads labels.
+          ValueError: a run whose headline rule reads labels, or that lacks what its kind of examples needs.
         """
-        for path, inputs in INPUTS.items():
-            if any(name.startswith(path) for name in run.variables["params"]):
-                raise ValueError(f"{run.folder} predicts from {inputs}, not from images; use --mode=evaluate")
         if batch < 0:
-            raise ValueError(f"batch is {batch}; expected a number of images, or 0 for the run's own")
+            raise ValueError(f"batch is {batch}; expected a number of examples, or 0 for the run's own")
         self.run, self.batch = run, batch or run.config.data.eval_batch
+        self.given = examples.of(run.config.data, run.vocabulary)
         self._mesh = sharding.data_mesh(jax.local_devices())
         # Overlapping programs on several CPU devices can wait for each other's collectives for ever: one at a time there.
         self._crowded = jax.default_backend() == "cpu" and self._mesh.size > 1
@@ -88,7 +81,7 @@ class Predictor:
         self._rules = list(assemble.rules(run.config))
         self._forward = jax.jit(functools.partial(_forward, run), out_shardings=sharding.replicated(self._mesh))
         self._held = sharding.put((run.variables, run.constants), sharding.replicated(self._mesh))
-        shapes = jax.eval_shape(self._forward, *self._held, *self._empty(self._mesh.size))
+        shapes = jax.eval_shape(self._forward, *self._held, self._empty(self._mesh.size))
         if self._rules[0] not in shapes:
             raise ValueError(f"{run.folder}: the first rule, {self._rules[0]!r}, reads labels; others are {self._rules[1:]}")
 
@@ -100,74 +93,75 @@ class Predictor:
     def __reduce__(self):
         return Predictor, (self.run, self.batch)
 
-    def __call__(self, images, broken="raise"):
+    def __call__(self, given, broken="raise"):
         """Predicts.
 
         Args:
-          images: a sequence of paths, PIL images and u8 arrays [H, W, 3] or [H, W] (grey); an array u8[N, H, W, 3] or
-            u8[N, H, W]; or one path, PIL image or array [H, W, 3] or [H, W].
-          broken: "raise" a ValueError where an image cannot be read, or "report" it in the field `error`.
+          given: of images a sequence of paths, PIL images and u8 arrays [H, W, 3] or [H, W] (grey); an array u8[N, H, W, 3]
+            or u8[N, H, W]; or one path, PIL image or array [H, W, 3] or [H, W]. Of videos a sequence of paths, or one. Of
+            pairs of sentences a sequence of pairs of texts.
+          broken: "raise" a ValueError where an example cannot be read, or "report" it in the field `error`.
 
         Returns:
           Prediction.
         """
         if broken not in ("raise", "report"):
             raise ValueError(f"broken is {broken!r}; it takes 'raise' or 'report'")
-        images = as_sequence(images)
-        if not len(images):
-            raise ValueError("no images; expected at least one")
-        parts = list(self.stream(images))
+        given, noun = examples.as_sequence(given), self.given.noun
+        if not len(given):
+            raise ValueError(f"no {noun}; expected at least one")
+        parts = list(self.stream(given))
         error = np.concatenate([part.error for part in parts])
         if broken == "raise" and any(error):
             rows = np.flatnonzero(error != "")
-            shown = [f"image {row}{_known_as(images[row])}: {error[row]}" for row in rows[:5]]
-            raise ValueError("\n  ".join([f"{len(rows)} of {len(images)} images cannot be read", *shown]))
+            shown = [f"{row}{_known_as(given[row])}: {error[row]}" for row in rows[:5]]
+            raise ValueError("\n  ".join([f"{len(rows)} of {len(given)} {noun} cannot be read", *shown]))
         return _joined(parts)
 
-    def stream(self, images, start=0):
-        """Predicts batch by batch, and holds no more than a few; images are decoded by threads, two batches ahead.
+    def stream(self, given, start=0):
+        """Predicts batch by batch, and holds no more than a few; threads read two batches ahead.
 
         Args:
-          images: a sequence, see `__call__`.
-          start: the first image to predict, a multiple of the batch.
+          given: a sequence, see `__call__`.
+          start: the first one to predict, a multiple of the batch.
 
         Yields:
-          Prediction of `batch` images, of the last batch perhaps of fewer.
+          Prediction of `batch` examples, of the last batch perhaps of fewer.
         """
-        # One image, or up to 8, 64, ... are padded to that many, so that few sizes are compiled; the last batch to that of all.
-        size = min(self.batch, 1 << 3 * -(-max(len(images) - 1, 0).bit_length() // 3))
+        # One, or up to 8, 64, ... are padded to that many, so that few sizes are compiled; the last batch to that of all.
+        size = min(self.batch, 1 << 3 * -(-max(len(given) - 1, 0).bit_length() // 3))
         size = -(-size // self._mesh.size) * self._mesh.size
-        decoded = _ahead(self._decode, images[start:], self.run.config.data.workers, 2 * self.batch)
+        read = _ahead(self._read, given[start:], self.run.config.data.workers, 2 * self.batch)
         late = None  # the batch before, fetched while the device works on this one
-        with contextlib.closing(decoded):
-            while batch := list(itertools.islice(decoded, self.batch)):
-                stored, sizes = self._empty(size)
-                for row, (image, shape, _) in enumerate(batch):
-                    stored[row], sizes[row] = image, shape
+        with contextlib.closing(read):
+            while batch := list(itertools.islice(read, self.batch)):
+                arrays = self._empty(size)
+                for row, (found, _) in enumerate(batch):
+                    for name, array in found.items():
+                        arrays[name][row] = array
                 with self._lock:
-                    outputs = self._forward(*self._held, *sharding.put((stored, sizes), sharding.split(self._mesh)))
+                    outputs = self._forward(*self._held, sharding.put(arrays, sharding.split(self._mesh)))
                     if self._crowded:
                         jax.block_until_ready(outputs)
                 if late:
                     yield self._prediction(*late)
-                late = outputs, np.array([reason for _, _, reason in batch], object)
+                late = outputs, np.array([reason for _, reason in batch], object)
         if late:
             yield self._prediction(*late)
 
-    def _decode(self, image):
-        """(u8[C, C, 3], (h, w), "") of one image; black and the reason where it cannot be read."""
-        data = self.run.config.data
+    def _read(self, example):
+        """({name: array}, "") of one example; nothing and the reason where it cannot be read."""
         try:
-            return *decoding.decode(encoded(image), resize=data.resize, stored_size=data.stored_size), ""
+            return self.given.read(example), ""
         except OSError as error:
             reason = error.strerror or str(error)
         except ValueError as error:
             reason = str(error)
-        return 0, decoding.canvas(data.resize, data.stored_size), reason
+        return {}, reason
 
     def _empty(self, rows):
-        side = decoding.canvas(self.run.config.data.resize, self.run.config.data.stored_size)
-        return np.zeros((rows, side, side, 3), np.uint8), np.full((rows, 2), side, np.int32)
+        """{name: array [rows, ...]} of examples that are none."""
+        return {name: np.repeat(array[None], rows, 0) for name, array in self.given.nothing.items()}
 
     def _prediction(self, outputs, error):
         """The Prediction of the rows that have an entry in `error`; what pads the batch is cut off."""
@@ -192,9 +186,18 @@ class Predictor:
         return Prediction(value[1], rank, names, *rest, dict(others), error)
 
 
-def _forward(run, variables, constants, stored, size):
-    """Each rule's value, `probabilities` where there are logits, `neighbours` where the first rule is knn; for jit."""
-    arrays = run.outputs(variables, constants, {"image": run.images(stored, size)})
+def _forward(run, variables, constants, given):
+    return answers(run, variables, constants, run.inputs(given))
+
+
+def answers(run, variables, constants, inputs):
+    """Each rule's value, `probabilities` where there are logits, `neighbours` where the first rule is knn; for jit.
+
+    Args:
+      run, variables, constants: as of `finished.Finished.outputs`.
+      inputs: of the model.
+    """
+    arrays = run.outputs(variables, constants, inputs)
     found = {rule: arrays[rule] for rule in assemble.rules(run.config) if rule in arrays}
     if "logits" in arrays:
         found["probabilities"] = jax.nn.softmax(arrays["logits"].astype(np.float32), axis=-1)
@@ -222,46 +225,8 @@ def _joined(parts):
     return Prediction(*(join([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(Prediction)))
 
 
-def as_sequence(images):
-    """Images as something with a length, one image as a sequence of one."""
-    if isinstance(images, (str, os.PathLike, Image.Image)):
-        return [images]
-    if isinstance(images, np.ndarray):
-        return images[None] if images.ndim == 2 or (images.ndim == 3 and images.shape[-1] == 3) else images
-    return images if isinstance(images, (list, tuple)) else list(images)
-
-
-def encoded(image):
-    """Bytes that `jaxord.data.decode` reads as it reads a file's: of a path's file, or of an image in memory.
-
-    Raises:
-      ValueError, OSError: no such file, or no file, or a larger one than MAX_BYTES; an array that is not u8[H, W, 3] or
-        u8[H, W]; pixels that have no 8 or 16 bits.
-    """
-    if isinstance(image, (str, os.PathLike)):
-        status = os.stat(image)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            raise ValueError("not a file" if not stat.S_ISREG(status.st_mode) else f"{status.st_size:,} bytes are too many")
-        return pathlib.Path(image).read_bytes()
-    if not isinstance(image, Image.Image):
-        array = np.asarray(image)
-        if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not array.size:
-            raise ValueError(f"an array {array.dtype}{list(array.shape)} is no image; expected uint8 [H, W, 3] or [H, W]")
-        image = Image.fromarray(np.ascontiguousarray(array))
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "P":
-        image = image.convert("RGBA")  # resolves the palette's transparency; alpha is dropped as in a file
-    elif image.mode.startswith("I;16"):
-        image = image.convert("I")
-    elif image.mode not in ("1", "L", "I", "F", "RGB", "RGBA"):
-        image = image.convert("RGB")
-    buffer = io.BytesIO()
-    image.save(buffer, "PPM")  # stores the pixels as they are, a hundred times faster than PNG
-    return buffer.getvalue()
-
-
-def _known_as(image):
-    return f", {image}" if isinstance(image, (str, os.PathLike)) else ""
+def _known_as(example):
+    return f", {example}" if isinstance(example, (str, os.PathLike)) else ""
 
 
 def _ahead(function, items, workers, depth):

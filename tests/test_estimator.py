@@ -86,7 +86,7 @@ def test_files_and_images_are_arrays_too(fitted, tmp_path):
     np.testing.assert_array_equal(narrow, fitted.predict(list(X[:, :, :3, 0])))
     grey = fitted.predict(X[..., 0])
     np.testing.assert_array_equal(grey, fitted.predict(np.repeat(X[..., :1], 3, axis=-1)))
-    with pytest.raises(ValueError, match=r"1 of 2 images cannot be read\n  image 1, nowhere.png: No such file"):
+    with pytest.raises(ValueError, match=r"1 of 2 images cannot be read\n  1, nowhere.png: No such file"):
         fitted.predict([files[0], "nowhere.png"])
     estimator.write_samples(tmp_path / "data", [*files[:4], *X[4:]], y, 0.25, 0)
     lines = (tmp_path / "data/table.csv").read_text().splitlines()

@@ -10,7 +10,6 @@ import importlib.util
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -20,41 +19,14 @@ from safetensors.numpy import load_file
 from configs import folder
 from configs.base import entries
 from configs.pairs import ALL
-from jaxord import assemble, card, export, finished, inference, labels, ranks, settings, tokenizer, train, trees
+from jaxord import assemble, card, export, finished, inference, ranks, settings, tokenizer, train
 from jaxord.binding import lookup, needs
-from jaxord.models import ordinal, resnet, vgg
-from jaxord.step import nested
+from jaxord.export import verify
+from jaxord.models import resnet, vgg
 from jaxord.weights import hf_clip, open_clip, variants
+from tests.made import TARGETS, TINY, last_stage, made, of_folder
 
 torch = pytest.importorskip("torch")
-TINY = dataclasses.replace(
-    variants.VARIANTS["tiny"], vision=dataclasses.replace(variants.VARIANTS["tiny"].vision, layers=1),
-    text=dataclasses.replace(variants.VARIANTS["tiny"].text, layers=1),
-)  # fmt: skip
-TARGETS = np.repeat(np.arange(4.0), 6).astype(np.float32)
-OPTIONS = {"fds": ",low=0,high=4,width=1"}
-
-
-def last_stage(config):
-    return settings.staged(config, config.stages[-1]) if config.stages else config
-
-
-def of_folder(argument, **fields):
-    """The last stage of configs/folder.py with a tiny CLIP."""
-    method = argument.partition(",")[0]
-    backbone = "" if "backbone=" in argument else ",backbone=tiny"
-    if method == "zero_shot":  # wants pretrained weights; what follows the towers is the same without
-        c = folder.get_config("method=zero_shot").unlock()
-        c.model.variant, c.model.weights, c.data.image_size, c.data.stored_size = "tiny", "", 32, 40
-    else:
-        c = folder.get_config(f"method={argument}{backbone}{OPTIONS.get(method, '')}").unlock()
-        c.data.image_size, c.data.stored_size = 32, 40
-    c = last_stage(c).unlock()
-    c.update_from_flattened_dict(fields)
-    for rule in c.rules:
-        if rule.name == "knn":
-            rule.k = 5
-    return c
 
 
 def signature(config):
@@ -68,42 +40,6 @@ def families():
     for method in ALL:
         found.setdefault(signature(of_folder(method)), []).append(method)
     return list(found.values())
-
-
-def made(config):
-    """A run with random parameters, as if trained: no parameter is where it starts."""
-    generator, angles = np.random.default_rng(0), config.name == "mpiifacegaze"
-    targets = np.stack([TARGETS, -TARGETS], 1) if angles else TARGETS
-    task_ranks = None if angles else ranks.build(config.ranks, targets)
-    constants = labels.build(config, targets, task_ranks).constants
-    clip = None if config.model.image_tower and not config.prompt.name else TINY
-    if config.prompt.name:
-        constants |= assemble.prompt_constants(config, clip, task_ranks.names)
-    model = ordinal.build(config, clip, jnp.float32, constants.get("prompt_slots"), (50, 6))
-    size = config.data.image_size
-    inputs = {"image": jnp.zeros((1, 1, size, size, 3))}
-    if config.model.image_tower == "BiLSTM":
-        inputs = {"sentences": jnp.zeros((1, 2, 4), jnp.int32), "sentence_mask": jnp.ones((1, 2, 4), bool)}
-    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs | constants)
-
-    def draw(path, shape):
-        *_, leaf = path.split("/")
-        wide = shape.size // shape.shape[-1] if leaf == "kernel" else 1
-        x = generator.normal(size=shape.shape) * ((2 / wide) ** 0.5 if leaf == "kernel" else 0.3)
-        x *= 0.1 if path.startswith(("bin_regressor", "reference")) else 1.0  # 1 + delta far from 0; points near the sphere
-        return np.asarray({"scale": 1 + x, "var": np.exp(x), "logit_scale": np.log(10.0)}.get(leaf, x), np.float32)
-
-    shapes = {name: trees.flatten(shapes.get(name, {})) for name in ("params", "stats")}
-    flat = {name: {path: draw(path, x) for path, x in part.items()} for name, part in shapes.items()}
-    if config.prompt.name:
-        constants["text_embeds"] = generator.normal(size=(len(task_ranks.names), clip.projection_dim)).astype(np.float32)
-    for rule in config.rules:
-        if rule.name == "knn":
-            outputs = jax.eval_shape(lambda v: model.apply(v, inputs | constants), nested(flat))
-            embeds = outputs[(rule.get("arrays") or {}).get("image_embeds", "image_embeds")].shape[1]
-            constants["gallery_embeds"] = generator.normal(size=(len(targets), embeds)).astype(np.float32)
-            constants["gallery_targets"] = np.float32(targets)
-    return finished.Finished(None, config.lock(), task_ranks, model, constants, flat)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +64,7 @@ def compare(run, folder, examples, tolerance=1e-4):
     theirs = written(folder).Model().predict(examples)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", lambda function: function)
-        ours = export.predicted(run, examples)
+        ours = verify.predicted(run, examples)
     assert ours and set(ours) == set(theirs[0]["rules"])
     for rule, values in ours.items():
         found = np.array([one["rules"][rule] for one in theirs])
@@ -150,14 +86,17 @@ def test_every_method_predicts_the_same_in_torch(methods, photographs, tmp_path,
     assert set(found) == rules
 
 
+SPREAD = ConfigDict({"name": "spread_crops", "views": 3, "step": 2})
 HEADS = {
-    "adapter": of_folder("numclip,preset=code"),
-    "projection": of_folder("supcon", heads=entries({"name": "Projection", "layers": 3, "hidden": 20, "features": 9}),
-                              rules=entries({"name": "knn", "k": 3})),
-    "nearest": of_folder("conord", rules=entries({"name": "nearest_reference"})),
-    "diagonal": of_folder("l1", **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "diagonal_crops"})}),
-    "spread": of_folder("l1", **{"data.eval_crop": ConfigDict({"name": "spread_crops", "views": 3, "step": 2})}),
-    "resize": of_folder("l1", **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "resize"})}),
+    "adapter, spread": of_folder("numclip,preset=code", **{"data.eval_crop": SPREAD}),
+    "projection, resize": of_folder(
+        "supcon", heads=entries({"name": "Projection", "layers": 3, "hidden": 20, "features": 9}),
+        rules=entries({"name": "knn", "k": 3}), **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "resize"})},
+    ),
+    "nearest, diagonal": of_folder(
+        "conord", rules=entries({"name": "nearest_reference"}),
+        **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "diagonal_crops"})},
+    ),
     "ResNet-50": of_folder("ce,backbone=ResNet-50"),
     "VGG-16 with texts": of_folder("ordinalclip,backbone=VGG-16", **{"model.variant": "tiny", "model.weights": ""}),
     "ResNet-18 of angles": importlib.import_module("configs.mpiifacegaze").get_config("fold=0").unlock(),
@@ -177,14 +116,14 @@ def test_every_head_crop_and_tower_does(name, photographs, tmp_path, monkeypatch
         if rule.name == "knn":
             rule.k = 3
     run = made(config)
-    if name == "diagonal":  # two frames a video
+    if name.endswith("diagonal"):  # two frames a video
         (a,), (b,), (c,) = photographs
         photographs = [[a, c], [b, b], [c, a]]
     compare(run, tmp_path, photographs)
     facts = json.loads((tmp_path / "ordinal.json").read_text())
     program = (tmp_path / "predict.py").read_text()
     assert ("def resnet" in program) == name.startswith("ResNet")
-    assert "def bilstm" not in program and ("def adapter" in program) == (name == "adapter")
+    assert "def bilstm" not in program and ("def adapter" in program) == name.startswith("adapter")
     assert facts["tower"] == config.model.image_tower
 
 
@@ -225,7 +164,7 @@ def done(photos, tmp_path_factory, lightly_compiled):
         root = tmp_path_factory.mktemp("finished")
         c = folder.get_config("method=numclip,backbone=tiny").unlock()
         c.data.root, c.data.batch, c.train.duration = str(photos), 16, "0 steps"
-        c.optim.warmup = "0 steps"
+        c.optim.warmup, c.metrics, c.select = "0 steps", ("mae",), "last"
         train.run(c.lock(), root / "run")
         printed = []
         patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
@@ -300,10 +239,10 @@ def test_a_folder_in_use_and_a_wrong_program_are_refused(done, tmp_path):
     wrong = json.dumps([{"rules": {loaded.config.rules[0].name: 99.0}}])
     (tmp_path / "predict.py").write_text(f"print({wrong!r})")
     with pytest.raises(ValueError, match="and not, as the run does"):
-        export.verify(loaded, tmp_path, export.generated(loaded, tmp_path)[:1])
+        verify.verify(loaded, tmp_path, verify.generated(loaded, tmp_path)[:1])
     (tmp_path / "predict.py").write_text("raise OSError('no such thing')")
     with pytest.raises(ValueError, match="predict.py failed: OSError: no such thing"):
-        export.verify(loaded, tmp_path, export.generated(loaded, tmp_path)[:1])
+        verify.verify(loaded, tmp_path, verify.generated(loaded, tmp_path)[:1])
 
 
 def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def steps(task, begun, first, count):
 
 
 CASES = [("folder", method) for method in FROM_SCRATCH] + [("sentences", method) for method in PAIRS["stsb"]]
-CASES += [("gazes", "conord")]
+CASES += [("gazes", "conord"), ("photographs", "conord"), ("films", "conord"), ("faces", "fds")]
 
 
 @pytest.mark.parametrize("kind, method", CASES)

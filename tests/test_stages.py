@@ -1,5 +1,4 @@
-"""Every kind of data learns, on eight devices as on one; runs killed anywhere go on exactly, between two stages too; and
-finished runs on other data.
+"""Runs of every kind of data killed anywhere go on exactly, between two stages too; finished runs on other data.
 
 The image towers are of one layer, or the smallest ResNet: a step of real ones takes four times as long to compile.
 """
@@ -50,17 +49,14 @@ def logged(workdir):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_falls_and_one_device_does_as_eight(finished, tmp_path, monkeypatch, kind):
-    c, workdir = finished(kind)
-    eight = logged(workdir)
-    losses = [line["loss"] for line in eight if line["split"] == "train"]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.02 * abs(losses[0])
+def test_a_whole_run_on_one_device_does_as_on_eight(finished, tmp_path, monkeypatch):
+    """Losses, and figures of the neighbours among eight devices' galleries."""
+    c, workdir = finished("photographs")
     monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
     train.run(changed(c, {"train.duration": "4 steps"}), tmp_path)
     four = logged(tmp_path)
     assert four[-1]["step"] == 4
-    for a, b in zip(four, eight, strict=False):
+    for a, b in zip(four, logged(workdir), strict=False):
         assert (a.pop("step"), a.pop("split")) == (b.pop("step"), b.pop("split"))
         # Losses differ by up to 5e-6, figures of few validation images by up to 2e-5.
         assert b == pytest.approx(a, rel=2e-5 if "loss" in a else 1e-4, abs=1e-6, nan_ok=True)
@@ -94,9 +90,9 @@ def kill(c, workdir, name, when):
             train.run(c, workdir)
 
 
-@pytest.mark.parametrize("kind", ["photographs", "faces", "films", "sentences"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_goes_on_exactly(finished, tmp_path, kind):
-    """Crops and neighbours, statistics, motion, dropout in sorted batches: killed in the fifth step, saved after the third."""
+    """Crops, neighbours, statistics, angles, motion, dropout in sorted batches: killed in the fifth step, saved after the third."""
     c, workdir = finished(kind)
     kill_in_step(c, tmp_path / "run", 4)
     train.run(c, tmp_path / "run")

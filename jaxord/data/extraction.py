@@ -102,13 +102,15 @@ def extract(
         )
     if clips and not motion_weights:
         raise ValueError(WEIGHTS)
-    side, n, cells = decoding.canvas(resize, stored_size), len(records), clip_size // 32
+    n = len(records)
     still = {"frames": frames, "resize": resize, "stored_size": stored_size}
     moving = {"clips": clips, "clip_frames": clip_frames, "clip_size": clip_size}
-    shapes = {"frames": {"frames": ((n, frames, side, side, 3), np.uint8), "size": ((n, 2), np.int32)}}
+    shapes = {
+        kind: {name: ((n, *shape), dtype) for name, (shape, dtype) in arrays.items()}
+        for kind, arrays in row_shapes(**still, **moving).items()
+    }
     keys = {"frames": still}
     if clips:
-        shapes["motion"] = {"motion": ((n, clips, POOLED, cells, cells, 256), np.float16)}
         keys["motion"] = {**moving, "weights": _digest(motion_weights)}
         if motion_weights == "random":
             logging.warning("%s: motion by random weights, for trying things out only", records.name)
@@ -131,6 +133,15 @@ def extract(
     kept = np.array([row for row in range(n) if row not in faults])
     names = [(folder, name) for kind, folder in folders.items() for name in shapes[kind]]
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for folder, name in names}, kept
+
+
+def row_shapes(*, frames, clips, clip_frames, clip_size, resize, stored_size):
+    """{kind: {name: (shape, dtype)}} of what one video becomes; the kinds are kept apart. Settings as of `extract`."""
+    side, cells = decoding.canvas(resize, stored_size), clip_size // 32
+    shapes = {"frames": {"frames": ((frames, side, side, 3), np.uint8), "size": ((2,), np.int32)}}
+    if clips:
+        shapes["motion"] = {"motion": ((clips, POOLED, cells, cells, 256), np.float16)}
+    return shapes
 
 
 def _fill(records, root, folders, shapes, form, weights, broken, workers):

@@ -5,15 +5,19 @@ N pairs, T tokens.
 
 import collections
 import os
+import pathlib
 import re
 
 import numpy as np
 from absl import logging
 
+from jaxord import binding
+from jaxord.data import examples, load
 from jaxord.data.sources import Records, require
 from jaxord.data.tables import read_table
 
 PADDING, UNKNOWN = "<padding>", "<unknown>"  # ids 0 and 1; no token looks so, since brackets stand alone
+COLUMNS = ("sentence1", "sentence2")
 FILES = {"train": "train", "val": "dev", "test": "test"}
 TITLES = "Mr|Mrs|Ms|Dr|St|Sen|Gov|Rep|Gen|Lt|Col|Capt|Sgt|Prof|Rev|Inc|Corp|Co|Ltd|Jr|Sr|vs|No|Jan|Feb|Aug|Sept|Oct|Nov|Dec"
 SPLITTING = (  # (pattern, what it becomes), one after the other; then blanks part the tokens
@@ -69,6 +73,45 @@ def stsb(root, *, fold, seed, tokens=40, words=30_000, lower=False):
     return {split: _records(split, tables[split], pairs[split], ids, tokens, vocabulary) for split in FILES}
 
 
+def given(data, vocabulary):
+    """How a run on sentence pairs takes others: pairs of texts, in files as tables with the columns sentence1 and sentence2.
+
+    A row is called by its column `path` where there is one, else <file without extension>/<row>, rows from 0.
+
+    Args:
+        data: config.data.
+        vocabulary: of the training.
+
+    Returns:
+        jaxord.data.examples.Given.
+
+    Raises:
+        ValueError: a run without vocabulary.
+    """
+    if not vocabulary:
+        raise ValueError("the run has no vocabulary.json; --mode=evaluate, where its data are, writes it")
+    settings = binding.settings(load.reader(data.reader))
+    tokens, lower, ids = settings["tokens"], settings["lower"], {word: i for i, word in enumerate(vocabulary)}
+
+    def listed(source, root):
+        if root:
+            raise ValueError("--root means nothing to pairs of sentences; the table holds them")
+        table = read_table(source)
+        pairs = list(zip(*(table.texts(name) for name in COLUMNS), strict=True))
+        stem = pathlib.PurePath(source).stem
+        return table.texts("path") if "path" in table.names else [f"{stem}/{row}" for row in range(len(pairs))], pairs
+
+    def read(pair):
+        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise ValueError(f"{pair!r} is no pair of sentences; expected two texts")
+        words = _words(pair, tokens, lower)
+        if not all(words):
+            raise ValueError("a sentence is empty")
+        return {name: array[0] for name, array in _arrays([words], ids, tokens).items()}
+
+    return examples.Given("pairs of sentences", listed, read, {k: array[0] for k, array in _arrays([[]], ids, tokens).items()})
+
+
 def vectors(path, words, seed):
     """The table of word vectors that a tower of sentences starts from.
 
@@ -116,12 +159,27 @@ def vectors(path, words, seed):
 
 def _pairs(table, tokens, lower):
     """[[tokens of sentence1, tokens of sentence2], ...] of a table."""
-    texts = [table.texts(name) for name in ("sentence1", "sentence2")]
-    pairs = [[tokenize(text.lower() if lower else text)[:tokens] for text in pair] for pair in zip(*texts, strict=True)]
+    pairs = [_words(pair, tokens, lower) for pair in zip(*map(table.texts, COLUMNS), strict=True)]
     for line, pair in zip(table.lines, pairs, strict=True):
         if not all(pair):
             raise ValueError(f"{table.path}, line {line}: a sentence is empty")
     return pairs
+
+
+def _words(pair, tokens, lower):
+    """[tokens of the one text, tokens of the other]."""
+    return [tokenize(text.lower() if lower else text)[:tokens] for text in pair]
+
+
+def _arrays(pairs, ids, tokens):
+    """{"sentences": i32[N, 2, T], "sentence_mask": bool[N, 2, T]} of N pairs of lists of words."""
+    sentences = np.zeros((len(pairs), 2, tokens), np.int32)
+    mask = np.zeros(sentences.shape, bool)
+    for row, pair in enumerate(pairs):
+        for side, sentence in enumerate(pair):
+            sentences[row, side, : len(sentence)] = [ids.get(word, 1) for word in sentence]
+            mask[row, side, : len(sentence)] = True
+    return {"sentences": sentences, "sentence_mask": mask}
 
 
 def _records(split, table, pairs, ids, tokens, vocabulary):
@@ -129,18 +187,12 @@ def _records(split, table, pairs, ids, tokens, vocabulary):
     wrong = np.flatnonzero((scores < 0) | (scores > 5))
     if len(wrong):
         raise ValueError(f"{table.path}, line {table.lines[wrong[0]]}: score {scores[wrong[0]]:g}, expected 0 to 5")
-    sentences = np.zeros((len(pairs), 2, tokens), np.int32)
-    mask = np.zeros(sentences.shape, bool)
-    for row, pair in enumerate(pairs):
-        for side, sentence in enumerate(pair):
-            sentences[row, side, : len(sentence)] = [ids.get(word, 1) for word in sentence]
-            mask[row, side, : len(sentence)] = True
     return Records(
         paths=tuple(f"{FILES[split]}/{row}" for row in range(len(pairs))),
         targets=scores,
         read=None,
-        columns={name: np.array(table.texts(name)) for name in ("sentence1", "sentence2")},
+        columns={name: np.array(table.texts(name)) for name in COLUMNS},
         name=f"stsb {split}",
-        inputs={"sentences": sentences, "sentence_mask": mask},
+        inputs=_arrays(pairs, ids, tokens),
         vocabulary=vocabulary,
     )

@@ -13,12 +13,13 @@ import re
 import numpy as np
 
 from jaxord import binding
-from jaxord.data import extraction
+from jaxord.data import examples, extraction, load
 from jaxord.data.select import carve, named, split_records
 from jaxord.data.sources import image_records, require
 from jaxord.data.tables import read_matlab, read_table
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".y4m", ".m4v")
+FORM = ("frames", "clips", "clip_frames", "clip_size", "resize", "stored_size")  # settings of what a video becomes
 LAYOUT = "layout: <root>/{table}; the videos in any folders under <root>/videos, known by their names without extension"
 
 
@@ -142,6 +143,40 @@ def youtube_ugc(root, *, fold, seed, table="YOUTUBE_UGC_metadata.csv", fractions
     )
     names, scores = _rated(root, table, about, ("vid", "MOSFull"), ("video_names", "scores"))
     return _drawn("youtube_ugc", root, names, scores, about, fractions, seed, fold, extract)
+
+
+def given(data, vocabulary):
+    """How a run on videos takes others: by their files, frames and motion as `jaxord.data.extraction` makes them.
+
+    Motion needs the file of the Fast pathway's weights, where the config says it lies.
+
+    Args:
+        data: config.data.
+        vocabulary: not used.
+
+    Returns:
+        jaxord.data.examples.Given.
+
+    Raises:
+        ValueError: no weights.
+    """
+    entry = {**(binding.settings(load.reader(data.reader))["extract"] or {}), "name": "extract"}
+    settings = binding.settings(binding.configured(extraction, entry))
+    form = {name: settings[name] for name in FORM}
+    network = extraction.fast_motion(settings["motion_weights"]) if form["clips"] else None
+
+    def read(path):
+        examples.size_of_file(path)
+        frames, size, clips = extraction.decode_video(path, **form)
+        motion = {"motion": np.asarray(network(clips))} if network else {}
+        return {"frames": frames, "size": np.array(size, np.int32), **motion}
+
+    def listed(source, root):
+        return examples.files(source, root, VIDEOS, "videos")
+
+    shapes = {name: shape for arrays in extraction.row_shapes(**form).values() for name, shape in arrays.items()}
+    nothing = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    return examples.Given("videos", listed, read, nothing)
 
 
 def _rated(root, table, about, columns, variables):

@@ -56,7 +56,7 @@ class Features(nn.Module):
                         width, (3, 3), padding=1, dtype=module.dtype, name=str(first + 2 * i),
                         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
                     )(x))
-                return nn.max_pool(x, (2, 2), strides=(2, 2))
+                return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
 
             x = nn.remat(stage)(self, x) if self.remat else stage(self, x)
             position += 2 * len(widths) + 1
@@ -118,5 +118,5 @@ class VGG(nn.Module):
                 f"use at least {least} pixels a side"
             )
         x = Features(self.stages, self.dtype, self.remat, name="features")(image)  # [N, H/32, W/32, C]
-        x = adaptive_average(x, GRID).reshape(len(image), -1)  # [N, GRID² C], channels last: torch has them first
+        x = adaptive_average(x, GRID).reshape(image.shape[0], -1)  # [N, GRID² C], channels last: torch has them first
         return Classifier(self.hidden, self.dtype, name="classifier")(x).astype(jnp.float32)

@@ -1,0 +1,118 @@
+"""A finished run as a folder that runs without jaxord: for torch, or as one program.
+
+For torch, by formats "hf" (CLIP's towers) and "torch" (the others):
+
+    model.safetensors      the towers: a CLIP by Hugging Face's names with config.json and preprocessor_config.json; a ResNet
+                           or VGG by torchvision's; a BiLSTM by torch.nn.LSTM's behind `lstm.`, and its table `embedding`
+    ordinal.json           ranks, rules, heads, and how an example becomes the model's input
+    ordinal.safetensors    what they need: features of the rank sentences, the heads' parameters, the gallery of neighbours
+    predict.py             all of it in torch; README.md: how to use it, and the model card
+
+By formats "stablehlo" and "onnx" the whole model is one file, see `jaxord.export.program`; ordinal.json and README.md too.
+"""
+
+import copy
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from jaxord import assemble, card, finished, workdir
+from jaxord.checkpoint import write_json
+from jaxord.export import facts, program, towers, verify
+from jaxord.models import ordinal
+from jaxord.weights import export_torch
+
+TORCH = {"hf": towers.write_hf, "torch": towers.write_torch}
+PROGRAMS = {"stablehlo": program.stablehlo, "onnx": program.onnx}
+
+
+def export(folder, output, *, format="", naming="hf", fold=""):
+    """Writes a finished run as such a folder, checks it against the run where that can be done, and prints what it did.
+
+    Args:
+      folder: workdir of the run.
+      output: new or empty folder.
+      format: a key of TORCH or PROGRAMS; "" is the one of TORCH that the image tower has.
+      naming: "open_clip" adds CLIP's towers by OpenCLIP's names, see `jaxord.weights.open_clip`.
+      fold: which fold, where the run has several.
+
+    Raises:
+      ValueError: no finished run, a format or naming that does not fit it, a folder that is in use, a method that torch does
+        not get, no converter; or what was written predicts something else than the run.
+    """
+    run, output = in_float32(finished.load(folder, fold)), pathlib.Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} is not empty; remove it, or give another --output")
+    compare = write(run, output, format, naming)
+    _, _, targets = workdir.read_facts(run.folder)
+    done = json.loads((run.folder / "DONE.json").read_text())
+    model_card = card.card(run.config, run.ranks, run.folder, targets, done, fold)
+    with open(output / "README.md", "a", encoding="utf-8") as file:
+        file.write("\n" + model_card)
+    print(f"{output}: {', '.join(sorted(file.name for file in output.iterdir()))}", flush=True)
+    print(compare(fold))
+
+
+def in_float32(run):
+    """The run with activations and rank sentences in float32, whatever it was trained in."""
+    config = copy.deepcopy(run.config).unlock()
+    config.model.dtype = "float32"
+    table = run.variables["params"].get("sentence/embedding", np.zeros((0, 0)))
+    model = ordinal.build(config, run.model.settings, jnp.float32, run.constants.get("prompt_slots"), table.shape)
+    constants = dict(run.constants)
+    if "text_embeds" in constants:
+        with jax.default_matmul_precision("highest"):
+            constants["text_embeds"] = np.asarray(assemble.text_embeds(model, run.variables["params"], constants))
+    return dataclasses.replace(run, config=config.lock(), model=model, constants=constants)
+
+
+def write(run, folder, format="", naming="hf"):
+    """Writes everything but the model card.
+
+    Args:
+      run: jaxord.finished.Finished.
+      folder: made if need be.
+      format, naming: as `export`.
+
+    Returns:
+      The function fold -> what a comparison with the run says.
+    """
+    clip = not run.config.model.image_tower
+    format = format or ("hf" if clip else "torch")
+    if format not in TORCH and format not in PROGRAMS:
+        raise ValueError(f"format is {format!r}; it takes one of {sorted(TORCH | PROGRAMS)}")
+    if format in TORCH and clip != (format == "hf"):
+        raise ValueError(f"the image tower is {run.config.model.image_tower or 'CLIP'}, which --format={format} does not take; "
+                         f"expected --format={'hf' if clip else 'torch'}")
+    if naming not in ("hf", "open_clip") or (naming == "open_clip" and format != "hf"):
+        raise ValueError(f"naming is {naming!r}; it takes 'hf', or with CLIP's image tower and --format=hf 'open_clip'")
+    if format in PROGRAMS:
+        return write_program(run, folder, format)
+    found, tensors = facts.described(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    uses = TORCH[format](run, folder)
+    if naming == "open_clip":
+        uses += "\n" + towers.write_open_clip(run, folder)
+    write_json(folder / "ordinal.json", found)
+    save_file(tensors, folder / "ordinal.safetensors", metadata={"format": "pt"})
+    (folder / "predict.py").write_text(export_torch.program(found), encoding="utf-8")
+    (folder / "README.md").write_text(towers.readme(run, found, uses), encoding="utf-8")
+    return lambda fold: verify.torch(run, folder, fold)
+
+
+def write_program(run, folder, format):
+    """`write` of a key of PROGRAMS."""
+    shapes = {"inputs": program.inputs_of(run), "outputs": program.outputs_of(run)}
+    found = facts.common(run) | {name: program.described(part) for name, part in shapes.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    call = PROGRAMS[format](run, folder)
+    write_json(folder / "ordinal.json", found)
+    if run.vocabulary:
+        write_json(folder / "vocabulary.json", run.vocabulary)
+    (folder / "README.md").write_text(program.readme(found, format), encoding="utf-8")
+    return lambda fold: verify.program(run, call, format, fold)
