@@ -64,8 +64,8 @@ def with_text(task, variables):
     return {**task.constants, "text_embeds": assemble.text_embeds(task.model, whole, task.constants)}
 
 
-def make_evaluate(task):
-    """Builds evaluate(variables, split name, gallery=None) -> Evaluation for a task.
+def make_evaluate(task, gathering=make_gather):
+    """Builds evaluate(variables, split name, gallery=None) -> Evaluation for a task; `gathering` is as `make_gather`.
 
     Metrics are computed over the whole split, never averaged over batches. A rule that takes `gallery_embeds` makes the
     training split be embedded first, under the evaluation's transform, unless a gallery is given.
@@ -75,11 +75,11 @@ def make_evaluate(task):
     scorers = {name: lookup(metrics, name) for name in config.metrics}
     wanted = {renames.get(name, name) for rule, renames in rules.values() for names in needs(rule) for name in names}
     wanted |= {name for scorer in scorers.values() for name in needs(scorer)[0]}
-    gather = make_gather(task, wanted | ({"logits"} if "probabilities" in wanted else set()))
+    gather = gathering(task, wanted | ({"logits"} if "probabilities" in wanted else set()))
     target_of_train = task.splits["train"].records.targets
     by_rule = {rule: assemble.gallery_of(renames) for rule, (function, renames) in rules.items()
                if "gallery_embeds" in needs(function)[0]}
-    gather_gallery = make_gather(task, set(by_rule.values())) if by_rule else None
+    gather_gallery = gathering(task, set(by_rule.values())) if by_rule else None
     if len(set(by_rule.values())) > 1:
         raise ValueError(f"the rules compare with neighbours by {by_rule}; a run keeps one gallery, so take one array")
 
@@ -137,15 +137,15 @@ def groups_of(arrays):
     return {"true": true.tolist(), "predicted": hit.tolist(), "distance": empty}
 
 
-def placed_references(task, variables):
+def placed_references(task, variables, gathering=make_gather):
     """{path: points} at the mean unit embedding of each one's training samples, where a ReferencePoints head starts so.
 
-    A point without samples starts at zero. Labels between two points count for the nearer.
+    A point without samples starts at zero; `gathering` is as `make_gather`. Labels between two points count for the nearer.
     """
     if not any(entry["name"] == "ReferencePoints" and entry.get("initial") == "mean" for entry in task.config.heads):
         return {}
     path = next(path for path in variables["params"] if path.startswith("reference_points/"))
-    embeds = np.asarray(vectors.unit(make_gather(task, {"image_embeds"})(variables, "train")["image_embeds"]))
+    embeds = np.asarray(vectors.unit(gathering(task, {"image_embeds"})(variables, "train")["image_embeds"]))
     reference = np.rint(np.asarray(task.labels["train"]["reference"])).astype(int)
     points = np.zeros(variables["params"][path].shape, np.float32)
     np.add.at(points, reference, embeds)
@@ -179,24 +179,30 @@ def numbered(name, values):
 
 
 def report(task, evaluate, variables, folder, gallery=None):
-    """Evaluates validation and test split, and writes what it found, predictions and groups of the test split."""
-    results = {}
+    """Evaluates validation and test split, and writes what it found, predictions and groups of the test split.
+
+    A gallery that is given lies on disk already.
+    """
+    results, made = {}, gallery is None
     for name in ("val", "test"):
         if name in task.splits:
             evaluation = evaluate(variables, name, gallery)
             gallery = evaluation.gallery  # the same parameters made it: once is enough
             results[name] = evaluation.scores
-    write(folder, task, evaluation, results)
+    write(folder, task, evaluation if made else dataclasses.replace(evaluation, gallery={}), results)
 
 
 @sharding.first
 def write(folder, task, evaluation, results):
-    """Writes predictions.csv, groups.json and the gallery of an evaluation of the test split, and results.json."""
+    """Writes predictions.csv, groups.json, the gallery and the vocabulary of an evaluation of the test split; results.json."""
     write_predictions(folder / "predictions.csv", task, "test", evaluation.predictions)
     if evaluation.groups:
         checkpoint.write_json(folder / "groups.json", evaluation.groups)
     if evaluation.gallery:
         np.savez(folder / "gallery.npz", **evaluation.gallery)
+    vocabulary = task.splits["test"].records.vocabulary
+    if vocabulary:  # what predicting needs beside the parameters
+        checkpoint.write_json(folder / "vocabulary.json", vocabulary)
     checkpoint.write_json(folder / "results.json", results)
 
 
@@ -236,4 +242,6 @@ def evaluate_run(workdir, config=None, output=""):
         if target:
             sharding.first(checkpoint.write_json)(folder / "DONE.json", done(source))
         folders.append(folder)
+    if target and target not in folders:
+        sharding.first(checkpoint.write_json)(target / "DONE.json", {"folds": [fold for _, fold in pairs]})
     summarise(config or trained, folders)

@@ -5,6 +5,7 @@ Shapes: B images, V views, C side of the stored canvas, H W side of the model's 
 
 import dataclasses
 import functools
+import json
 import pathlib
 
 import jax
@@ -33,6 +34,7 @@ class Finished:
       constants: name -> numpy array; with `text_embeds` where the model has a text side, and `gallery_embeds` and
         `gallery_targets` where the run has kept its neighbours.
       variables: {"params": flat, "stats": flat}, numpy arrays.
+      vocabulary: the words that ids in inputs stand for; () without such inputs.
     """
 
     folder: pathlib.Path
@@ -41,21 +43,32 @@ class Finished:
     model: ordinal.OrdinalModel
     constants: dict
     variables: dict
+    vocabulary: tuple = ()
 
     def images(self, stored, size):
-        """Images as the model sees them in evaluation: u8[B, C, C, 3], i32[B, 2] -> f32[B, V, H, W, 3]; for jit."""
+        """Images as the model sees them in evaluation: u8[B, C, C, 3], i32[B, 2] -> f32[B, V, H, W, 3]; for jit.
+
+        Or frames u8[B, F, C, C, 3], which are views.
+        """
         data, none = self.config.data, jnp.zeros(len(stored), jnp.int32)
         return augment.augment(
             stored, size, none, none, crop=data.eval_crop, flip=False, image_size=data.image_size, normalize=data.normalize,
             seed=0, train=False,
         )  # fmt: skip
 
+    def inputs(self, given):
+        """What the model takes, of a batch of what `jaxord.data.examples` reads; for jit."""
+        arrays = {name: array for name, array in given.items() if name not in ("stored", "frames", "size")}
+        for stored in {"stored", "frames"} & set(given):
+            arrays["image"] = self.images(given[stored], given["size"])
+        return arrays
+
     def outputs(self, variables, constants, arrays):
         """All named arrays that a batch leads to, and under its name each rule's value on the label's scale; for jit.
 
         Args:
           variables, constants: as of this object, or the same on a device.
-          arrays: inputs of the model, such as {"image": f32[B, V, H, W, 3]}.
+          arrays: of `inputs`, such as {"image": f32[B, V, H, W, 3]}.
         """
         arrays = {**constants, **arrays}
         arrays |= self.model.apply(nested(variables), arrays)
@@ -96,7 +109,9 @@ def load(folder, fold=""):
         with np.load(gallery, allow_pickle=False) as stored:
             constants |= {"gallery_embeds": stored["embeds"]}
             constants |= {"gallery_targets": stored["targets"] / np.float32(config.data.target_scale)}
-    return Finished(stage_folder, config, ranks, model, constants, variables)
+    words = stage_folder / "vocabulary.json"
+    vocabulary = tuple(json.loads(words.read_text(encoding="utf-8"))) if words.exists() else ()
+    return Finished(stage_folder, config, ranks, model, constants, variables, vocabulary)
 
 
 def make_forward(run):
@@ -104,7 +119,7 @@ def make_forward(run):
 
     @jax.jit
     def forward(variables, constants, stored, size):
-        return run.outputs(variables, constants, {"image": run.images(stored, size)})
+        return run.outputs(variables, constants, run.inputs({"stored": stored, "size": size}))
 
     variables, constants = jax.device_put((run.variables, run.constants))
     return functools.partial(forward, variables, constants)
