@@ -215,6 +215,7 @@ def base():
     m.dtype = "auto"  # of activations: "float32", "bfloat16"; "auto" is bfloat16 on an accelerator
     m.remat = False  # recompute each transformer block in the backward pass: less memory, a third more time
     m.fsdp = 0  # parameters of at least that many elements, and their optimizer state, are split over the devices; 0: none
+    m.features = ""  # folder of a frozen image tower's features, of the evaluation's crop, not augmented; "": no such cache
     m.logit_scale = 100.0  # exp(logit_scale) at the start of a model from scratch; pretrained weights bring theirs
 
     p = c.prompt = ConfigDict()
@@ -252,7 +253,8 @@ def base():
     t.checkpoint_every = "1 epochs"
     t.log_every = "20 steps"
     t.share = 1.0  # of the duration: what a stage takes of it
-    t.steps_per_call = 0  # updates of one call of the compiled step; 0: 20 where images are resident, else 1
+    t.steps_per_call = 0  # updates of one call of the compiled step; 0: 20 with resident images or cached features, else 1
+    t.together = False  # all folds in one program (jaxord.population); their inputs are cached features, or other arrays
     t.statistics = "update"  # running statistics and dropout; "keep": all modules behave as in evaluation
 
     c.stages = ()  # trained one after the other, each a folder of the run: dict(name=..., set=fields); see `stage`

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxord import inference, initial, labels, metrics, optim, ranks, sharding, step, tokenizer, trees
+from jaxord import features, inference, initial, labels, metrics, optim, ranks, sharding, step, tokenizer, trees
 from jaxord.binding import bind, configured, lookup
 from jaxord.data import augment, load, pipeline, tiers
 from jaxord.models import ordinal
@@ -116,10 +116,11 @@ def assemble(config, fold, start=None, facts=None):
         initial.check_scratch(config, groups)
 
     replicated, by_row = sharding.replicated(mesh), sharding.split(mesh)
-    splits = {
-        name: tiers.decode_split(part, data_of(config, name), functools.partial(sharding.put, sharding=by_row))
-        for name, part in records.items()
-    }
+    make_split = tiers.decode_split
+    if config.model.features:
+        make_split = features.make_split(config, model, variables, trained, replicated)
+    place = functools.partial(sharding.put, sharding=by_row)
+    splits = {name: make_split(part, data_of(config, name), place) for name, part in records.items()}
     columns = {name: made.columns(split.records.targets) for name, split in splits.items()}
     if splits["train"].records.annotations is not None:
         columns["annotations"] = annotated(made, splits["train"].records.annotations)

@@ -120,7 +120,7 @@ def split(flat_params, optim_config):
     return trained, frozen, group_of_path
 
 
-def make(optim_config, group_of_path, factor):
+def make(optim_config, group_of_path, factor, rates=None):
     """The optimiser of the trained parameters.
 
     "adam" and "sgd" add weight_decay * p to the gradient first, as torch's do; "adamw" and "radam" subtract
@@ -131,6 +131,7 @@ def make(optim_config, group_of_path, factor):
       optim_config: config.optim.
       group_of_path: path -> group, as `split` gives it; frozen paths are left out.
       factor: step -> f32[], as `schedule` gives it; it is where idle_steps enters.
+      rates: {group: {"lr": number or f32[], "weight_decay": likewise}} in place of the config's.
 
     Returns:
       optax.GradientTransformation over the flat dict of the trained parameters.
@@ -139,7 +140,8 @@ def make(optim_config, group_of_path, factor):
     """
     _known("optim.name", optim_config.name, ("adam", "adamw", "sgd", "radam"))
     labels = {path: group for path, group in group_of_path.items() if group != "frozen"}
-    rules = {g: _rule(optim_config, factor, **optim_config.rates[g]) for g in dict.fromkeys(labels.values())}
+    rates = rates or optim_config.rates
+    rules = {g: _rule(optim_config, factor, **rates[g]) for g in dict.fromkeys(labels.values())}
     rule = optax.partition(rules, labels)
     return optax.chain(optax.clip_by_global_norm(optim_config.clip), rule) if optim_config.clip else rule
 

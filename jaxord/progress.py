@@ -25,7 +25,7 @@ class Log:
     the file of a resumed run is that of an uninterrupted one, byte for byte, if a step is logged before it is saved.
     """
 
-    def __init__(self, workdir, *, restored, total, batch):
+    def __init__(self, workdir, *, restored, total, batch, bar=True):
         """Opens the log.
 
         Args:
@@ -33,6 +33,7 @@ class Log:
           restored: the step training goes on from: what was logged after it is dropped. -1 starts again: all is.
           total: steps of the training, for the bar.
           batch: examples of a step, for the bar.
+          bar: whether there is one.
 
         Raises:
           ValueError: a line of metrics.jsonl that is not JSON; the last one may be, a kill cuts it.
@@ -50,8 +51,8 @@ class Log:
             str(folder / "tensorboard"), purge_step=first, filename_suffix=f".{first}", write_to_disk=writes
         )
         self._bar = tqdm.tqdm(
-            disable=not writes, initial=max(restored, 0), total=total, unit="img", unit_scale=batch, dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,  # seconds between two lines; few in a file
+            disable=not (writes and bar), initial=max(restored, 0), total=total, unit="img", unit_scale=batch,
+            dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 10.0,  # seconds between two lines; few in a file
         )
 
     def __enter__(self):

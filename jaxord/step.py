@@ -35,14 +35,18 @@ class State:
         return {"params": {**self.frozen, **self.trained}, "stats": self.stats}
 
 
-def objective(config):
+def objective(config, weights=None):
     """The weighted sum of the config's losses.
+
+    Args:
+      config: a whole config.
+      weights: {loss name: number or f32[]} in place of the config's.
 
     Returns:
       A function of named arrays, giving (f32[], {loss name: f32[]}).
     """
     terms = {entry["name"]: (configured(losses, entry), entry.get("arrays")) for entry in config.losses}
-    weights = {entry["name"]: entry.get("weight", 1.0) for entry in config.losses}
+    weights = weights or loss_weights(config)
 
     def total(arrays):
         values = {name: bind(function, arrays, renames) for name, (function, renames) in terms.items()}
@@ -51,25 +55,25 @@ def objective(config):
     return total
 
 
-def make_train_step(model, total_loss, optimizer, prepare, shardings, *, statistics="update", several=False):
-    """The jitted update.
+def loss_weights(config):
+    """{loss name: its weight}."""
+    return {entry["name"]: entry.get("weight", 1.0) for entry in config.losses}
+
+
+def make_step(model, total_loss, optimizer, prepare, *, statistics="update", layout=None, replicated=None):
+    """The update as a plain function, for jit, loops and vmap: step(state, batch, labels, constants) -> (state, metrics).
+
+    Dropout is a function of (constants["seed"], step): an argument, so that runs that differ in the seed share one program.
+    Metrics, f32[] each: `loss`, each loss by its name without its weight, `gradient_norm` over all trained parameters.
 
     Args:
       model: from models.ordinal.build.
       total_loss: from `objective`.
       optimizer: an optax transformation over the trained parameters.
-      prepare: (stored batch, labels, constants) -> batch with `image`, `target` and `rank`; runs inside jit.
-      shardings: one that replicates state and metrics; or (tree of the state's, that of the metrics) where parameters are
-        split over the devices (jaxord.sharding.by_size): a step brings them together, and keeps of their gradients its part.
+      prepare: (stored batch, labels, constants) -> batch with `image`, `target` and `rank`.
       statistics: "update" trains as usual; "keep" lets every module behave as in evaluation, as for a new head on
         finished features.
-      several: the step takes batches of pipeline.train_calls, makes all their updates in one call, and gives the metrics
-        of the last.
-
-    Returns:
-      step(state, batch, labels, constants) -> (state, metrics); the old state is donated. Dropout is a function of
-      (constants["seed"], step): an argument, so that runs that differ in the seed share one program. Metrics, f32[] each:
-      `loss`, each loss by its name without its weight, `gradient_norm` over all trained parameters.
+      layout, replicated: of `make_train_step`.
 
     Raises:
       ValueError: unknown `statistics`.
@@ -77,7 +81,6 @@ def make_train_step(model, total_loss, optimizer, prepare, shardings, *, statist
     if statistics not in ("update", "keep"):
         raise ValueError(f"train.statistics is {statistics!r}; it takes 'update' or 'keep'")
     mutable = ["stats"] if statistics == "update" else []
-    layout, replicated = shardings if isinstance(shardings, tuple) else (None, shardings)
 
     def placed(tree, sharding):
         # Where a parameter is split as the batch is, the compiler left alone would send activations around instead of it.
@@ -100,6 +103,12 @@ def make_train_step(model, total_loss, optimizer, prepare, shardings, *, statist
         metrics = {"loss": value, **terms, "gradient_norm": optax.tree.norm(gradients)}
         return state.replace(step=state.step + 1, trained=trained, stats=stats, opt_state=opt_state), metrics
 
+    return step
+
+
+def in_a_row(step):
+    """The step that takes batches of pipeline.train_calls, makes all their updates, and gives the metrics of the last."""
+
     def steps(state, batches, labels, constants):
         batches = dict(batches)
         count = batches.pop("steps")
@@ -112,7 +121,21 @@ def make_train_step(model, total_loss, optimizer, prepare, shardings, *, statist
         # The number of steps is no part of the program, so that one program serves every call.
         return jax.lax.fori_loop(0, count, one, (state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)))
 
-    return jax.jit(steps if several else step, donate_argnums=0, out_shardings=shardings)
+    return steps
+
+
+def make_train_step(model, total_loss, optimizer, prepare, shardings, *, statistics="update", several=False):
+    """The jitted update of `make_step`; the old state is donated.
+
+    Args:
+      model, total_loss, optimizer, prepare, statistics: as of `make_step`; `prepare` runs inside jit.
+      shardings: one that replicates state and metrics; or (tree of the state's, that of the metrics) where parameters are
+        split over the devices (jaxord.sharding.by_size): a step brings them together, and keeps of their gradients its part.
+      several: a call makes several updates, see `in_a_row`.
+    """
+    layout, replicated = shardings if isinstance(shardings, tuple) else (None, shardings)
+    step = make_step(model, total_loss, optimizer, prepare, statistics=statistics, layout=layout, replicated=replicated)
+    return jax.jit(in_a_row(step) if several else step, donate_argnums=0, out_shardings=shardings)
 
 
 def make_forward(model, prepare, names, replicated):

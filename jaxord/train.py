@@ -1,6 +1,7 @@
 """run(): the folds and stages of a config, one after the other. fit(): one of them, from data to predictions."""
 
 import functools
+import itertools
 import math
 import pathlib
 import sys
@@ -9,8 +10,9 @@ import time
 import jax
 import numpy as np
 
-from jaxord import checkpoint, metrics, optim, progress, settings, sharding
+from jaxord import checkpoint, optim, population, progress, settings, sharding
 from jaxord.assemble import assemble, overview
+from jaxord.course import calls, curves, direction, headline, lengths, periods, watched_splits
 from jaxord.data import pipeline
 from jaxord.data.order import MASK
 from jaxord.evaluate import make_evaluate, placed_references, report
@@ -36,12 +38,18 @@ def run(config, workdir):
     sharding.check_same(settings.to_json(config).encode(), "configs")
     with checkpoint.lock(workdir):
         claim(workdir, config)
-        for fold in folds:
-            start = None
-            for folder, stage in stages_of(config, workdir, fold):
-                fit(stage, fold, folder, start)
-                start = folder
-    summarise(config, [stages_of(config, workdir, fold)[-1][0] for fold in folds])
+        paths = [[(None, None), *stages_of(config, workdir, fold)] for fold in folds]  # the folds' stages, after nothing
+        members = [
+            [population.Member(stage, fold, folder, start) for (start, _), (folder, stage) in itertools.pairwise(path)]
+            for fold, path in zip(folds, paths, strict=True)
+        ]
+        if config.train.together:
+            for group in zip(*members, strict=True):  # a stage of all folds
+                population.fit(group)
+        else:
+            for member in itertools.chain(*members):
+                fit(*member)
+    summarise(config, [path[-1].folder for path in members])
 
 
 def fit(config, fold, workdir, start=None):
@@ -63,13 +71,8 @@ def fit(config, fold, workdir, start=None):
     write_facts(workdir, {**task.trained, **task.frozen}, task.ranks, task.constants, targets, task.model.settings)
     batch = config.data.batch
     total, length = lengths(task)
-    evaluate_every, save_every, log_every = (
-        max(1, length(config.train[name])) for name in ("evaluate_every", "checkpoint_every", "log_every")
-    )
-    judge = judging_split(config, task.splits)
-    watched = ([judge] if judge else []) + [split for split in config.train.curves if split != judge]
-    if not set(watched) <= set(task.splits):
-        raise ValueError(f"train.curves is {config.train.curves}; the splits are {sorted(task.splits)}")
+    evaluate_every, save_every, log_every = periods(config, length)
+    judge, watched = watched_splits(config, task.splits)
 
     most = steps_per_call(config, task.splits["train"])
     state, train_step = begin(task, optim.schedule(config.optim, total, length), most > 1)
@@ -135,14 +138,6 @@ def fit(config, fold, workdir, start=None):
     sharding.first(checkpoint.write_json)(workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words})
 
 
-def lengths(task):
-    """(steps of the run, function of a length as in the config -> steps)."""
-    config = task.config
-    length = functools.partial(optim.steps, batch=config.data.batch, examples=len(task.splits["train"].records))
-    total = round(length(config.train.duration) * config.train.share)
-    return total, functools.partial(length, total=total)
-
-
 def begin(task, factor, several=False):
     """The state before the first step, on the devices, and the train step.
 
@@ -175,22 +170,15 @@ def steps_per_call(config, split):
     Raises:
       ValueError: several, where the images are not on the device or the inputs vary in length.
     """
-    asked, images, inputs = config.train.steps_per_call, split.tier == "resident", split.tier == "inputs"
-    even = (images or inputs) and not config.data.bucket and not any(name.endswith(MASK) for name in split.records.inputs)
+    asked, inputs = config.train.steps_per_call, split.records.inputs
+    quick = split.tier == "resident" or "image_features" in inputs
+    even = (quick or split.tier == "inputs") and not config.data.bucket and not any(name.endswith(MASK) for name in inputs)
     if asked > 1 and not even:
         raise ValueError(
             f"train.steps_per_call is {asked}, which needs the images on the device (data.tier='resident'; here "
             f"{split.tier!r}) or inputs of one length; 0 chooses by itself"
         )
-    return asked or (20 if images else 1)
-
-
-def calls(done, total, most, periods):
-    """(steps made before, steps) of each call of the train step: at most `most`, and none passes a multiple of a period."""
-    while done < total:
-        count = min(most, total - done, *(period - done % period for period in periods))
-        yield done, count
-        done += count
+    return asked or (20 if quick else 1)
 
 
 def write(log, late):
@@ -201,30 +189,3 @@ def write(log, late):
         log.scalars(step, "train", values)
         if not math.isfinite(values["loss"]):
             raise ValueError(f"the loss is {values['loss']} at step {step:,} ({values}); a smaller learning rate may help")
-
-
-def headline(config, scores):
-    """Metrics of the first rule."""
-    return scores[config.rules[0]["name"]]
-
-
-def curves(config, scores):
-    """{metric: number} of the headline rule and of the model, and {"rule metric": number} of the other rules."""
-    first, *others = (rule["name"] for rule in config.rules)
-    found = {**scores[first], **scores.get("model", {})}
-    return found | {f"{rule} {metric}": value for rule in others for metric, value in scores[rule].items()}
-
-
-def direction(config):
-    """1 where a lower value of the selecting metric is better, else -1."""
-    if config.select_metric not in config.metrics:
-        raise ValueError(f"select_metric is {config.select_metric!r}, which is not among metrics {config.metrics}")
-    return 1.0 if config.select_metric in metrics.LOWER_IS_BETTER else -1.0
-
-
-def judging_split(config, splits):
-    """The split that chooses among the checkpoints; "" takes the last step, as without a validation split."""
-    if config.select not in ("val", "last", "test"):
-        raise ValueError(f"select is {config.select!r}; it takes 'val', 'last' or 'test'")
-    direction(config)
-    return config.select if config.select in splits else ""

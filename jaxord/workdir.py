@@ -1,6 +1,7 @@
 """The folder of a run: which folds and stages lie where, and what each holds for those who come later."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -113,14 +114,19 @@ def write_run(folder, seconds, sizes):
       seconds: that it took.
       sizes: split -> number of examples.
     """
-    packages = ("jaxord", "jax", "jaxlib", "flax", "optax", "numpy")
-    installed = {part.name: part.version for part in importlib.metadata.distributions()}  # jaxord may be a mere checkout
-    versions = [f"python {platform.python_version()}", *(f"{name} {installed[name]}" for name in packages if name in installed)]
     checkpoint.write_json(folder / "run.json", {
         "command": shlex.join(sys.argv), "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": ", ".join(versions),
+        "versions": versions(),
         "seconds": round(seconds, 1), **{f"{split} examples": size for split, size in sizes.items()},
     })  # fmt: skip
+
+
+@functools.cache
+def versions():
+    """Of Python and of the packages that decide what a training does."""
+    packages = ("jaxord", "jax", "jaxlib", "flax", "optax", "numpy")
+    installed = {part.name: part.version for part in importlib.metadata.distributions()}  # jaxord may be a mere checkout
+    return ", ".join([f"python {platform.python_version()}", *(f"{p} {installed[p]}" for p in packages if p in installed)])
 
 
 def read_settings(folder):

@@ -39,12 +39,10 @@ def train_batches(split, *, batch, seed, start_step=0):
         ValueError: copies below 1; a bucket for records without padded inputs.
     """
     copies = split.data.copies
-    rows_at = functools.lru_cache(maxsize=64)(_rows_of_step(split.records, split.data, batch, seed))
-    images = _images(split, lambda step: rows_at(step)[0], batch, start_step, sys.maxsize // batch, copies)
+    rows_at = functools.lru_cache(maxsize=64)(train_rows(split, batch=batch, seed=seed))
+    images = _images(split, lambda step: rows_at(step)[0][::copies], batch, start_step, sys.maxsize // batch, copies)
     for step, arrays in enumerate(images, start_step):
-        rows, epochs = (np.repeat(part, copies) for part in rows_at(step))
-        epochs = epochs * copies + np.tile(np.arange(copies, dtype=np.int32), batch)
-        yield {**arrays, **_placed(split, rows, epochs)}
+        yield {**arrays, **_placed(split, *rows_at(step))}
 
 
 def train_calls(split, *, batch, seed, calls, most):
@@ -60,11 +58,11 @@ def train_calls(split, *, batch, seed, calls, most):
         dict of `steps` i32[], their number, and [S, B * copies, ...] arrays of what `train_batches` gives but the images,
         step after step, zeros behind the last; placed with their second axis as a batch's first.
     """
-    copies = split.data.copies
-    rows_at = _rows_of_step(split.records, split.data, batch, seed)
-    own = split.place(np.zeros(batch * copies, np.int32)).sharding
+    rows_at = train_rows(split, batch=batch, seed=seed)
+    own = split.place(np.zeros(batch * split.data.copies, np.int32)).sharding
     for first, count in calls:
-        found = [_host_rows(split, *rows_at(step), copies) for step in range(first, first + count)]
+        found = [rows_at(step) for step in range(first, first + count)]
+        found = [{**order.gather(split.records.inputs, rows), "index": rows, "epoch": epochs} for rows, epochs in found]
         arrays = {}
         for name, part in found[0].items():
             whole = np.zeros((most, *part.shape), part.dtype)
@@ -74,11 +72,15 @@ def train_calls(split, *, batch, seed, calls, most):
         yield {**{name: _place_steps(array, own) for name, array in arrays.items()}, **steps}
 
 
-def _host_rows(split, rows, epochs, copies):
-    """index, epoch and the rows of the inputs of one training batch, on the host."""
-    rows, epochs = np.repeat(rows, copies), np.repeat(epochs, copies)
-    epochs = epochs * copies + np.tile(np.arange(copies, dtype=np.int32), len(rows) // copies)
-    return {**order.gather(split.records.inputs, rows), "index": rows, "epoch": epochs}
+def train_rows(split, *, batch, seed):
+    """The function step -> (index, epoch), i32[B * copies] each, of the batches of `train_batches`; on the host."""
+    copies, rows_at = split.data.copies, _rows_of_step(split.records, split.data, batch, seed)
+
+    def at(step):
+        rows, epochs = (np.repeat(part, copies) for part in rows_at(step))
+        return rows, epochs * copies + np.tile(np.arange(copies, dtype=np.int32), batch)
+
+    return at
 
 
 def _place_steps(array, batch_sharding):

@@ -68,6 +68,8 @@ class OrdinalModel(nn.Module):
 
     def features(self, arrays):
         """What the image tower makes of an example, mean over its views: f32[B, C]."""
+        if "image_features" in arrays:  # computed before
+            return arrays["image_features"]
         tower = getattr(self, self.tower[0])
         if "image" not in arrays:
             return tower(arrays["sentences"], arrays["sentence_mask"]).astype(jnp.float32)
@@ -81,7 +83,7 @@ class OrdinalModel(nn.Module):
 
         Args:
           arrays: image f32[B, V, H, W, 3] (or sentences and sentence_mask), the constants of the run, and what heads
-            take. With `text_embeds` among them the text tower does not run.
+            take. With `text_embeds` among them the text tower does not run, with `image_features` the image tower.
 
         Returns:
           dict of outputs, see the module's docstring.
