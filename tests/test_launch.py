@@ -138,7 +138,8 @@ def test_slurm_gets_what_it_is_told(tmp_path, monkeypatch):
 
 
 def test_memory_of_a_gpu_is_shared_by_its_slots(monkeypatch):
-    for name in ("CUDA_VISIBLE_DEVICES", "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+    told = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE")
+    for name in ("CUDA_VISIBLE_DEVICES", *told):
         monkeypatch.delenv(name, raising=False)
     machine = launch.Machine(["0", "3"], 2)
     assert machine.places == ["gpu 0", "gpu 0", "gpu 3", "gpu 3"]

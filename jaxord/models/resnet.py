@@ -161,8 +161,8 @@ class ResNet(nn.Module):
         blocks, kernels = DEPTHS[self.depth]
         x = convolution(64, 7, 2, self.dtype, "conv1")(image)  # [N, H/2, W/2, 64]
         x = nn.relu(BatchNorm(self.dtype, name="bn1")(x))
-        # Zeros around what is never negative change no maximum; ONNX's converter leaves out the padding of a pool.
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        # The pool's own padding, in a step of its own: ONNX's converter leaves out the padding of a pool.
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
         x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))  # [N, H/4, W/4, 64]
         for i, count in enumerate(blocks):
             width, stride = 64 * 2**i, 2 if i else 1
