@@ -79,8 +79,7 @@ class Place:
 
     def background(self, *more, **environment):
         """The sweep in a process of its own."""
-        ctrl_c = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # which a job in the background would not hear
-        code = f"import signal, sys; from tools import sweep; {ctrl_c}; sys.exit(sweep.main(sys.argv[1:], {self.command!r}))"
+        code = f"import sys; from tools import sweep; sys.exit(sweep.main(sys.argv[1:], {self.command!r}))"
         command = [sys.executable, "-c", code, *self.arguments, *more]
         return subprocess.Popen(command, cwd=plan.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
 
@@ -126,9 +125,11 @@ def until(condition):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(plan.ROOT)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would not hear it
     yield Place(tmp_path)
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_names_are_unique_and_arguments_are_those_of_the_command(place):
