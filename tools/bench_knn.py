@@ -53,14 +53,11 @@ def bench(queries, gallery, width, k, block, rounds, sample):
 
 
 def main(arguments=None):
-    parser = measure.options(__doc__, rounds=3)
     settings = {
         "queries": (50_000, "images to predict"), "gallery": (400_000, "training images"), "width": (512, "D of them"),
         "k": (10, "neighbours"), "block": (8192, "rows of the gallery at once"), "sample": (64, "queries for numpy too"),
     }  # fmt: skip
-    for name, (value, words) in settings.items():
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"{words} (%(default)s)")
-    given = parser.parse_args(arguments)
+    given = measure.options(__doc__, 3, settings).parse_args(arguments)
     if not 1 <= given.k <= given.gallery:
         return f"error: --k is {given.k}; the gallery has {given.gallery}"
     facts = measure.header()

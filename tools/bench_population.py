@@ -125,15 +125,12 @@ def bench(config, records, counts, rounds):
 
 
 def main(arguments=None):
-    parser = measure.options(__doc__, rounds=5)
     settings = {
         "images": (5000, "of both splits"), "width": (512, "of their features"), "steps": (300, "of each head"),
         "batch": (32, "images of a step"), "rates": (10, "learning rates"), "decays": (10, "weight decays"),
         "seeds": (10, "initial values and orders"), "hidden": (0, "width of a perceptron's layers"),
     }  # fmt: skip
-    for name, (value, words) in settings.items():
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"{words} (%(default)s)")
-    given = parser.parse_args(arguments)
+    given = measure.options(__doc__, 5, settings).parse_args(arguments)
     facts, records = measure.header(), records_of(given.images, given.width)
     config = config_of(given.steps, given.hidden, given.batch)
     row = bench(config, records, (given.rates, given.decays, given.seeds), given.rounds)

@@ -180,14 +180,19 @@ def header():
     }
 
 
-def options(description, rounds, **config):
-    """A parser with what all benchmarks take: --rounds, --output and, where a config is given, --config and --set."""
+def options(description, rounds, numbers=(), **config):
+    """A parser with what all benchmarks take: --rounds, --output and, where a config is given, --config and --set.
+
+    `numbers` is {name: (default, words)} of a benchmark's own whole numbers.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if config:
         parser.add_argument("--config", default=config["config"], help="config file, with its argument (%(default)s)")
         parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the config: data.batch=4")
     parser.add_argument("--rounds", type=int, default=rounds, help="samples of each time, in turns (%(default)s)")
     parser.add_argument("--output", help="JSON file of all figures")
+    for name, (value, words) in dict(numbers).items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"{words} (%(default)s)")
     return parser
 
 
