@@ -98,6 +98,7 @@ class Checkpoints:
         arrays = _by_path(state)
         specs = {path: [list(x.shape), str(x.dtype)] for path, x in arrays.items()}
         if self._ask(self._begin, step, dict(step=step, meta=meta, arrays=specs)):
+            arrays = {path: _once(leaf) for path, leaf in arrays.items()}
             self._orbax.save(self._unfinished(step) / "arrays", args=ocp.args.PyTreeSave(arrays))
             self._pending = self._thread.submit(self._finish, step)
 
@@ -226,6 +227,12 @@ def _by_path(tree):
     """{'opt_state/0/mu/...': leaf}. Names are stored, not containers, so NamedTuples and dataclasses need no care."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _once(leaf):
+    """One device's copy of an array that all have: orbax would cut it in as many parts, though one process writes them all."""
+    alone = jax.process_count() == 1 and isinstance(leaf, jax.Array) and leaf.is_fully_replicated
+    return leaf.addressable_data(0) if alone else leaf
 
 
 def _target(leaf):
