@@ -173,7 +173,8 @@ def base():
     d.tier = "auto"  # "resident" (device memory), "cached" (host memory), "stream" (decoded by workers), "auto": by size
     d.cache = ""  # folder of the decoded images of the cached tier; "" keeps them in memory
     d.workers = 4  # decoding threads
-    d.broken = "raise"  # an image that cannot be decoded: "raise", or "skip" and count
+    d.broken = "raise"  # an image that cannot be decoded: "raise", or "skip": batches are filled from the others
+    d.broken_share = 0.05  # of "skip": the largest share of a split's images that may be broken; more raise
     d.corruption = ConfigDict({"name": "", "severity": 0})  # of the test images, see jaxord.data.corrupt
     d.shots = 0  # few-shot: images kept per label in training; 0 keeps all
     d.shift = ConfigDict({"labels": 0, "keep": 1.0, "choice": "top"})  # distribution shift: that many labels keep that share
@@ -255,6 +256,7 @@ def base():
     t.share = 1.0  # of the duration: what a stage takes of it
     t.steps_per_call = 0  # updates of one call of the compiled step; 0: 20 with resident images or cached features, else 1
     t.together = False  # all folds in one program (jaxord.population); their inputs are cached features, or other arrays
+    t.skips = 10  # steps in a row whose loss or gradient is not finite; none is applied, and that many stop the run
     t.statistics = "update"  # running statistics and dropout; "keep": all modules behave as in evaluation
 
     c.stages = ()  # trained one after the other, each a folder of the run: dict(name=..., set=fields); see `stage`

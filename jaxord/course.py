@@ -1,9 +1,15 @@
-"""The course of a training: how many steps it takes, what is due when, and which split chooses among its checkpoints."""
+"""The course of a training: how many steps it takes, what is due when, which split chooses among its checkpoints, and what is
+said where it cannot go on.
+"""
 
 import functools
 
-from jaxord import metrics, optim
+import numpy as np
 
+from jaxord import metrics, optim
+from jaxord.data import pipeline
+
+SHOWN = 16  # rows of a batch that a message names
 PERIODS = ("evaluate_every", "checkpoint_every", "log_every")  # of config.train
 
 
@@ -67,3 +73,32 @@ def watched_splits(config, splits):
     if not set(watched) <= set(splits):
         raise ValueError(f"train.curves is {config.train.curves}; the splits are {sorted(splits)}")
     return judge, watched
+
+
+def lost(task, step, in_a_row, values):
+    """Why a training has stopped whose numbers are not finite, and the examples that it happened with, as text.
+
+    No parameter has changed since the first of the skipped steps, so its batch is the one to look at.
+
+    Args:
+      task: from `assemble`.
+      step: steps taken.
+      in_a_row: how many of them, up to this one, were skipped; 0 where it is the state that is not finite.
+      values: metrics of that step, or {}.
+    """
+    config, records = task.config, task.splits["train"].records
+    rows, _ = pipeline.train_rows(task.splits["train"], batch=config.data.batch, seed=config.seed)(step - max(in_a_row, 1))
+    rows = np.unique(rows)
+    said = ", ".join(f"{name} {value:g}" for name, value in values.items() if not np.isfinite(value))
+    what = f"{in_a_row} steps in a row gave a loss or a gradient that is not finite; none of them was applied"
+    if not in_a_row:
+        what = "an update has made the parameters, the statistics or the optimizer's moments infinite; it is not saved"
+    more = [f"and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
+    shown = ", ".join([*(f"{row} {records.paths[row]}" for row in rows[:SHOWN]), *more])
+    return f"{what} (step {step:,}{': ' if said else ''}{said})\n  rows of step {step - max(in_a_row, 1) + 1:,}: {shown}"
+
+
+ADVICE = (
+    "what to do: look at these examples and their labels (tools/verify_data.py lists the broken ones); or, in another workdir, "
+    "a smaller lr in optim.rates, optim.clip=1.0, a longer optim.warmup, or model.dtype=float32"
+)

@@ -10,7 +10,7 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxord import assemble, checkpoint, metrics, settings, sharding, shots, vectors
+from jaxord import assemble, checkpoint, memory, metrics, settings, sharding, shots, vectors
 from jaxord.binding import bind, lookup, needs
 from jaxord.data import pipeline
 from jaxord.step import make_forward
@@ -46,12 +46,17 @@ def make_gather(task, names):
     forward = make_forward(task.model, task.prepare(train=False), names, sharding.replicated(task.mesh))
 
     def gather(variables, name):
-        constants, parts = with_text(task, variables), []
-        for batch in pipeline.eval_batches(task.splits[name], batch=task.config.data.eval_batch):
-            valid = batch.pop("valid")
-            outputs = jax.device_get(forward(variables, batch, task.labels[name], constants))
-            parts.append({key: value[valid] for key, value in outputs.items()})
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        size, constants, batch = task.config.data.eval_batch, with_text(task, variables), {}
+
+        def takes():
+            return memory.of_program(forward, variables, batch, task.labels[name], constants) if batch else "none is there yet"
+
+        def run(arrays):
+            batch.update(arrays)
+            return forward(variables, arrays, task.labels[name], constants)
+
+        with memory.explained("an evaluation", f"data.eval_batch={size}", takes):
+            return pipeline.outputs(task.splits[name], run, batch=size)
 
     return gather
 

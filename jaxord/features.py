@@ -10,6 +10,7 @@ N records of a split, C width of the tower, B batch, V views.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -56,15 +57,12 @@ def make_split(config, model, variables, trained, replicated):
             image_size=data.image_size, normalize=data.normalize, seed=0, train=False,
         )  # fmt: skip
         features = model.apply(nested(variables), {"image": image}, method="features")
-        return jax.lax.with_sharding_constraint(features, replicated)
+        return {"features": jax.lax.with_sharding_constraint(features, replicated)}
 
     def compute(records, data, place):
         decoded = tiers.decode_split(records, data, place)
-        placed, parts = sharding.put(variables, replicated), []
-        for batch in pipeline.eval_batches(decoded, batch=data.eval_batch):
-            valid = batch.pop("valid")
-            parts.append(jax.device_get(forward(placed, batch))[valid])
-        found = np.concatenate(parts)
+        placed = sharding.put(variables, replicated)
+        found = pipeline.outputs(decoded, functools.partial(forward, placed), batch=data.eval_batch)["features"]
         if not np.isfinite(found).all():
             raise ValueError(f"features of {records.name} are not finite; look at the weights, or at model.dtype")
         features = np.full((len(records), found.shape[1]), np.nan, np.float32)  # nan: a broken image
@@ -80,8 +78,7 @@ def make_split(config, model, variables, trained, replicated):
         there = ~np.isnan(features[:, 0])
         reason = "it was broken when its features were computed"
         skipped = tuple((row, records.paths[row], reason) for row in np.flatnonzero(~there).tolist())
-        if skipped and data.broken == "raise":
-            raise ValueError(tiers.broken_message(records, skipped))
+        tiers.check_broken(records, skipped, data)
         inputs = {name: array for name, array in records.inputs.items() if name not in IMAGES} | {"image_features": features}
         kept = dataclasses.replace(records, read=None, inputs=inputs).take(np.flatnonzero(there))
         return tiers.Split(kept, "inputs", None, None, np.arange(len(kept), dtype=np.int32), skipped, data, place)

@@ -51,9 +51,10 @@ def variables(config, model, constants, records, vectors=None, start=None):
     def fill(loaded, key):
         return model.apply(loaded, arrays, rngs={"params": key}, mutable=["params"])[1]["params"]
 
-    drawn = jax.jit(fill, compiler_options=fast)(step.nested(loaded), key)
-    flat = {"params": trees.flatten(drawn), "stats": loaded["stats"]}
-    return jax.tree.map(np.asarray, flat)
+    if set(loaded["params"]) < set(shapes["params"]):
+        drawn = jax.jit(fill, compiler_options=fast)(step.nested(loaded), key)
+        loaded["params"] = trees.flatten(drawn)
+    return jax.tree.map(np.asarray, loaded)
 
 
 def pretrained(config, shapes, vectors):

@@ -1,5 +1,6 @@
 """The command: python -m jaxord.main --config=configs/hci.py [--workdir=runs/hci] [--config.seed=1 ...]."""
 
+import os
 import pathlib
 import sys
 
@@ -20,8 +21,11 @@ _BATCH = flags.DEFINE_integer("batch", 0, "predict: examples at once; 0 is the r
 _FORMAT = flags.DEFINE_string("format", "", "export: 'hf' (CLIP for transformers), 'torch'; 'stablehlo', 'onnx'; "
                               "'' is what fits the tower in torch.")
 _NAMING = flags.DEFINE_string("naming", "hf", "export: names of CLIP's parameters, 'hf' or 'open_clip'.")
+_DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On a GPU too the same command gives the same bytes; slower. On a "
+                                   "CPU it does so anyway.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
 
+REPEATABLE = "--xla_gpu_deterministic_ops=true"  # of jaxlib 0.10 to 0.12; XLA ends the process where it does not know a flag
 TAKES = {  # mode -> the flags that mean something there, those that it needs first
     "train": (_CONFIG, _WORKDIR, _CONFIG_JSON),
     "evaluate": (_WORKDIR, _CONFIG, _OUTPUT, _CONFIG_JSON),
@@ -62,6 +66,9 @@ def main(_):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes; --verbosity=0 shows it
     mode, workdir, output = _MODE.value, _WORKDIR.value, _OUTPUT.value
+    if _DETERMINISTIC.value:
+        # Read when jax makes its first device. It picks kernels without trying them out, and none that adds in any order.
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {REPEATABLE}"
     try:
         check(mode)
         config = read_config()

@@ -20,10 +20,11 @@ import jax
 import numpy as np
 import tqdm
 
-from jaxord import assemble, checkpoint, course, progress, settings
+from jaxord import assemble, checkpoint, course, memory, progress, settings
 from jaxord.data.order import MASK
 from jaxord.evaluate import report
 from jaxord.stacked import MOST, Stacked
+from jaxord.step import finite
 from jaxord.workdir import selected, write_facts, write_run
 
 # A stage of a run: its config, the fold, its folder, and the folder of the stage before or None.
@@ -37,8 +38,8 @@ def fit(members):
       members: [Member].
 
     Raises:
-      ValueError: configs or data that do not share shapes; images; inputs of various lengths; several processes; losses that
-        are not numbers, when all other members are done.
+      ValueError: configs or data that do not share shapes; images; inputs of various lengths; several processes; too little
+        memory; config.train.skips steps in a row without finite numbers, when all other members are done.
     """
     members = [member for member in members if not (member.folder / "DONE.json").exists()]
     members.sort(key=lambda member: (member.config.seed, member.fold))  # those with the same batches stand together
@@ -53,20 +54,33 @@ def fit(members):
         targets = task.splits["train"].records.targets
         write_facts(member.folder, {**task.trained, **task.frozen}, task.ranks, task.constants, targets, task.model.settings)
     tracks = [Track(task) for task in tasks]
-    group = Stacked(tasks, tracks)
-    best, last = train(group, tracks)
-    group.show(group.choose(np.array([bool(track.scores) for track in tracks]), best, last))
-    best, last = jax.device_get((best, last))
+    with memory.explained("a step of all members", f"{len(members)} members of data.batch={tasks[0].config.data.batch}",
+                          lambda: f"their inputs and parameters are about {size_of(tasks):,} bytes"):  # fmt: skip
+        group = Stacked(tasks, tracks)
+        best, last = train(group, tracks)
+        group.show(group.choose(np.array([bool(track.scores) for track in tracks]), best, last))
+        best, last = jax.device_get((best, last))
     for place, (member, task, track) in enumerate(zip(members, tasks, tracks, strict=True)):
+        states = [jax.tree.map(lambda x, at=place: x[at], s) for s in (best, last)]
+        if not track.lost and not all(finite(state) for state in states):
+            track.lost = course.lost(task, track.total, 0, {})
         if not track.lost:
-            chosen = save(member.folder, task, track, [jax.tree.map(lambda x, at=place: x[at], s) for s in (best, last)])
+            chosen = save(member.folder, task, track, states)
             report(task, group.evaluate[place], group.variables(place), member.folder)
             write_run(member.folder, time.monotonic() - began, {name: len(s.records) for name, s in task.splits.items()})
             words = f"best {member.config.select_metric} on {track.judge}" if track.judge and track.total else "last step"
             checkpoint.write_json(member.folder / "DONE.json", {"step": chosen, "steps": track.total, "selected": words})
     lost = [f"{member.folder}: {track.lost}" for member, track in zip(members, tracks, strict=True) if track.lost]
     if lost:
-        raise ValueError("\n  ".join([f"{len(lost)} of {len(members)} members have failed, the others are done", *lost]))
+        title = f"{len(lost)} of {len(members)} members have failed, the others are done"
+        raise ValueError("\n  ".join([title, *lost, course.ADVICE]))
+
+
+def size_of(tasks):
+    """Bytes of all inputs and, twice for the gradient, of all trained parameters."""
+    records = [split.records for task in tasks for split in task.splits.values()]
+    inputs = {id(array): array.nbytes for part in records for array in part.inputs.values()}
+    return sum(inputs.values()) + 2 * sum(array.nbytes for task in tasks for array in task.trained.values())
 
 
 def assembled(members):
@@ -129,7 +143,7 @@ class Track:
     """
 
     def __init__(self, task):
-        self.config, (self.total, self.length) = task.config, course.lengths(task)
+        self.task, self.config, (self.total, self.length) = task, task.config, course.lengths(task)
         self.evaluate_every, _, self.log_every = course.periods(task.config, self.length)
         self.judge, self.watched = course.watched_splits(task.config, task.splits)
         self.logged, self.scores, self.last, self.lost = [], {}, None, ""
@@ -139,9 +153,10 @@ class Track:
         return not self.lost and (step == self.total or (step < self.total and step % every == 0))
 
     def log(self, step, values):
-        self.logged.append((step, "train", values))
-        if not math.isfinite(values["loss"]):
-            self.lost = f"the loss is {values['loss']} at step {step:,}; a smaller learning rate may help"
+        in_a_row, in_all = values.pop("skipped")
+        self.logged.append((step, "train", {**values, "skipped": in_all}))
+        if in_a_row >= self.config.train.skips:
+            self.lost = course.lost(self.task, step, in_a_row, values)
 
     def better(self, step, evaluate, variables):
         """Evaluates; whether this is the best step so far."""

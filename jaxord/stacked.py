@@ -54,7 +54,9 @@ class Stacked:
             stacked([part(task) for task in self.tasks], self.by_member, self.by_member, always=True)[0]
             for part in (lambda task: task.trained, lambda task: task.stats)
         )
-        state = State(sharding.put(np.zeros(len(self.tasks), np.int32), self.by_member), trained, {}, stats, ())
+        step, skipped = (np.zeros((len(self.tasks), *shape), np.int32) for shape in ((), (2,)))
+        step, skipped = sharding.put((step, skipped), self.by_member)
+        state = State(step, trained, {}, stats, (), skipped)
         self.show(state)
         places = range(len(self.tasks))
         points = [placed_references(self.tasks[at], self.variables(at), self._gathering(at)) for at in places]
@@ -117,7 +119,7 @@ class Stacked:
             index, epoch = batch["index"][given["order"]], batch["epoch"][given["order"]]
             update = make_step(
                 task.model, objective(task.config, given["weights"]), self._optimizer(given["rates"], given["factor"]), prepare,
-                statistics=task.config.train.statistics,
+                skips=task.config.train.skips, statistics=task.config.train.statistics,
             )  # fmt: skip
             rows = inputs(given, "train", index) | {"index": index, "epoch": epoch}
             state, values = update(state.replace(frozen=given["frozen"]), rows, given["training"], given["constants"])

@@ -16,11 +16,12 @@ class State:
     """All that a run needs to go on. Parameters are flat dicts of path -> array.
 
     Attributes:
-      step: i32[], updates made.
+      step: i32[], steps taken; schedules and the order of the data are functions of it.
       trained: parameters the optimizer knows.
       frozen: parameters nobody differentiates.
       stats: running statistics of modules (batch normalisation, feature smoothing), flat as the parameters.
       opt_state: of the optimizer, over `trained` only.
+      skipped: i32[2], steps that were taken without an update: those in a row up to now, and all.
     """
 
     step: jax.Array
@@ -28,6 +29,7 @@ class State:
     frozen: dict
     stats: dict
     opt_state: optax.OptState
+    skipped: jax.Array
 
     @property
     def variables(self):
@@ -60,17 +62,23 @@ def loss_weights(config):
     return {entry["name"]: entry.get("weight", 1.0) for entry in config.losses}
 
 
-def make_step(model, total_loss, optimizer, prepare, *, statistics="update", layout=None, replicated=None):
+def make_step(model, total_loss, optimizer, prepare, *, skips, statistics="update", layout=None, replicated=None):
     """The update as a plain function, for jit, loops and vmap: step(state, batch, labels, constants) -> (state, metrics).
 
     Dropout is a function of (constants["seed"], step): an argument, so that runs that differ in the seed share one program.
-    Metrics, f32[] each: `loss`, each loss by its name without its weight, `gradient_norm` over all trained parameters.
+    Metrics, f32[] each: `loss`, each loss by its name without its weight, `gradient_norm` over all trained parameters; and
+    `skipped`, as State has it.
+
+    Where the loss or the norm of the gradient is not finite, parameters, statistics and the optimizer's moments stay as they
+    were; the step counts all the same. After `skips` of them in a row no step changes anything any more: whoever looks at
+    the metrics, a while later, finds the count and the State before the first of them.
 
     Args:
       model: from models.ordinal.build.
       total_loss: from `objective`.
       optimizer: an optax transformation over the trained parameters.
       prepare: (stored batch, labels, constants) -> batch with `image`, `target` and `rank`.
+      skips: config.train.skips.
       statistics: "update" trains as usual; "keep" lets every module behave as in evaluation, as for a new head on
         finished features.
       layout, replicated: of `make_train_step`.
@@ -98,12 +106,28 @@ def make_step(model, total_loss, optimizer, prepare, *, statistics="update", lay
 
         (value, (terms, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
         gradients = placed(gradients, layout and layout.trained)
+        norm, (in_a_row, in_all) = optax.tree.norm(gradients), state.skipped
+        good = jnp.isfinite(value) & jnp.isfinite(norm) & (in_a_row < skips)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
-        trained = optax.apply_updates(state.trained, updates)
-        metrics = {"loss": value, **terms, "gradient_norm": optax.tree.norm(gradients)}
-        return state.replace(step=state.step + 1, trained=trained, stats=stats, opt_state=opt_state), metrics
+        state = state.replace(
+            step=state.step + 1,
+            trained=chosen(good, optax.apply_updates(state.trained, updates), state.trained),
+            stats=chosen(good, stats, state.stats),
+            opt_state=chosen(good, opt_state, state.opt_state),
+            skipped=jnp.stack([jnp.where(good, 0, in_a_row + 1), in_all + ~good]),
+        )
+        return state, {"loss": value, **terms, "gradient_norm": norm, "skipped": state.skipped}
 
     return step
+
+
+def chosen(good, new, old):
+    """The new tree where `good` bool[], else the old one, whose schedules go on: their count stands for the step."""
+
+    def one(new, old):
+        return new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(good, new, old)
+
+    return jax.tree.map(one, new, old, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
 
 
 def in_a_row(step):
@@ -124,17 +148,19 @@ def in_a_row(step):
     return steps
 
 
-def make_train_step(model, total_loss, optimizer, prepare, shardings, *, statistics="update", several=False):
+def make_train_step(model, total_loss, optimizer, prepare, shardings, *, skips, statistics="update", several=False):
     """The jitted update of `make_step`; the old state is donated.
 
     Args:
-      model, total_loss, optimizer, prepare, statistics: as of `make_step`; `prepare` runs inside jit.
+      model, total_loss, optimizer, prepare, skips, statistics: as of `make_step`; `prepare` runs inside jit.
       shardings: one that replicates state and metrics; or (tree of the state's, that of the metrics) where parameters are
         split over the devices (jaxord.sharding.by_size): a step brings them together, and keeps of their gradients its part.
       several: a call makes several updates, see `in_a_row`.
     """
     layout, replicated = shardings if isinstance(shardings, tuple) else (None, shardings)
-    step = make_step(model, total_loss, optimizer, prepare, statistics=statistics, layout=layout, replicated=replicated)
+    step = make_step(
+        model, total_loss, optimizer, prepare, skips=skips, statistics=statistics, layout=layout, replicated=replicated
+    )
     return jax.jit(in_a_row(step) if several else step, donate_argnums=0, out_shardings=shardings)
 
 
@@ -157,3 +183,9 @@ def make_forward(model, prepare, names, replicated):
 def nested(variables):
     """{"params": flat dict, "stats": flat dict} as flax takes them."""
     return {collection: trees.unflatten(flat) for collection, flat in variables.items()}
+
+
+@jax.jit
+def finite(state):
+    """bool[]: whether all that steps change is finite: parameters, statistics and what the optimizer keeps."""
+    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves((state.trained, state.stats, state.opt_state))]).all()

@@ -9,14 +9,15 @@ import time
 
 import jax
 import numpy as np
+from absl import logging
 
-from jaxord import checkpoint, optim, population, progress, settings, sharding
+from jaxord import checkpoint, memory, optim, population, progress, settings, sharding
 from jaxord.assemble import assemble, overview
-from jaxord.course import calls, curves, direction, headline, lengths, periods, watched_splits
+from jaxord.course import ADVICE, calls, curves, direction, headline, lengths, lost, periods, watched_splits
 from jaxord.data import pipeline
 from jaxord.data.order import MASK
 from jaxord.evaluate import make_evaluate, placed_references, report
-from jaxord.step import State, make_train_step, objective
+from jaxord.step import State, finite, make_train_step, objective
 from jaxord.summary import summarise
 from jaxord.workdir import chosen_folds, claim, selected, stages_of, write_facts, write_run
 
@@ -60,6 +61,10 @@ def fit(config, fold, workdir, start=None):
       fold: name of the fold, "" without folds.
       workdir: folder of the stage.
       start: folder of the stage before, whose selected parameters it takes over.
+
+    Raises:
+      ValueError: config.train.skips steps in a row without finite numbers, noticed when their metrics are fetched, a period of
+        the log later; too little memory; and all that `assemble` raises.
     """
     if sharding.first((workdir / "DONE.json").exists)():
         return
@@ -76,9 +81,15 @@ def fit(config, fold, workdir, start=None):
 
     most = steps_per_call(config, task.splits["train"])
     state, train_step = begin(task, optim.schedule(config.optim, total, length), most > 1)
-    evaluate = make_evaluate(task)
+    evaluate, arrays = make_evaluate(task), {}
 
-    with checkpoint.Checkpoints(workdir / "checkpoints") as saved, checkpoint.SignalFlag() as stop:
+    def takes():
+        return memory.of_program(train_step, state, arrays, labels, task.constants) if arrays else "its batch has no room yet"
+
+    with (
+        memory.explained("a training step", f"data.batch={batch}", takes),
+        checkpoint.Checkpoints(workdir / "checkpoints") as saved, checkpoint.SignalFlag() as stop,
+    ):  # fmt: skip
         restored = saved.latest()
         if restored is not None:
             state = saved.restore(restored, state)
@@ -106,12 +117,13 @@ def fit(config, fold, workdir, start=None):
                 log.progress(step)
                 last, stopped = step == total, sharding.stopping(stop)  # one look a step: a signal may come at any time
                 if step % log_every == 0 or last:
-                    write(log, late)
+                    write(log, late, task, saved)
                     late = step, values
                 judged = bool(watched) and (step % evaluate_every == 0 or last)
                 if judged or step % save_every == 0 or last or stopped:
-                    write(log, late)  # what a checkpoint's past has logged is on disk before the checkpoint is
+                    write(log, late, task, saved)  # what a checkpoint's past has logged is on disk before the checkpoint is
                     late = None
+                    check(task, saved, step, state)
                 meta = {}
                 for split in watched if judged else ():
                     scores = evaluate(state.variables, split).scores
@@ -128,7 +140,11 @@ def fit(config, fold, workdir, start=None):
                     by = stop.name or "a signal"  # which another process has seen
                     sys.exit(f"stopped by {by} at step {step:,}; the same command goes on from there")
         if not total:
+            check(task, saved, 0, state)
             saved.save(0, state, {})
+        skipped = jax.device_get(state.skipped)[1]
+        if skipped:
+            print(f"{skipped:,} of {total:,} steps changed nothing: their loss or gradient was not finite", flush=True)
         chosen = saved.best() if saved.best() is not None else saved.latest()
         state = saved.restore(chosen, state)
 
@@ -155,11 +171,12 @@ def begin(task, factor, several=False):
     parameters = (task.trained, task.frozen, task.stats)
     trained, frozen, stats = sharding.put(parameters, layout(parameters))
     opt_state = jax.jit(optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained)))(trained)
-    state = State(sharding.put(np.int32(0), replicated), trained, frozen, stats, opt_state)
+    step, skipped = sharding.put((np.int32(0), np.zeros(2, np.int32)), replicated)
+    state = State(step, trained, frozen, stats, opt_state, skipped)
     train_step = make_train_step(
         task.model, objective(config), optimizer, task.prepare(train=True),
         (layout(state), replicated) if config.model.fsdp else replicated,
-        statistics=config.train.statistics, several=several,
+        skips=config.train.skips, statistics=config.train.statistics, several=several,
     )  # fmt: skip
     return state, train_step
 
@@ -181,11 +198,35 @@ def steps_per_call(config, split):
     return asked or (20 if quick else 1)
 
 
-def write(log, late):
-    """Fetches and logs the metrics of one step; a loss that is not a number ends the run."""
+def write(log, late, task, saved):
+    """Fetches and logs the metrics of one step; what they say of skipped steps may end the run in `give_up`."""
     if late is not None:
         step, values = late
-        values = {name: float(value) for name, value in jax.device_get(values).items()}
-        log.scalars(step, "train", values)
-        if not math.isfinite(values["loss"]):
-            raise ValueError(f"the loss is {values['loss']} at step {step:,} ({values}); a smaller learning rate may help")
+        values = jax.device_get(values)
+        in_a_row, in_all = values.pop("skipped").tolist()
+        values = {name: float(value) for name, value in values.items()}
+        log.scalars(step, "train", {**values, "skipped": in_all})
+        if in_a_row:
+            logging.warning("step %d: %d steps in a row, %d in all, were skipped; their loss or gradient was not finite",
+                            step, in_a_row, in_all)  # fmt: skip
+        if in_a_row >= task.config.train.skips:
+            give_up(task, saved, step, in_a_row, values)
+
+
+def check(task, saved, step, state):
+    """Ends the run in `give_up` where a state is not to be saved: it waits for the device, as saving does."""
+    in_a_row = int(jax.device_get(state.skipped)[0])
+    if in_a_row >= task.config.train.skips:
+        give_up(task, saved, step, in_a_row, {})
+    if not finite(state):
+        give_up(task, saved, step, 0, {})
+
+
+def give_up(task, saved, step, in_a_row, values):
+    """Raises the ValueError of a training whose numbers are not finite; see `course.lost`."""
+    good, folders = saved.latest(), saved.folder.parents
+    config = next((folder / "config.json" for folder in folders if (folder / "config.json").exists()), "that of the command")
+    raise ValueError("\n  ".join([
+        lost(task, step, in_a_row, values), f"config: {config}",
+        "last good checkpoint: " + (f"{saved.folder / str(good)}" if good is not None else "none yet"), ADVICE,
+    ]))  # fmt: skip

@@ -38,14 +38,16 @@ def lightly_compiled():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.fixture
-def shallow(monkeypatch):
+@pytest.fixture(scope="module")
+def shallow():
     """The tiny variant with one block a tower, which compiles in a third of the time."""
     from jaxord.weights import variants
 
     tiny = variants.VARIANTS["tiny"]
     towers = {side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")}
-    monkeypatch.setitem(variants.VARIANTS, "tiny", dataclasses.replace(tiny, **towers))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(variants.VARIANTS, "tiny", dataclasses.replace(tiny, **towers))
+        yield
 
 
 def write_vocabulary(path):

@@ -1,28 +1,16 @@
 """The bench of the training step: torch's step is the same step, and the command prints and writes what it measured."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from jaxord.data import pipeline
-from jaxord.weights import variants
 from tools import bench_step
 
 FIELDS = ["data.batch=8", "data.eval_batch=8", "data.stored_size=40", "data.image_size=32", "train.duration=40 steps"]
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled", "one_block")
-
-
-@pytest.fixture(scope="module")
-def one_block():
-    """The tiny variant with one block a tower."""
-    tiny = variants.VARIANTS["tiny"]
-    towers = {side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(variants.VARIANTS, "tiny", dataclasses.replace(tiny, **towers))
-        yield
+pytestmark = pytest.mark.usefixtures("lightly_compiled", "shallow")
 
 
 @pytest.fixture(scope="module")

@@ -199,14 +199,15 @@ def test_one_step_of_each_stage_has_shapes(name):
             return
         length = functools.partial(optim.steps, batch=4, examples=40, total=1000)
         optimizer = optim.make(config.optim, groups, optim.schedule(config.optim, 1000, length))
-        state = step.State(jnp.int32(0), trained, frozen, shapes["stats"], jax.eval_shape(optimizer.init, trained))
+        state = step.State(jnp.int32(0), trained, frozen, shapes["stats"], jax.eval_shape(optimizer.init, trained),
+                           jnp.zeros(2, jnp.int32))  # fmt: skip
         update = step.make_train_step(
             model, step.objective(config), optimizer, lambda batch, columns, constants: {**batch, **columns},
-            jax.sharding.SingleDeviceSharding(jax.devices()[0]), statistics=config.train.statistics,
+            jax.sharding.SingleDeviceSharding(jax.devices()[0]), skips=config.train.skips, statistics=config.train.statistics,
         )  # fmt: skip
         batch = {**inputs, **image, **epoch}
         after, values = jax.eval_shape(update, state, batch, made.columns(targets), constants)
-        assert values["loss"].shape == () and len(values) == len(config.losses) + 2
+        assert values["loss"].shape == () and len(values) == len(config.losses) + 3
         assert {path: x.shape for path, x in after.trained.items()} == {path: x.shape for path, x in trained.items()}
         assert {path: x.shape for path, x in after.stats.items()} == {path: x.shape for path, x in state.stats.items()}
 

@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 FLOORS = [
-    {"trees", "binding", "tokenizer", "settings", "vectors", "sharding"},
+    {"trees", "binding", "tokenizer", "settings", "vectors", "sharding", "memory"},
     {"losses", "inference", "metrics", "shots", "ranks", "labels", "progress", "figures"},
     {"models"},
     {"weights"},

@@ -35,11 +35,11 @@ def bytes_of(workdir):
     return [(workdir / name).read_bytes() for name in FILES], sorted(p.name for p in (workdir / "checkpoints").iterdir())
 
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
+pytestmark = pytest.mark.usefixtures("lightly_compiled", "shallow")
 
 
 @pytest.fixture(scope="module")
-def whole(lightly_compiled, photos, tmp_path_factory):
+def whole(lightly_compiled, shallow, photos, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "whole"
     train.run(config(photos), workdir)
     return workdir
@@ -99,10 +99,9 @@ def test_evaluate_needs_only_the_workdir(whole, photos):
     assert bytes_of(whole) == before
 
 
-@pytest.mark.parametrize("method", ["coop", "ordinalclip", "numclip"])
-def test_methods_with_text_learn(photos, tmp_path, shallow, method):
+def test_a_method_with_text_learns(photos, tmp_path):
     at_the_end = {"train.evaluate_every": "30 steps", "train.checkpoint_every": "30 steps"}
-    train.run(config(photos, method, steps=30, **at_the_end), tmp_path)
+    train.run(config(photos, "numclip", steps=30, **at_the_end), tmp_path)
     losses = losses_of(tmp_path)
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
@@ -172,7 +171,7 @@ def after_calls(task, counts, most):
     return jax.device_get(state.trained), losses
 
 
-def test_several_steps_a_call_are_the_same_training(photos, shallow):
+def test_several_steps_a_call_are_the_same_training(photos):
     c = config(photos, "ce", **{"data.tier": "resident"})
     c.optim.name = "sgd"
     task = assemble(c, "")

@@ -37,6 +37,7 @@ from jaxord import assemble, evaluate, flops, settings, sharding, workdir  # noq
 from jaxord.binding import needs  # noqa: E402
 from jaxord.data import load, pipeline  # noqa: E402
 from jaxord.data.sources import Records  # noqa: E402
+from jaxord.memory import program_bytes  # noqa: E402
 from jaxord.models import ordinal  # noqa: E402
 from jaxord.progress import table  # noqa: E402
 from jaxord.step import make_forward, objective  # noqa: E402
@@ -162,12 +163,6 @@ def matrix_rate(dtype):
         product(x).block_until_ready()
         seconds.append(time.perf_counter() - start)
     return size, 4 * 2 * size**3 / min(seconds[1:])
-
-
-def program_bytes(compiled):
-    """Arguments, temporaries and results of a compiled program on one device, what is written in place once."""
-    m = compiled.memory_analysis()
-    return m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
 
 
 def peak_bytes():

@@ -45,6 +45,8 @@ def decode(encoded, *, resize, stored_size):
         ValueError: the bytes are no image of these formats, are cut short, or hold more than MAX_PIXELS pixels.
     """
     side = canvas(resize, stored_size)
+    if not encoded:
+        raise ValueError("zero bytes")
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:

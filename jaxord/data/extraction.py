@@ -66,6 +66,7 @@ def extract(
     motion_weights="",
     cache="",
     broken="raise",
+    broken_share=0.05,
     workers=4,
 ):
     """Frames and motion of all videos, from the folder of an earlier extraction where there is one.
@@ -86,6 +87,7 @@ def extract(
         motion_weights: safetensors file with pytorchvideo's names, or "random".
         cache: folder for the arrays; "" is <root>/extracted.
         broken: "raise" names the videos that cannot be decoded, "skip" leaves them out.
+        broken_share: of "skip": the largest share of them.
         workers: decoding threads.
 
     Returns:
@@ -127,7 +129,7 @@ def extract(
             faults |= {int(row): reason for row, reason in json.loads((folder / "broken.json").read_text()).items()}
     if faults:
         message = _broken_message(records, faults)
-        if broken == "raise" or len(faults) == n:
+        if broken == "raise" or len(faults) > broken_share * n or len(faults) == n:
             raise ValueError(message)
         logging.warning("%s", message)
     kept = np.array([row for row in range(n) if row not in faults])
@@ -237,7 +239,7 @@ def _broken_message(records, faults):
     more = [f"and {len(faults) - 5} more"] if len(faults) > 5 else []
     title = (
         f"{records.name}: {len(faults)} of {len(records)} videos cannot be decoded "
-        "(config.data.broken: 'raise' stops, 'skip' leaves them out)"
+        "(config.data.broken: 'raise' stops, 'skip' leaves them out, up to config.data.broken_share of all)"
     )
     return "\n  ".join([title, *lines, *more])
 

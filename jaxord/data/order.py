@@ -73,6 +73,12 @@ def lengths(inputs):
     return np.max(longest, axis=0).astype(np.int32) if masks else None
 
 
+def evaluation_rows(inputs, n):
+    """i32[N]: the order in which records are evaluated: padded inputs by length, so that no batch is longer than it need be."""
+    found = lengths(inputs)
+    return np.arange(n, dtype=np.int32) if found is None else np.argsort(found, kind="stable").astype(np.int32)
+
+
 def gather(inputs, rows):
     """{name: array[B, ...]} of these rows; `xs` and `x_mask` end with the batch's longest, rounded up to a multiple of 8.
 

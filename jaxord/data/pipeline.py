@@ -91,17 +91,28 @@ def _place_steps(array, batch_sharding):
     return jax.make_array_from_callback(array.shape, placed, lambda index: array[index])
 
 
+def outputs(split, forward, *, batch):
+    """{name: numpy array [N, ...]} of what forward(arrays) gives for every record once, in the order of the records."""
+    parts = []
+    for arrays in eval_batches(split, batch=batch):
+        valid = arrays.pop("valid")
+        parts.append({name: value[valid] for name, value in jax.device_get(forward(arrays)).items()})
+    back = np.argsort(order.evaluation_rows(split.records.inputs, len(split.records)))
+    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+
+
 def eval_batches(split, *, batch):
-    """Every record once, in order; the last batch is filled up with row 0.
+    """Every record once, ordered by `order.evaluation_rows`; the last batch is filled up with the first of them.
 
     Yields:
         dict as of `train_batches` with epoch 0, and valid: bool[B] on the host, False where the batch was filled up.
     """
     n = len(split.records)
+    rows = order.evaluation_rows(split.records.inputs, n)
 
     def rows_at(step):
         positions = np.arange(step * batch, (step + 1) * batch, dtype=np.int32)
-        return np.where(positions < n, positions, 0)
+        return rows[np.where(positions < n, positions, 0)]
 
     for step, arrays in enumerate(_images(split, rows_at, batch, 0, -(-n // batch))):
         valid = np.arange(step * batch, (step + 1) * batch) < n

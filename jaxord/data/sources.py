@@ -141,7 +141,7 @@ def image_records(root, paths, targets, *, name, about, columns=None):
 
     else:
         base = os.path.realpath(root)
-        checked = [_check_file(base, path) for path in paths]
+        checked = [check_file(base, path) for path in paths]
         faults = [(row, reason) for row, (reason, _) in enumerate(checked) if reason]
         stamp = hashlib.sha256(repr([mark for _, mark in checked]).encode()).hexdigest()
 
@@ -156,7 +156,7 @@ def image_records(root, paths, targets, *, name, about, columns=None):
     return Records(paths, np.asarray(targets, np.float32), read, dict(columns or {}), name, stamp)
 
 
-def _check_file(base, path):
+def check_file(base, path):
     """(reason why the file is refused or "", its size and time)."""
     if os.path.isabs(path) or ".." in pathlib.PurePath(path).parts:
         return "leads out of the root; paths are relative to it", ()

@@ -36,7 +36,7 @@ class Table:
         Raises:
             ValueError: file, line number and text of the first field that holds anything but finite numbers.
         """
-        return np.array([labels[len(labels) // 2] for labels in self._labels(name)], np.float32)
+        return np.array([labels[len(labels) // 2] for labels in self.labels_of(name)], np.float32)
 
     def annotations(self, name):
         """One column as f32[N, A] with all numbers of each field, padded with nan; None where each has just one.
@@ -44,13 +44,13 @@ class Table:
         Raises:
             ValueError: as `numbers`.
         """
-        labels = self._labels(name)
+        labels = self.labels_of(name)
         wide = max(map(len, labels))
         if wide == 1:
             return None
         return np.array([row + [math.nan] * (wide - len(row)) for row in labels], np.float32)
 
-    def _labels(self, name):
+    def labels_of(self, name):
         """The numbers in each field of a column, as lists."""
         found = []
         for line, row, text in zip(self.lines, self.rows, self.texts(name), strict=True):

@@ -20,12 +20,14 @@ import jax
 import numpy as np
 from absl import logging
 
-from jaxord import sharding
+from jaxord import memory, sharding
 from jaxord.data import corrupt
 from jaxord.data import decode as decoding
 from jaxord.data.sources import Records
+from jaxord.memory import device_memory
 
 CACHE_FORMAT = 1  # raised when decoding changes, so that no old cache is read
+SHOWN, NAMED = 5, 50  # broken images that a message names; where they are too many to be left out
 CUTTING_CROPS = ("random_crop", "center_crop", "diagonal_crops", "spread_crops")  # they do not enlarge
 
 
@@ -89,16 +91,15 @@ def decode_split(records, data, place):
         images, sizes, broken = _decode_all(records, shape, data)
     elif data.broken == "skip":
         one = functools.partial(decode_row, records, data=data)
-        broken = dict(sharding.first(lambda: [*_each_row(one, len(records), data.workers).items()])())
+        broken = dict(sharding.first(lambda: [*each_row(one, len(records), data.workers).items()])())
     skipped = tuple((row, records.paths[row], reason) for row, reason in sorted(broken.items()))
     slots = np.array([row for row in range(len(records)) if row not in broken], np.int32)
+    check_broken(records, skipped, data)
     if skipped:
-        if data.broken == "raise" or not len(slots):
-            raise ValueError(broken_message(records, skipped))
-        logging.warning("%s", broken_message(records, skipped))
         records = records.take(slots)
     if tier == "resident":
-        images, sizes = _resident(images, place), _resident(sizes, place)
+        with memory.explained("placing images", f"data.stored_size={data.stored_size}", lambda: f"{images.nbytes:,} bytes"):
+            images, sizes = jax.block_until_ready((_resident(images, place), _resident(sizes, place)))
     return Split(records, tier, images, sizes, slots, skipped, data, place)
 
 
@@ -169,7 +170,7 @@ def _fill(images, sizes, records, data):
     def one(row):
         images[row], sizes[row] = decode_row(records, row, data)
 
-    broken = _each_row(one, len(records), data.workers)
+    broken = each_row(one, len(records), data.workers)
     seconds = time.monotonic() - start
     logging.info(
         "%s: %d images decoded in %.1f s (%.0f a second)", records.name, len(records), seconds, len(records) / seconds
@@ -177,7 +178,7 @@ def _fill(images, sizes, records, data):
     return broken
 
 
-def _each_row(function, n, workers):
+def each_row(function, n, workers):
     """Calls function(row) for all rows by threads (Pillow releases the GIL); returns {row: reason} of failures."""
 
     def attempt(row):
@@ -194,12 +195,29 @@ def _each_row(function, n, workers):
             raise
 
 
-def broken_message(records, broken):
-    lines = [f"row {row}, {path}: {reason}" for row, path, reason in broken[:5]]
-    more = [f"and {len(broken) - 5} more"] if len(broken) > 5 else []
+def check_broken(records, broken, data):
+    """Raises ValueError where images are broken and data.broken is "raise", or they are more than data.broken_share allows.
+
+    Args:
+        records: of the split, with the broken ones.
+        broken: (row, path, reason) of each.
+        data: config.data.
+    """
+    if broken and data.broken == "raise":
+        raise ValueError(broken_message(records, broken))
+    share = data.get("broken_share", 1.0)  # the config of an older run has none
+    if len(broken) > share * len(records) or len(broken) == len(records):
+        raise ValueError(broken_message(records, broken, NAMED))
+    if broken:
+        logging.warning("%s", broken_message(records, broken))
+
+
+def broken_message(records, broken, shown=SHOWN):
+    lines = [f"row {row}, {path}: {reason}" for row, path, reason in broken[:shown]]
+    more = [f"and {len(broken) - shown} more"] if len(broken) > shown else []
     title = (
         f"{records.name}: {len(broken)} of {len(records)} images cannot be decoded "
-        "(config.data.broken: 'raise' stops, 'skip' leaves them out)"
+        "(config.data.broken: 'raise' stops, 'skip' leaves them out, up to config.data.broken_share of all)"
     )
     return "\n  ".join([title, *lines, *more])
 
@@ -244,14 +262,6 @@ def _tier(name, size, data):
     # On a CPU the device's memory is the host's, and numpy gathers eight times faster there than XLA (measured).
     accelerated = jax.default_backend() != "cpu"
     return "resident" if accelerated and size <= min(device / 4, device_free / 2) else "cached"
-
-
-def device_memory():
-    """(bytes in all, bytes free) of the fullest local device; without bounds where the backend reports none."""
-    stats = [device.memory_stats() for device in jax.local_devices()]
-    if not all(stats):
-        return math.inf, math.inf
-    return min(s["bytes_limit"] for s in stats), min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
 
 
 def host_memory():

@@ -160,7 +160,7 @@ def curves(folder, config):
 def _place(split, key, metrics, headline):
     """(panel, line) of a value that was logged."""
     if split == "train":
-        name = {"loss": "loss", "gradient_norm": "gradient norm"}.get(key)
+        name = {"loss": "loss", "gradient_norm": "gradient norm", "skipped": "skipped"}.get(key)
         return (name, "training") if name else ("terms of the loss", key)
     split = {"train evaluated": "training split"}.get(split, split.removesuffix(" evaluated"))
     rule, _, metric = key.rpartition(" ")

@@ -6,6 +6,7 @@ D embedding.
 
 import copy
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -88,11 +89,8 @@ def _arrays(fold, run, test, places, most):
         outputs = run.outputs(variables, constants, inputs(run, batch))
         return {name: array for name, array in outputs.items() if name in names}
 
-    placed, parts = jax.device_put((run.variables, run.constants)), []
-    for batch in pipeline.eval_batches(split, batch=data.eval_batch):
-        valid = batch.pop("valid")
-        parts.append({name: array[valid] for name, array in jax.device_get(forward(*placed, batch)).items()})
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    placed = jax.device_put((run.variables, run.constants))
+    found = pipeline.outputs(split, functools.partial(forward, *placed), batch=data.eval_batch)
     arrays = {"row": rows, "target": fold.target[rows], "embeds": found[searched]}
     arrays |= {name: found[name] for name in ("logits", "group_logits") if name in found}
     arrays["prediction"] = np.asarray(found.get(fold.headline, fold.predictions[fold.headline][rows]))

@@ -44,10 +44,8 @@ def records(files=FILES):
 def settings(**fields):
     base = {"resize": "square", "stored_size": SIDE, "image_size": 8, "tier": "cached", "cache": "", "workers": 2}
     crops = {"train_crop": {"name": "random_crop"}, "eval_crop": {"name": "center_crop"}}
-    corruption = {"name": "", "severity": 0}
-    return ConfigDict(
-        {**base, **crops, "broken": "raise", "batch": BATCH, "copies": 1, "bucket": 0, "corruption": corruption, **fields}
-    )
+    others = {"copies": 1, "bucket": 0, "corruption": {"name": "", "severity": 0}, "broken": "raise", "broken_share": 0.2}
+    return ConfigDict({**base, **crops, "batch": BATCH, **others, **fields})
 
 
 @functools.cache
@@ -153,15 +151,17 @@ def test_records_without_images():
             np.testing.assert_array_equal(batch[name], expected if name == "motion" else expected[:, :8])
     assert_same(some(pipeline.train_batches(found, batch=BATCH, seed=3, start_step=2), 2), batches[2:])
     evaluated = some(pipeline.eval_batches(found, batch=4), 9)
-    assert np.concatenate([b["index"][b["valid"]] for b in evaluated]).tolist() == list(range(N))
+    shortest_first = sorted(range(N), key=lambda row: row % 5)
+    assert np.concatenate([b["index"][b["valid"]] for b in evaluated]).tolist() == shortest_first
+    assert pipeline.outputs(found, dict, batch=4)["index"].tolist() == list(range(N))
     assert next(pipeline.train_batches(found, batch=BATCH, seed=0))["motion"].sharding == sharding()
 
 
 def test_inputs_follow_the_images_that_are_left():
     broken = sources.dataclasses.replace(with_inputs(), read=lambda row: BROKEN[row])
     found = tiers.decode_split(broken, settings(broken="skip"), place)
-    batch = some(pipeline.eval_batches(found, batch=8), 1)[0]
-    np.testing.assert_array_equal(batch["sentences"][:, 11 - 4] % 100, [0, 2, 4, 5, 6, 7, 8, 9])
+    left = pipeline.outputs(found, dict, batch=8)["sentences"][:8]
+    np.testing.assert_array_equal(left[:, 11 - 4] % 100, [0, 2, 4, 5, 6, 7, 8, 9])
 
 
 def test_batches_of_like_length():
@@ -328,7 +328,13 @@ def test_broken_image_stops_the_stream_when_it_comes():
 
 def test_nothing_but_broken_images():
     with pytest.raises(ValueError, match="2 of 2 images cannot be decoded"):
-        split([b"", b""], broken="skip")
+        split([b"", b""], broken="skip", broken_share=1.0)
+
+
+@pytest.mark.parametrize("tier", ["cached", "stream"])
+def test_more_broken_images_than_allowed_are_named(tier):
+    with pytest.raises(ValueError, match=r"(?s)2 of 10 images.*up to config.data.broken_share.*row 1, 1.png: .*row 3, 3.png: "):
+        split(BROKEN, tier=tier, broken="skip", broken_share=0.19)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +455,7 @@ def test_orientation_tag_is_applied():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no image in a known format .* 0 bytes"),
+        (b"", "zero bytes"),
         (b"%PDF-1.4", "no image in a known format"),
         (encoded(noise(40, 40))[:300], "OSError|SyntaxError"),
         (encoded(noise(40, 40), "JPEG")[:300], "OSError: "),

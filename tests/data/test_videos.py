@@ -156,7 +156,7 @@ def test_broken_videos_are_named_or_left_out(tmp_path, network):
     pattern = r"konvid: 1 of 6 videos cannot be decoded .*\n  row 2, videos/part0/102.mp4: InvalidDataError"
     with pytest.raises(ValueError, match=pattern):
         videos.konvid(tmp_path, extract=settings, **RUN)
-    splits = videos.konvid(tmp_path, extract={**settings, "broken": "skip"}, **RUN)
+    splits = videos.konvid(tmp_path, extract={**settings, "broken": "skip", "broken_share": 0.5}, **RUN)
     assert len(network) == 5, "the five good ones were kept"
     assert sum(map(len, splits.values())) == 5 and "102" not in str([part.paths for part in splits.values()])
     for part in splits.values():
