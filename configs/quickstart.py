@@ -12,7 +12,7 @@ from configs.texts import concept_ranks
 
 
 def get_config(argument=""):
-    c, options = start("quickstart", argument, method="ce_l1", backbone="tiny")
+    c, options = start("quickstart", argument, method="ce", backbone="tiny")
     c.data.reader = ConfigDict({"name": "demo.photo_quality"}, type_safe=False)
     c.data.root = "data/photo_quality"
     c.data.stored_size, c.data.image_size = 96, 32
