@@ -1,0 +1,84 @@
+"""What becomes of each command on the pages when tools/run_docs.py comes to it."""
+
+import collections
+import importlib.util
+import re
+
+# how "runs": it succeeds. "wants": it ends in one message, which holds `words`. "parsed": flags, config and files are checked;
+# `words` are the reason. `more` is added to it. order: 1 before those that need its run, 3 after those that it needs.
+Rule = collections.namedtuple("Rule", "pattern how words more order", defaults=("", "", 2))
+
+MAIN = r"python -m jaxord\.main "
+APART = " --workdir=runs/{number}"  # in a folder of its own
+LISTS = "missing under"
+HERE = {extra: bool(importlib.util.find_spec(module)) for extra, module in (("onnx", "jax2onnx"), ("torch", "torch"))}
+
+# What makes a command small: it is added to it (a flag that is there twice counts as the last says).
+STEPS = {"train.duration": "'2 steps'", "data.batch": "8", "data.eval_batch": "64"}
+SHORT = " ".join(f"--config.{field}={value}" for field, value in STEPS.items())
+SETS = " ".join(f"--set {field}={value}" for field, value in STEPS.items())
+LOSSES = "--sizes=8 --width=8 --rounds=1 --seconds=0.1"
+SEARCH = "--queries=8 --gallery=64 --width=8 --rounds=1"
+SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")': 'in ("ce_l1",)',
+           '(("ce_l1", "ce"),)': "()"}  # within pieces of Python
+RULES = (
+    Rule(r".*(<\w|\.\.\.).*", "parsed", "a placeholder"),
+    Rule(r"pip install .*", "parsed", "extras of pyproject.toml"),
+    Rule(r"pytest|PYTHONPATH=\. python tests/test_\w+\.py", "parsed", "the suite itself, and what it compares"),
+    Rule(r"mkdocs serve", "parsed", "it does not end"),
+    Rule(r"(srun|export|JAX_PROCESS_ID=\d) .*", "parsed", "several hosts"),
+    Rule(r"python tools/sweep\.py .*(--launcher=slurm|--gpus=).*", "parsed", "SLURM, GPUs"),
+    Rule(r"python tools/sweep\.py experiments/mine\.py --slots=2", "runs", "", SETS),
+    Rule(r"python tools/sweep\.py .*", "parsed", "hours, or data that are not here"),
+    Rule(r"python tools/(table|sweep_report)\.py .*", "runs", order=3),
+    Rule(r"python tools/bench_losses\.py --losses=conord,rnc", "runs", "", LOSSES),
+    Rule(r"python tools/bench_knn\.py --queries=1024 .*", "runs", "", SEARCH),
+    Rule(r"(taskset -c 1 )?python tools/bench_\w+\.py .*", "parsed", "minutes"),
+    Rule(r"python tools/make_concepts\.py .*", "wants", "answer"),
+    Rule(r"python tools/convert_weights\.py .*", "wants", "clip/pytorch_model.bin"),
+    Rule(r"python tools/prepare_data\.py .*", "wants", LISTS),
+    Rule(MAIN + r"--mode=evaluate .*--config=configs/konvid\.py.*", "wants", LISTS),
+    Rule(MAIN + r"--mode=evaluate --workdir=runs/hci-numclip", "parsed", "as docs/quickstart.md has it"),
+    Rule(MAIN + r"--mode=evaluate .*", "runs"),
+    Rule(MAIN + r"--mode=export .*--format=onnx", *(("runs",) if HERE["onnx"] else ("wants", "onnx"))),
+    Rule(MAIN + r"--mode=export .*--naming=open_clip", "parsed", "tests/test_export.py"),
+    Rule(MAIN + r"--mode=(predict|export) .*", "runs"),
+    Rule(MAIN + r"--mode=report --workdir=runs/hci-numclip", "parsed", "as docs/quickstart.md has it"),
+    Rule(MAIN + r"--mode=report .*", "runs", order=3),
+    Rule(r"cd exported && python predict\.py .*", *(("runs", "", "", 3) if HERE["torch"] else ("parsed", "torch"))),
+    Rule(r"python predict\.py .*", "parsed", "in an exported folder, as docs/exporting.md has it"),
+    Rule(MAIN + r"--config=configs/(hci|stsb)\.py.*", "wants", LISTS, APART),
+    Rule(MAIN + r".*--config\.model\.weights=exported/", "runs", "", SHORT + APART, 3),
+    Rule(MAIN + r"--config=configs/folder\.py(:method=\w+)? .*", "wants", "--config.model.weights=<folder>", APART),
+    Rule(MAIN + r"--config=configs/quickstart\.py", "runs", "", f"{SHORT} --config.data.eval_crop.views=1", 1),
+    Rule(MAIN + r"--config=configs/folder\.py:method=numclip.*", "runs", "", SHORT, 1),
+    Rule(MAIN + r"--config=configs/digits\.py", "parsed", "the sweep of docs/experiments.md trains it"),
+    Rule(MAIN + r"--config=configs/digits\.py.*", "parsed", "another program to compile; tests/test_methods.py"),
+    Rule(MAIN + r"--config=configs/folder\.py:backbone=tiny --config\.data\.root=my/ --config\.data\.table=my\.csv", "parsed",
+         "as with ranks.edges"),
+    Rule(MAIN + r".* --config\.ranks\.names=.*", "parsed", "as with ranks.edges"),
+    Rule(MAIN + r"--config=configs/(folder|my_set)\.py.*", "runs", "", SHORT + APART),
+    Rule(r"python tools/verify_data\.py --config=configs/folder\.py.*", "runs"),
+    Rule(r"python README\.md\.py", "parsed", "as docs/predicting.md has it"),
+    Rule(r"python \S+\.md\.py", "runs"),
+)
+# What pieces of Python find: the pages name these as the reader's own.
+OWN = """
+import numpy as np
+import jaxord
+images = np.random.default_rng(0).integers(0, 255, (24, 40, 40, 3), np.uint8)
+ages, others, their_ages = np.repeat([20.0, 30.0, 40.0], 8), images[:4], np.arange(4.0)
+pil_image, array = "photos/a.jpg", images[0]
+"""
+
+
+def rule(command):
+    """The rule of a command.
+
+    Raises:
+      ValueError: it has none.
+    """
+    for one in RULES:
+        if re.fullmatch(one.pattern, command):
+            return one
+    raise ValueError("it has no rule in docs/rules.py")
