@@ -24,7 +24,7 @@ SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")':
 RULES = (
     Rule(r".*(<\w|\.\.\.).*", "parsed", "a placeholder"),
     Rule(r"pip install .*", "parsed", "extras of pyproject.toml"),
-    Rule(r"pytest|PYTHONPATH=\. python tests/test_\w+\.py", "parsed", "the suite itself, and what it compares"),
+    Rule(r"pytest( -m long)?|PYTHONPATH=\. python tests/test_\w+\.py", "parsed", "the suite itself, and what it compares"),
     Rule(r"mkdocs serve", "parsed", "it does not end"),
     Rule(r"(srun|export|JAX_PROCESS_ID=\d) .*", "parsed", "several hosts"),
     Rule(r"python tools/sweep\.py .*(--launcher=slurm|--gpus=).*", "parsed", "SLURM, GPUs"),

@@ -21,6 +21,14 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax  # noqa: E402  after the settings above
 
+FIRST = ("hosts", "methods", "main", "stages", "train", "export", "pretrained", "devices", "programs", "configs", "population")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that no process is left with one of them at the end."""
+    order = {f"test_{name}.py": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):

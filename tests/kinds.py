@@ -163,8 +163,8 @@ def sentences(root, method="group_dir"):
         lines = ["sentence1\tsentence2\tscore"]
         for i in range(count):
             same = i % 2
-            one = [words[k + 5 * same] for k in draw.integers(0, 5, 3 + i % 2)]
-            other = one if same else [words[k] for k in draw.integers(0, 5, 3 + i % 2)]
+            one = [words[k + 5 * same] for k in draw.integers(0, 5, 3 + i // 2 % 2)]
+            other = one if same else [words[k] for k in draw.integers(0, 5, 3 + i // 2 % 2)]
             lines.append(f"{' '.join(one)}\t{' '.join(other)}\t{4.5 if same else 0.5}")
         (root / f"{split}_new.tsv").write_text("\n".join(lines) + "\n")
     tower = {"model.sentence.hidden": 4, "model.sentence.layers": 1, "model.vector_size": 8}

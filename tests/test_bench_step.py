@@ -25,6 +25,7 @@ def config(method, *fields):
     return bench_step.config_of(f"configs/folder.py:method={method},backbone=tiny", [*FIELDS, *fields])
 
 
+@pytest.mark.long
 def test_torchs_steps_are_ours(torch_step):
     fields = ["prompt.template=rank {}", "ranks.labels=(0.0, 1.0, 2.0, 3.0)", "optim.clip=0.5"]
     task = bench_step.task_of(config("numclip", *fields), 16, None)
@@ -42,6 +43,7 @@ def test_torchs_steps_are_ours(torch_step):
     assert np.ptp(found) > 0.01  # the updates changed something
 
 
+@pytest.mark.long
 def test_the_command_times_both_sides(torch_step, tmp_path, capsys):
     output = tmp_path / "bench.json"
     fields = [f"--set={field}" for field in FIELDS]

@@ -198,6 +198,7 @@ def test_a_search_over_methods(monkeypatch, tmp_path):
     assert seen == [("l1", 5)] * 2 + [("mse", 5)] * 2 and np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.long
 def test_the_notebook_runs(capsys):
     """Its cells, with few steps on few tiles; as it stands, with a real tower, it takes minutes."""
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]

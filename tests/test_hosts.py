@@ -97,6 +97,7 @@ def one(lightly_compiled, photos, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.long
 def test_four_processes_stopped_then_two_killed_then_two_do_what_one_does(one, photos, tmp_path):
     workdir = tmp_path / "run"
     four = run(photos, workdir, 4, at=4, number=signal.SIGTERM)  # one of them is told to stop: all do, at the same step

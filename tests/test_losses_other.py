@@ -268,7 +268,7 @@ def test_ranksim_is_zero_where_features_are_in_order_and_pulls_them_there():
     angle, target = np.array([0.0, 0.1, 0.3, 0.7, 1.5]), np.array([0, 1, 3, 7, 15], np.float32)
     on_an_arc = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
     value, gradient = compute("ranksim", on_an_arc, target)
-    assert value == 0 and not gradient.any()
+    assert value == 0 and np.abs(gradient).max() < 1e-7  # rounding of the unit features: up to 3e-8
     x = on_an_arc[[0, 2, 1, 3, 4]]
     first = compute("ranksim", x, target)[0]
     for _ in range(200):

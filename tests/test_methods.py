@@ -56,7 +56,7 @@ def steps(task, begun, first, count):
     metrics, early = [], None
     for number, batch in enumerate([*itertools.islice(draw(start_step=first), count - first), next(draw())], first + 1):
         state, values = update(state, batch, labels, constants)
-        metrics.append(jax.device_get(values))
+        metrics.append({name: value.tolist() for name, value in jax.device_get(values).items()})
         if number == 3:
             early = jax.device_get(state)
     return metrics, early, state

@@ -96,6 +96,7 @@ def in_folds(photos, root):
     return c.lock()
 
 
+@pytest.mark.long
 def test_folds_train_together_as_alone(photos, tmp_path):
     """They take 8 and 7 steps; neighbours, reference points; eight devices for two members."""
     c = on_features(in_folds(photos, tmp_path), tmp_path / "kept")

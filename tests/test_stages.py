@@ -90,6 +90,7 @@ def kill(c, workdir, name, when):
             train.run(c, workdir)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_goes_on_exactly(finished, tmp_path, kind):
     """Crops, neighbours, statistics, angles, motion, dropout in sorted batches: killed in step 5, saved after step 3."""

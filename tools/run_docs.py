@@ -209,7 +209,7 @@ def parse(words):
     elif words[0] == "python" and words[1] != "predict.py":
         file = pathlib.Path(words[1])
         ast.parse((file if file.is_file() else ROOT / file).read_text())
-    elif words[0] != "python" and words not in (["nothing"], ["pytest"], ["mkdocs", "serve"]):
+    elif words[0] != "python" and words not in (["nothing"], ["pytest"], ["pytest", "-m", "long"], ["mkdocs", "serve"]):
         raise ValueError("no such command")
 
 
