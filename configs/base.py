@@ -211,7 +211,7 @@ def base():
     m.vector_size = 300  # of the BiLSTM's word vectors; those of a file have their own
     m.vectors = ""  # of the BiLSTM: GloVe text file, a word and its vector a line; "" learns the vectors from scratch
     m.variant = "ViT-B/16"  # a name in jaxord.weights.variants
-    m.weights = ""  # folder or hub id of a Hugging Face CLIP checkpoint; "" starts from scratch
+    m.weights = ""  # folder or hub id (<id>@<commit> pins it) of a Hugging Face CLIP checkpoint; "" starts from scratch
     m.pretrained = False  # the method is meaningless without pretrained weights
     m.dtype = "auto"  # of activations: "float32", "bfloat16"; "auto" is bfloat16 on an accelerator
     m.remat = False  # recompute each transformer block in the backward pass: less memory, a third more time

@@ -97,7 +97,8 @@ def resolve(source):
     """The local folder of a checkpoint.
 
     Args:
-      source: a folder, or a hub id such as "openai/clip-vit-base-patch16", which is downloaded once and then cached.
+      source: a folder, or a hub id such as "openai/clip-vit-base-patch16", which is downloaded once and then cached;
+        "<hub id>@<commit>" is that commit for ever, where the id alone is what its branch holds on that day.
 
     Returns:
       pathlib.Path of a folder.
@@ -113,7 +114,8 @@ def resolve(source):
     from huggingface_hub import snapshot_download  # 0.3 s, and not needed for a folder
 
     try:
-        return pathlib.Path(snapshot_download(str(source), allow_patterns=list(HUB_FILES)))
+        name, _, revision = str(source).partition("@")
+        return pathlib.Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
     except (OSError, ValueError) as error:  # offline, unknown, private, or not the form of an id
         raise ValueError(
             f"no weights at {str(source)!r}: it is not a folder, and the Hugging Face hub did not give it "
