@@ -101,6 +101,7 @@ def test_recall_counts_what_is_missing_or_twice_there():
     assert bench_knn.recall(nearest[:, [0, 0]], query, gallery, 2) == 0.5
 
 
+@pytest.mark.long
 def test_each_tier_beside_the_step(tmp_path, photos, shallow, capsys, monkeypatch):
     monkeypatch.setattr(bench_data, "EARLY", 1)
     found = written(bench_data.main, tmp_path, *on_photos(photos, ",method=conord"), "--steps=1")
@@ -121,6 +122,7 @@ def test_what_bounds_training(alone, loop, words):
     assert bench_data.bound(row).startswith(f"cached: {words}")
 
 
+@pytest.mark.long
 def test_epochs_and_latencies(tmp_path, photos, shallow):
     found = written(bench_epoch.main, tmp_path, *on_photos(photos), "--methods=conord", "--images=3")
     (row,), (latency,) = found["tables"].values()

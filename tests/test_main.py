@@ -59,6 +59,7 @@ def saved(workdir):
     return {path.name for path in workdir.glob("checkpoints/[0-9]*")}
 
 
+@pytest.mark.long
 def test_stopped_then_killed_and_resumed_gives_the_same_bytes(whole, photos, tmp_path):
     arguments = folder(photos, tmp_path / "run")
     for number, code in ((signal.SIGTERM, 1), (signal.SIGKILL, -9)):

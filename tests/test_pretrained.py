@@ -20,6 +20,9 @@ SETTINGS = ClipSettings(
 )
 
 
+pytestmark = pytest.mark.usefixtures("lightly_compiled")
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A checkpoint for 16 pixels, so that 32-pixel images need other position embeddings."""

@@ -100,8 +100,8 @@ def test_evaluate_needs_only_the_workdir(whole, photos):
 
 
 def test_a_method_with_text_learns(photos, tmp_path):
-    at_the_end = {"train.evaluate_every": "30 steps", "train.checkpoint_every": "30 steps"}
-    train.run(config(photos, "numclip", steps=30, **at_the_end), tmp_path)
+    at_the_end = {"train.evaluate_every": "20 steps", "train.checkpoint_every": "20 steps"}
+    train.run(config(photos, "numclip", steps=20, **at_the_end), tmp_path)
     losses = losses_of(tmp_path)
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
