@@ -214,6 +214,7 @@ def base():
     m.weights = ""  # folder or hub id (<id>@<commit> pins it) of a Hugging Face CLIP checkpoint; "" starts from scratch
     m.pretrained = False  # the method is meaningless without pretrained weights
     m.dtype = "auto"  # of activations: "float32", "bfloat16"; "auto" is bfloat16 on an accelerator
+    m.attention = "auto"  # "xla", "cudnn"; "auto" is the fastest of them on this accelerator at the run's shapes
     m.remat = False  # recompute each transformer block in the backward pass: less memory, a third more time
     m.fsdp = 0  # parameters of at least that many elements, and their optimizer state, are split over the devices; 0: none
     m.features = ""  # folder of a frozen image tower's features, of the evaluation's crop, not augmented; "": no such cache

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxord import features, inference, initial, labels, metrics, optim, ranks, sharding, step, tokenizer, trees
+from jaxord import attention, features, inference, initial, labels, metrics, narrow, optim, ranks, sharding, step, tokenizer
+from jaxord import trees
 from jaxord.binding import bind, configured, lookup
 from jaxord.data import augment, load, pipeline, tiers
 from jaxord.models import ordinal
@@ -33,6 +34,7 @@ class Task:
       stats: initial running statistics, flat, on the host.
       groups: path -> parameter group.
       mesh: of the devices.
+      rounded: paths of frozen parameters that training and evaluation only ever round to the dtype of the activations.
     """
 
     config: object
@@ -46,6 +48,11 @@ class Task:
     stats: dict
     groups: dict
     mesh: jax.sharding.Mesh
+    rounded: frozenset = frozenset()
+
+    def held(self, frozen):
+        """Frozen parameters as the devices hold them: rounded where nothing reads more of them, so without a float32 copy."""
+        return {path: x.astype(self.model.dtype) if path in self.rounded else x for path, x in frozen.items()}
 
     def prepare(self, train):
         """The function (stored batch, labels, constants) -> batch with image, target and rank; to be called inside jit."""
@@ -108,7 +115,9 @@ def assemble(config, fold, start=None, facts=None):
         made = labels.build(config, targets, task_ranks)
     prompt = prompt_constants(config, settings, task_ranks.names) if config.prompt.name else {}
     vectors = initial.word_vectors(config, train.vocabulary)
-    model = ordinal.build(config, settings, activations(config), prompt.get("prompt_slots"), vectors.shape)
+    dtype, rows = activations(config), config.data.batch * config.data.copies * views(config, train, True) // mesh.size
+    ways = attentions(config, settings, dtype, rows, prompt.get("prompt_tokens"))
+    model = ordinal.build(config, settings, dtype, prompt.get("prompt_slots"), vectors.shape, ways)
     constants = {**derived, **prompt, "seed": np.uint32(config.seed % 2**32)}
     variables = initial.variables(config, model, constants, train, vectors, start)
     trained, frozen, groups = optim.split(variables["params"], config.optim)
@@ -128,8 +137,7 @@ def assemble(config, fold, start=None, facts=None):
     if prompt and not any(path.split("/")[0] in TEXT_SIDE for path in trained):
         constants["text_embeds"] = text_embeds(model, sharding.put(frozen, replicated), constants)
     task = Task(config, splits, columns, task_ranks, model, constants, trained, frozen, variables["stats"], groups, mesh)
-    check(task, len(splits["train"].records if facts is None else targets))
-    return task
+    return dataclasses.replace(task, rounded=check(task, len(splits["train"].records if facts is None else targets)))
 
 
 def data_of(config, split):
@@ -158,8 +166,11 @@ def check(task, size):
     """Traces one training batch through crops, model, losses and rules, so that what does not fit together fails at once.
 
     Args:
-      task: the Task.
+      task: the Task, but for `rounded`.
       size: samples of the gallery of neighbours.
+
+    Returns:
+      `rounded` of the Task.
     """
     stored = next(pipeline.eval_batches(task.splits["train"], batch=task.config.data.eval_batch))
     total_loss = step.objective(task.config)
@@ -181,7 +192,12 @@ def check(task, size):
 
     stored.pop("valid")
     variables = {"params": {**task.trained, **task.frozen}, "stats": task.stats}
-    jax.eval_shape(everything, variables, stored, task.labels["train"], task.constants)
+    given = variables, stored, task.labels["train"], task.constants
+    if task.model.dtype == jnp.float32:
+        jax.eval_shape(everything, *given)
+        return frozenset()
+    params = narrow.only_rounded(everything, task.model.dtype, *given)[0]["params"]
+    return frozenset(path for path in task.frozen if params[path])
 
 
 def gallery_of(renames):
@@ -203,6 +219,41 @@ def activations(config):
     if config.model.dtype not in ("float32", "bfloat16"):
         raise ValueError(f"model.dtype is {config.model.dtype!r}; it takes 'float32', 'bfloat16' or 'auto'")
     return jnp.dtype(config.model.dtype)
+
+
+def views(config, records, train):
+    """How many images the tower sees of an example: crops, times frames of a video."""
+    if records.read is None and "frames" not in records.inputs:
+        return 1
+    side, crop = config.data.stored_size, config.data.train_crop if train else config.data.eval_crop
+    frames = records.inputs["frames"].shape[1:2] if "frames" in records.inputs else ()
+    stored, ints = jax.ShapeDtypeStruct((1, *frames, side, side, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    seen = functools.partial(augment.augment, crop=crop, flip=False, image_size=config.data.image_size, train=train,
+                             normalize=config.data.normalize, seed=0)  # fmt: skip
+    return jax.eval_shape(seen, stored, ints, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32)).shape[1]
+
+
+def attentions(config, settings, dtype, rows, tokens, gradient=True):
+    """Implementations of attention in (image tower, text tower), see jaxord.attention.
+
+    Args:
+      config: a whole config.
+      settings: sizes of CLIP's towers, None where neither is used.
+      dtype: of the activations.
+      rows: images on one device.
+      tokens: [K, T] of the rank sentences, or None.
+      gradient: whether a training takes them.
+    """
+    shapes = {"image": None, "text": None}
+    if not config.model.image_tower:
+        shapes["image"] = rows, 1 + (settings.image_size // settings.patch_size) ** 2, settings.vision
+    if tokens is not None:
+        shapes["text"] = *tokens.shape, settings.text
+    return tuple(
+        attention.choose(config.model.attention, (*shape[:2], shape[2].heads, shape[2].width // shape[2].heads), dtype,
+                         causal=side == "text", gradient=gradient) if shape else "xla"
+        for side, shape in shapes.items()
+    )  # fmt: skip
 
 
 def rank_names(records):
@@ -268,5 +319,6 @@ def overview(task):
         values = task.ranks.values
         lines.append(f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {', '.join(task.ranks.names[:6])}"
                      + (", ..." if len(values) > 6 else ""))
-    lines.append(f"device {task.mesh.size} x {jax.devices()[0].device_kind}, activations {task.model.dtype}")
+    lines.append(f"device {task.mesh.size} x {jax.devices()[0].device_kind}, activations {task.model.dtype}"
+                 + (f", attention {task.model.tower[1].keywords['attention']}" if not task.config.model.image_tower else ""))
     return lines + optim.describe({**task.trained, **task.frozen}, task.groups, task.config.optim)

@@ -99,9 +99,9 @@ def load(folder, fold=""):
     variables = workdir.selected(stage_folder)
     ranks, constants, _ = workdir.read_facts(stage_folder)
     table = variables["params"].get("sentence/embedding", np.zeros((0, 0)))
-    model = ordinal.build(
-        config, workdir.read_settings(stage_folder), assemble.activations(config), constants.get("prompt_slots"), table.shape
-    )
+    settings, dtype = workdir.read_settings(stage_folder), assemble.activations(config)
+    ways = assemble.attentions(config, settings, dtype, config.data.eval_batch, constants.get("prompt_tokens"), gradient=False)
+    model = ordinal.build(config, settings, dtype, constants.get("prompt_slots"), table.shape, ways)
     if "prompt_tokens" in constants:
         constants["text_embeds"] = np.asarray(assemble.text_embeds(model, variables["params"], constants))
     gallery = stage_folder / "gallery.npz"

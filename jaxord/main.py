@@ -7,6 +7,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jaxord import settings
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument: configs/hci.py:method=coop.")
 _CONFIG_JSON = flags.DEFINE_string("config_json", "", "train, evaluate: a finished config as JSON, in place of --config.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; '' is runs/<data set>-<method>.")
@@ -25,7 +27,6 @@ _DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On a GPU too the sam
                                    "CPU it does so anyway.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
 
-REPEATABLE = "--xla_gpu_deterministic_ops=true"  # of jaxlib 0.10 to 0.12; XLA ends the process where it does not know a flag
 TAKES = {  # mode -> the flags that mean something there, those that it needs first
     "train": (_CONFIG, _WORKDIR, _CONFIG_JSON),
     "evaluate": (_WORKDIR, _CONFIG, _OUTPUT, _CONFIG_JSON),
@@ -52,8 +53,6 @@ def check(mode):
 
 def read_config():
     """The config of --config or --config_json."""
-    from jaxord import settings
-
     if not _CONFIG_JSON.value:
         return _CONFIG.value
     try:
@@ -68,7 +67,7 @@ def main(_):
     mode, workdir, output = _MODE.value, _WORKDIR.value, _OUTPUT.value
     if _DETERMINISTIC.value:
         # Read when jax makes its first device. It picks kernels without trying them out, and none that adds in any order.
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {REPEATABLE}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {settings.REPEATABLE}"
     try:
         check(mode)
         config = read_config()

@@ -6,6 +6,9 @@ import json
 
 from ml_collections import ConfigDict
 
+# --deterministic. A flag of jaxlib 0.10 to 0.12; XLA ends the process where it does not know one.
+REPEATABLE = "--xla_gpu_deterministic_ops=true"
+
 
 def plain(config):
     """The config as dicts, lists, numbers and strings, keys sorted."""

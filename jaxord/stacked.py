@@ -194,7 +194,7 @@ def arrays_of(tasks, tracks):
             used = [path for path in task.frozen if "image_features" not in train.records.inputs
                     or not path.startswith(f"{task.model.tower[0]}/")]
             shared[id(task.splits)] = {
-                "order": np.int32(list(orders).index(order)), "frozen": {path: task.frozen[path] for path in used},
+                "order": np.int32(list(orders).index(order)), "frozen": task.held({path: task.frozen[path] for path in used}),
                 "constants": jax.device_get(task.constants), "training": padded(here, widest["train"]),
                 "labels": {name: padded(task.labels[name], widest[name]) for name in task.splits},
                 "slot": {name: padded(slots(task.splits[name].records, places, table), widest[name]) for name in task.splits},

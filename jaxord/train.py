@@ -80,7 +80,7 @@ def fit(config, fold, workdir, start=None):
     judge, watched = watched_splits(config, task.splits)
 
     most = steps_per_call(config, task.splits["train"])
-    state, train_step = begin(task, optim.schedule(config.optim, total, length), most > 1)
+    (state, train_step), frozen = begin(task, optim.schedule(config.optim, total, length), most > 1), task.frozen
     evaluate, arrays = make_evaluate(task), {}
 
     def takes():
@@ -92,7 +92,7 @@ def fit(config, fold, workdir, start=None):
     ):  # fmt: skip
         restored = saved.latest()
         if restored is not None:
-            state = saved.restore(restored, state)
+            state, frozen = resumed(task, saved, restored, state)
             print(f"goes on from step {restored:,} of {total:,}", flush=True)
         else:
             state = state.replace(trained={**state.trained, **placed_references(task, state.variables)})
@@ -134,19 +134,19 @@ def fit(config, fold, workdir, start=None):
                 better = meta.get("score", math.inf) < best
                 best = min(best, meta.get("score", math.inf))
                 if better or step % save_every == 0 or last or stopped:
-                    saved.save(step, state, meta)
+                    saved.save(step, state.replace(frozen=frozen), meta)
                 if stopped and not last:
                     saved.close()
                     by = stop.name or "a signal"  # which another process has seen
                     sys.exit(f"stopped by {by} at step {step:,}; the same command goes on from there")
         if not total:
             check(task, saved, 0, state)
-            saved.save(0, state, {})
+            saved.save(0, state.replace(frozen=frozen), {})
         skipped = jax.device_get(state.skipped)[1]
         if skipped:
             print(f"{skipped:,} of {total:,} steps changed nothing: their loss or gradient was not finite", flush=True)
         chosen = saved.best() if saved.best() is not None else saved.latest()
-        state = saved.restore(chosen, state)
+        state, _ = resumed(task, saved, chosen, state)
 
     words = f"best {config.select_metric} on {judge}" if judge and total else "last step"
     report(task, evaluate, state.variables, workdir)
@@ -168,7 +168,7 @@ def begin(task, factor, several=False):
     config, replicated = task.config, sharding.replicated(task.mesh)
     optimizer = optim.make(config.optim, task.groups, factor)
     layout = functools.partial(sharding.by_size, mesh=task.mesh, least=config.model.fsdp)
-    parameters = (task.trained, task.frozen, task.stats)
+    parameters = (task.trained, task.held(task.frozen), task.stats)
     trained, frozen, stats = sharding.put(parameters, layout(parameters))
     opt_state = jax.jit(optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained)))(trained)
     step, skipped = sharding.put((np.int32(0), np.zeros(2, np.int32)), replicated)
@@ -179,6 +179,20 @@ def begin(task, factor, several=False):
         skips=config.train.skips, statistics=config.train.statistics, several=several,
     )  # fmt: skip
     return state, train_step
+
+
+def resumed(task, saved, step, like):
+    """(State of a checkpoint on the devices, its frozen parameters on the host): those are stored as they came, in float32.
+
+    Args:
+      task: from `assemble`.
+      saved: checkpoint.Checkpoints.
+      step: that has one.
+      like: State of `begin`.
+    """
+    state = saved.restore(step, like.replace(frozen=task.frozen))
+    places = jax.tree.map(lambda array: array.sharding, like.frozen)
+    return state.replace(frozen=sharding.put(task.held(state.frozen), places)), state.frozen
 
 
 def steps_per_call(config, split):

@@ -26,6 +26,7 @@ class Flat(nn.Module):
     settings: clip.ClipSettings
     dtype: object
     remat: bool = False
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, image):
@@ -38,6 +39,7 @@ class Words(nn.Module):
     config: clip.ClipSettings
     dtype: object
     remat: bool = False
+    attention: str = "xla"
 
     def setup(self):
         width = self.config.text.width

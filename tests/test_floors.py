@@ -4,9 +4,9 @@ import ast
 import pathlib
 
 FLOORS = [
-    {"trees", "binding", "tokenizer", "settings", "vectors", "sharding", "memory"},
+    {"trees", "binding", "tokenizer", "settings", "vectors", "sharding", "memory", "narrow"},
     {"losses", "inference", "metrics", "shots", "ranks", "labels", "progress", "figures"},
-    {"models"},
+    {"models", "attention"},
     {"weights"},
     {"data"},
     {"step", "optim", "checkpoint"},

@@ -130,7 +130,7 @@ def test_what_an_update_has_made_infinite_is_not_saved(photos, tmp_path):
 
 def test_xla_knows_the_flag_of_deterministic():
     """It ends a process whose flags it does not know."""
-    flags = main.REPEATABLE
+    flags = settings.REPEATABLE
     assert flags.startswith("--xla_gpu_")
     code = "import jax; print(jax.jit(lambda x: x + 1)(1))"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True)

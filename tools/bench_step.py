@@ -180,7 +180,7 @@ def ours(task, train):
         labels, constants = task.labels.get("annotations", task.labels["train"]), task.constants
         first = next(batches)
     else:
-        state, factors = sharding.put({"params": {**task.trained, **task.frozen}, "stats": task.stats},
+        state, factors = sharding.put({"params": {**task.trained, **task.held(task.frozen)}, "stats": task.stats},
                                       sharding.replicated(task.mesh)), None
         step = make_forward(task.model, task.prepare(train=False), wanted(config), sharding.replicated(task.mesh))
         passes = (pipeline.eval_batches(task.splits["test"], batch=config.data.eval_batch) for _ in itertools.count())

@@ -75,11 +75,12 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, softmax(q kᵀ / sqrt(C / heads)) v."""
+    """Multi-head self-attention, softmax(q kᵀ / sqrt(C / heads)) v; `attention` names jax's implementation of it."""
 
     tower: Tower
     causal: bool
     dtype: jnp.dtype
+    attention: str = "xla"
 
     def setup(self):
         width, depth = self.tower.width, self.tower.layers
@@ -95,7 +96,8 @@ class Attention(nn.Module):
         split = (*x.shape[:-1], self.tower.heads, -1)  # [N, T, heads, C / heads]
         q, k, v = (dense(x).reshape(split) for dense in (self.q_proj, self.k_proj, self.v_proj))
         # Never a mask array: cuDNN's kernels take is_causal, a mask becomes a bias that they refuse for odd lengths.
-        return self.out_proj(jax.nn.dot_product_attention(q, k, v, is_causal=self.causal).reshape(x.shape))
+        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal, implementation=self.attention)
+        return self.out_proj(mixed.reshape(x.shape))
 
 
 class Mlp(nn.Module):
@@ -121,10 +123,11 @@ class Block(nn.Module):
     tower: Tower
     causal: bool
     dtype: jnp.dtype
+    attention: str = "xla"
 
     def setup(self):
         self.layer_norm1 = LayerNorm(self.tower.layer_norm_eps, self.dtype)
-        self.self_attn = Attention(self.tower, self.causal, self.dtype)
+        self.self_attn = Attention(self.tower, self.causal, self.dtype, self.attention)
         self.layer_norm2 = LayerNorm(self.tower.layer_norm_eps, self.dtype)
         self.mlp = Mlp(self.tower, self.dtype)
 
@@ -141,13 +144,14 @@ class Layers(nn.Module):
     causal: bool
     dtype: jnp.dtype
     remat: bool
+    attention: str
 
     @nn.compact
     def __call__(self, x):
         """x [N, T, C] -> [N, T, C]."""
         block = nn.remat(Block) if self.remat else Block
         for i in range(self.tower.layers):
-            x = block(self.tower, self.causal, self.dtype, name=str(i))(x)
+            x = block(self.tower, self.causal, self.dtype, self.attention, name=str(i))(x)
         return x
 
 
@@ -158,9 +162,10 @@ class Encoder(nn.Module):
     causal: bool
     dtype: jnp.dtype
     remat: bool
+    attention: str
 
     def setup(self):
-        self.layers = Layers(self.tower, self.causal, self.dtype, self.remat)
+        self.layers = Layers(self.tower, self.causal, self.dtype, self.remat, self.attention)
 
     def __call__(self, x):
         """x [N, T, C] -> [N, T, C]."""
@@ -200,17 +205,19 @@ class VisionModel(nn.Module):
       config: sizes.
       dtype: of the activations.
       remat: recompute each block in the backward pass.
+      attention: an implementation of jax.nn.dot_product_attention.
     """
 
     config: ClipSettings
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    attention: str = "xla"
 
     def setup(self):
         tower = self.config.vision
         self.embeddings = VisionEmbeddings(self.config, self.dtype)
         self.pre_layrnorm = LayerNorm(tower.layer_norm_eps, self.dtype)
-        self.encoder = Encoder(tower, causal=False, dtype=self.dtype, remat=self.remat)
+        self.encoder = Encoder(tower, False, self.dtype, self.remat, self.attention)
         self.post_layernorm = LayerNorm(tower.layer_norm_eps, jnp.float32)
 
     def __call__(self, image):
@@ -251,16 +258,18 @@ class TextModel(nn.Module):
       config: sizes.
       dtype: of the activations.
       remat: recompute each block in the backward pass.
+      attention: an implementation of jax.nn.dot_product_attention.
     """
 
     config: ClipSettings
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    attention: str = "xla"
 
     def setup(self):
         tower = self.config.text
         self.embeddings = TextEmbeddings(self.config)
-        self.encoder = Encoder(tower, causal=True, dtype=self.dtype, remat=self.remat)
+        self.encoder = Encoder(tower, True, self.dtype, self.remat, self.attention)
         self.final_layer_norm = LayerNorm(tower.layer_norm_eps, jnp.float32)
 
     def embed(self, tokens):

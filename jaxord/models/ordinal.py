@@ -35,6 +35,7 @@ class OrdinalModel(nn.Module):
       logit_scale: exp of it multiplies cosines, at the start.
       dtype: of activations; parameters are float32.
       remat: recompute each block in the backward pass.
+      attention: implementation in the text tower, one of jaxord.attention.IMPLEMENTATIONS; the image tower has its own.
     """
 
     tower: tuple
@@ -45,6 +46,7 @@ class OrdinalModel(nn.Module):
     logit_scale: float = 100.0
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    attention: str = "xla"
 
     def setup(self):
         s = self.settings
@@ -52,7 +54,7 @@ class OrdinalModel(nn.Module):
         if self.project:
             self.visual_projection = clip.projection(s.projection_dim, self.dtype)
         if self.prompt is not None:
-            self.text_model = clip.TextModel(s, dtype=self.dtype, remat=self.remat)
+            self.text_model = clip.TextModel(s, dtype=self.dtype, remat=self.remat, attention=self.attention)
             self.text_projection = clip.projection(s.projection_dim, self.dtype)
             self.scale = self.param("logit_scale", nn.initializers.constant(math.log(self.logit_scale)), ())
 
@@ -99,11 +101,11 @@ class OrdinalModel(nn.Module):
         return outputs
 
 
-def image_tower(config, settings, dtype, vectors):
+def image_tower(config, settings, dtype, vectors, attention):
     """(name, function that makes the module) of the tower that config.model.image_tower names."""
     name, remat = config.model.image_tower, config.model.remat
     towers = {
-        "": ("vision_model", functools.partial(clip.VisionModel, settings, dtype=dtype, remat=remat)),
+        "": ("vision_model", functools.partial(clip.VisionModel, settings, dtype=dtype, remat=remat, attention=attention)),
         "ResNet-18": ("resnet", functools.partial(resnet.ResNet, depth=18, dtype=dtype, remat=remat)),
         "ResNet-50": ("resnet", functools.partial(resnet.ResNet, depth=50, dtype=dtype, remat=remat)),
         "VGG-16": ("vgg", functools.partial(vgg.VGG, dtype=dtype)),
@@ -114,7 +116,7 @@ def image_tower(config, settings, dtype, vectors):
     return towers[name]
 
 
-def build(config, settings, dtype, prompt_slots=None, vectors=(0, 0)):
+def build(config, settings, dtype, prompt_slots=None, vectors=(0, 0), attention=("xla", "xla")):
     """The model a config describes.
 
     Args:
@@ -123,6 +125,7 @@ def build(config, settings, dtype, prompt_slots=None, vectors=(0, 0)):
       dtype: of activations.
       prompt_slots: i32[K, T] of the run's sentences; None builds no text tower.
       vectors: shape of the table of word vectors, for a data set of sentences.
+      attention: implementations in (image tower, text tower), from assemble.attentions.
     """
     prompt = None
     if prompt_slots is not None:
@@ -141,9 +144,10 @@ def build(config, settings, dtype, prompt_slots=None, vectors=(0, 0)):
             )
     made = tuple((snake(entry["name"]), functools.partial(lookup(heads, entry["name"]), **settings_of(entry)))
                  for entry in config.heads)
-    tower = image_tower(config, settings, dtype, vectors)
+    tower = image_tower(config, settings, dtype, vectors, attention[0])
     project = not config.model.image_tower or prompt is not None
-    return OrdinalModel(tower, settings, project, prompt, made, config.model.logit_scale, dtype, config.model.remat)
+    m = config.model
+    return OrdinalModel(tower, settings, project, prompt, made, m.logit_scale, dtype, m.remat, attention[1])
 
 
 def settings_of(entry):
