@@ -8,8 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxord import attention, features, inference, initial, labels, metrics, narrow, optim, ranks, sharding, step, tokenizer
-from jaxord import trees
+from jaxord import (
+    attention,
+    features,
+    inference,
+    initial,
+    labels,
+    metrics,
+    narrow,
+    optim,
+    ranks,
+    sharding,
+    step,
+    tokenizer,
+    trees,
+)
 from jaxord.binding import bind, configured, lookup
 from jaxord.data import augment, load, pipeline, tiers
 from jaxord.models import ordinal

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxord import checkpoint, course, evaluate, main, settings, sharding, step, train
+from jaxord import checkpoint, course, evaluate, settings, sharding, step, train
 from jaxord.assemble import assemble
 from jaxord.data import pipeline
 from tests.kinds import MESHES, config, small_towers
