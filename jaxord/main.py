@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import platform
 import sys
 
 from absl import app, flags, logging
@@ -51,6 +52,17 @@ def check(mode):
         raise ValueError("--config and --config_json each give the whole config; give one of them")
 
 
+def keep_programs(environment):
+    """Compiled programs outlive the process, so that the next one begins at once; JAX_COMPILATION_CACHE_DIR says where else.
+
+    A folder for each machine: a program for one CPU may have instructions that another lacks.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in environment:
+        caches = pathlib.Path(environment.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(caches / "jaxord" / f"programs-{platform.node()}")
+        environment.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**32))  # bytes; the least used go first
+
+
 def read_config():
     """The config of --config or --config_json."""
     if not _CONFIG_JSON.value:
@@ -65,6 +77,7 @@ def main(_):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes; --verbosity=0 shows it
     mode, workdir, output = _MODE.value, _WORKDIR.value, _OUTPUT.value
+    keep_programs(os.environ)
     if _DETERMINISTIC.value:
         # Read when jax makes its first device. It picks kernels without trying them out, and none that adds in any order.
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {settings.REPEATABLE}"

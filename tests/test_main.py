@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from jaxord import main
 from jaxord.data import load
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -109,3 +110,15 @@ def test_without_data_one_message_says_what_is_wanted(name):
     with pytest.raises(ValueError, match="(?s)missing under .*(lists|list|table).*layout") as error:
         load.load(config.data, config.data.folds[0] if config.data.folds else "", 0)
     assert config.data.root in str(error.value)
+
+
+def test_compiled_programs_are_kept_for_the_next_process(tmp_path):
+    code = "import os; from jaxord import main; main.keep_programs(os.environ); import jax; print(jax.jit(abs)(-1))"
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr
+    assert list(tmp_path.glob("jaxord/programs-*/jit_abs-*-cache"))
+    chosen = {"JAX_COMPILATION_CACHE_DIR": "here"}
+    main.keep_programs(chosen)
+    assert chosen == {"JAX_COMPILATION_CACHE_DIR": "here"}
