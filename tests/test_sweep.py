@@ -362,3 +362,12 @@ def test_experiments_are_made_of_configs_and_their_claims_of_runs(name):
         rows = {(c.data.batch * c.data.copies, float(c.train.duration.split()[0]) * c.data.copies) for c in configs}
         crops = {(str(c.data.train_crop), str(c.data.eval_crop), c.data.normalize, c.optim.name, c.select) for c in configs}
         assert len(rows) == 1 and len(crops) == 1
+
+
+def test_some_of_the_runs_by_their_names(place, capsys):
+    assert place.main("--only=*seed=[02]") == 0
+    assert [run.name for run in place.runs if (place.folder / "runs/small" / run.name).exists()] == [
+        run.name for run in (place.runs[0], place.runs[2])
+    ]
+    assert "2/2 own-plain-seed=2" in capsys.readouterr().out
+    assert "no run matches --only=seed; they are called like own-plain-seed=0" in place.main("--only=seed")

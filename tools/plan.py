@@ -9,6 +9,7 @@ data set and label is evaluated on that config as well, without training, into e
 """
 
 import collections
+import fnmatch
 import hashlib
 import importlib.util
 import pathlib
@@ -76,6 +77,14 @@ def runs_of(experiment, options=(), fields=()):
 
     experiment.sweep(add)
     return list(found.values())
+
+
+def among(runs, patterns):
+    """The runs whose names match one of the patterns, all of them without patterns; ValueError for a pattern without a run."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(run.name, pattern) for run in runs):
+            raise ValueError(f"no run matches --only={pattern}; they are called like {', '.join(run.name for run in runs[:3])}")
+    return [run for run in runs if not patterns or any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
 
 
 def evaluations_of(experiment, runs, options=(), fields=()):

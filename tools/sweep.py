@@ -1,6 +1,7 @@
 """Runs every run of an experiment, several at a time, each a process of the one command; or searches for settings.
 
     python tools/sweep.py experiments/photo_quality.py [--gpus=0,1] [--slots=2] [--set data.root=x] [--option vectors=a.txt]
+    python tools/sweep.py experiments/photo_quality.py --only='*-ce-seed=*' --only='*-l1-seed=*'
     python tools/sweep.py experiments/learning_rates.py --search=tpe --trials=20
     python tools/sweep.py experiments/photo_quality.py --launcher=slurm --slots=32 --slurm gpus_per_node=1
 
@@ -35,7 +36,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools
 from jaxord import checkpoint  # noqa: E402
 from tools import launch  # noqa: E402
 from tools.journal import Journal  # noqa: E402
-from tools.plan import ROOT, arguments_of, evaluations_of, is_done, load, runs_of, settle  # noqa: E402
+from tools.plan import ROOT, among, arguments_of, evaluations_of, is_done, load, runs_of, settle  # noqa: E402
 from tools.screen import Screen, clock, last_words, tail  # noqa: E402
 
 COMMAND = (sys.executable, "-m", "jaxord.main")
@@ -251,6 +252,7 @@ def main(arguments=None, command=COMMAND):
     parser.add_argument("--slots", type=int, default=1, help="runs at a time, on each GPU or on CPUs")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run's config")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of every config")
+    parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="runs of such names: '*-ce-seed=[01]'")
     parser.add_argument("--search", choices=("tpe", "random", "grid"), help="trials of the experiment's SPACE, by Optuna")
     parser.add_argument("--trials", type=int, default=0, help="of a search, earlier ones too; grid: 0 is all of it")
     parser.add_argument("--launcher", choices=("processes", "slurm", "submitit"), default="processes",
@@ -267,7 +269,7 @@ def main(arguments=None, command=COMMAND):
         if given.trials and not given.search:
             raise ValueError("--trials is of a search; give --search too")
         experiment = load(file)
-        runs = runs_of(experiment, given.option, given.set)
+        runs = among(runs_of(experiment, given.option, given.set), given.only)
         with checkpoint.lock(folder):
             search = None
             if given.search:
