@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there and are checked before they are read; a run's JSON files, lock and signals.
+"""Checkpoints that are whole or not there and are checked before they are read; a run's JSON files and lock.
 
     <folder>/120/arrays/          orbax: one entry for each leaf of the state, named by its path
     <folder>/120/checkpoint.json  step, meta, and path -> [shape, dtype] of every leaf
@@ -17,7 +17,6 @@ import math
 import os
 import pathlib
 import shutil
-import signal
 
 import jax
 import numpy as np
@@ -84,8 +83,8 @@ class Checkpoints:
     def save(self, step, state, meta):
         """Stores the state of a step; the writing goes on in the background, the state may be donated at once.
 
-        Nothing is done where the step is stored already, so evaluate first: `meta` should hold its score. Damaged
-        checkpoints of this or a later step are set aside as `<step>.damaged`.
+        Nothing is done where the step is stored already, so evaluate first: `meta` should hold its score; but one whose meta
+        says `unjudged` is replaced. Damaged checkpoints of this or a later step are set aside as `<step>.damaged`.
 
         Args:
           step: int, the updates made.
@@ -163,11 +162,12 @@ class Checkpoints:
         """Makes room for a step and writes its record; False where it is stored already."""
         stored = [s for s in self._stored() if s >= step]
         sound = [s for s in stored if not self._damage(s)]
-        if sound == [step]:
+        if sound == [step] and not self._record(step)["meta"].get("unjudged"):
             return False
-        if sound:
+        if sound and sound != [step]:
             raise ValueError(f"step {step} is to be saved, and {self.folder} holds the later steps {sound}; train on "
                              "from the latest, or use another folder")
+        stored = [s for s in stored if s not in sound]
         for left in [*self.folder.glob(".unfinished-*"), *(self.folder / f"{s}.damaged" for s in stored)]:
             shutil.rmtree(left, ignore_errors=True)
         for s in stored:
@@ -198,8 +198,11 @@ class Checkpoints:
             write_json(folder / "sha256.json", {str(path.relative_to(folder)): _digest(path) for path in files})
             for path in folder.rglob("*"):
                 _sync(path)
+            if (self.folder / str(step)).exists():  # unjudged; a process that ends between the lines leaves the one before
+                os.replace(self.folder / str(step), self._unfinished(f"{step}.unjudged"))
             os.replace(folder, self.folder / str(step))
             _sync(self.folder)
+            shutil.rmtree(self._unfinished(f"{step}.unjudged"), ignore_errors=True)
             steps = self._stored()
             for old in set(steps[: -self.keep]) - {self._best([s for s in steps if not self._damage(s)])}:
                 os.replace(self.folder / str(old), self._unfinished(old))
@@ -301,38 +304,3 @@ def _lock(workdir):
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()
         yield
-
-
-class SignalFlag:
-    """True after SIGTERM, SIGUSR1 or a first SIGINT, so that a loop can save and leave; main thread only.
-
-        with SignalFlag() as stop:
-            ...
-            if stop:
-                save and return
-
-    A second SIGINT does what it did before. `name` is the signal's name, "" before one came. With several processes
-    jax watches SIGTERM (jaxord.sharding.stopping), and the other two become it.
-    """
-
-    def __init__(self):
-        self.name, self._old = "", {}
-
-    def __bool__(self):
-        return bool(self.name)
-
-    def __enter__(self):
-        for number in (signal.SIGUSR1, signal.SIGINT, *([signal.SIGTERM] if jax.process_count() == 1 else [])):
-            self._old[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *error):
-        for number, old in self._old.items():
-            signal.signal(number, old)
-
-    def _note(self, number, frame):
-        self.name = signal.Signals(number).name
-        if number == signal.SIGINT:
-            signal.signal(number, self._old[number])
-        if jax.process_count() > 1:
-            signal.raise_signal(signal.SIGTERM)

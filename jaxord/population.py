@@ -31,13 +31,15 @@ from jaxord.workdir import selected, write_facts, write_run
 Member = collections.namedtuple("Member", "config fold folder start")
 
 
-def fit(members):
+def fit(members, stop):
     """Trains and evaluates those of the members that are not done, as `train.fit` does with one.
 
     Args:
       members: [Member].
+      stop: signals.Stop that is watching. All is written at the end: after a signal that comes before, the members begin again.
 
     Raises:
+      signals.Stopped: a signal came.
       ValueError: configs or data that do not share shapes; images; inputs of various lengths; several processes; too little
         memory; config.train.skips steps in a row without finite numbers, when all other members are done.
     """
@@ -65,11 +67,13 @@ def fit(members):
         if not track.lost and not all(finite(state) for state in states):
             track.lost = course.lost(task, track.total, 0, {})
         if not track.lost:
+            stop.unsaved = True
             chosen = save(member.folder, task, track, states)
             report(task, group.evaluate[place], group.variables(place), member.folder)
             write_run(member.folder, time.monotonic() - began, {name: len(s.records) for name, s in task.splits.items()})
             words = f"best {member.config.select_metric} on {track.judge}" if track.judge and track.total else "last step"
             checkpoint.write_json(member.folder / "DONE.json", {"step": chosen, "steps": track.total, "selected": words})
+            stop.saved()
     lost = [f"{member.folder}: {track.lost}" for member, track in zip(members, tracks, strict=True) if track.lost]
     if lost:
         title = f"{len(lost)} of {len(members)} members have failed, the others are done"

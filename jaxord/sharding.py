@@ -109,7 +109,7 @@ def stopping(flag):
     To be called once a step. jax's preemption service tells the others and chooses the call, so nothing waits for a device.
 
     Args:
-      flag: checkpoint.SignalFlag of this process; alone it is the answer.
+      flag: signals.Stop of this process; alone it is the answer.
     """
     return bool(flag) if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(next(_looks))
 

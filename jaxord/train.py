@@ -4,14 +4,13 @@ import functools
 import itertools
 import math
 import pathlib
-import sys
 import time
 
 import jax
 import numpy as np
 from absl import logging
 
-from jaxord import checkpoint, memory, optim, population, progress, settings, sharding
+from jaxord import checkpoint, memory, optim, population, progress, settings, sharding, signals
 from jaxord.assemble import assemble, overview
 from jaxord.course import ADVICE, calls, curves, direction, headline, lengths, lost, periods, watched_splits
 from jaxord.data import pipeline
@@ -37,32 +36,35 @@ def run(config, workdir):
     workdir = pathlib.Path(workdir)
     folds = chosen_folds(config)
     sharding.check_same(settings.to_json(config).encode(), "configs")
-    with checkpoint.lock(workdir):
-        claim(workdir, config)
-        paths = [[(None, None), *stages_of(config, workdir, fold)] for fold in folds]  # the folds' stages, after nothing
-        members = [
-            [population.Member(stage, fold, folder, start) for (start, _), (folder, stage) in itertools.pairwise(path)]
-            for fold, path in zip(folds, paths, strict=True)
-        ]
-        if config.train.together:
-            for group in zip(*members, strict=True):  # a stage of all folds
-                population.fit(group)
-        else:
-            for member in itertools.chain(*members):
-                fit(*member)
-    summarise(config, [path[-1].folder for path in members])
+    with signals.Stop() as stop:
+        with checkpoint.lock(workdir):
+            claim(workdir, config)
+            paths = [[(None, None), *stages_of(config, workdir, fold)] for fold in folds]  # the folds' stages, after nothing
+            members = [
+                [population.Member(stage, fold, folder, start) for (start, _), (folder, stage) in itertools.pairwise(path)]
+                for fold, path in zip(folds, paths, strict=True)
+            ]
+            if config.train.together:
+                for group in zip(*members, strict=True):  # a stage of all folds
+                    population.fit(group, stop)
+            else:
+                for member in itertools.chain(*members):
+                    fit(*member, stop)
+        summarise(config, [path[-1].folder for path in members])
 
 
-def fit(config, fold, workdir, start=None):
+def fit(config, fold, workdir, start, stop):
     """Trains and evaluates one stage of one fold; goes on from its latest checkpoint, and does nothing where it is done.
 
     Args:
       config: of the stage.
       fold: name of the fold, "" without folds.
       workdir: folder of the stage.
-      start: folder of the stage before, whose selected parameters it takes over.
+      start: folder of the stage before, whose selected parameters it takes over, or None.
+      stop: signals.Stop that is watching.
 
     Raises:
+      signals.Stopped: a signal came; the last step is saved.
       ValueError: config.train.skips steps in a row without finite numbers, noticed when their metrics are fetched, a period of
         the log later; too little memory; and all that `assemble` raises.
     """
@@ -88,7 +90,7 @@ def fit(config, fold, workdir, start=None):
 
     with (
         memory.explained("a training step", f"data.batch={batch}", takes),
-        checkpoint.Checkpoints(workdir / "checkpoints") as saved, checkpoint.SignalFlag() as stop,
+        checkpoint.Checkpoints(workdir / "checkpoints") as saved,
     ):  # fmt: skip
         restored = saved.latest()
         if restored is not None:
@@ -108,10 +110,32 @@ def fit(config, fold, workdir, start=None):
         crowded = jax.default_backend() == "cpu" and task.mesh.size > 1
         late = None  # what was logged last: fetched one period later, so that the loop never waits for the device
         with progress.Log(workdir, restored=-1 if restored is None else restored, total=total, batch=batch) as log:
+
+            def judgement(step):
+                """{"score": float} of the state, where a split judges; {"unjudged": True} where a signal came meanwhile."""
+                try:
+                    with stop.at_once():
+                        found = {split: evaluate(state.variables, split).scores for split in watched}
+                except signals.Stopped:
+                    return {"unjudged": True}
+                for split, scores in found.items():
+                    log.scalars(step, split if split == judge else f"{split} evaluated", curves(config, scores))
+                if judge not in found:
+                    return {}
+                score = headline(config, found[judge])[config.select_metric] * direction(config)
+                return {"score": sharding.first(float)(score)}  # one decision, whatever the last bits elsewhere
+
+            if restored is not None and saved.meta(restored).get("unjudged"):
+                meta = judgement(restored)
+                if "unjudged" in meta:
+                    raise signals.Stopped(f"at step {restored:,}")
+                saved.save(restored, state.replace(frozen=frozen), meta)
+                best = min(best, meta.get("score", math.inf))
             for first, count in calls(done, total, most, (evaluate_every, save_every, log_every)):
                 step, arrays = first + count, next(batches)
                 with jax.transfer_guard("disallow"):  # nothing comes from the host or goes there behind the loop's back
                     state, values = train_step(state, arrays, labels, task.constants)
+                stop.unsaved = True
                 if crowded:
                     jax.block_until_ready(state.step)
                 log.progress(step)
@@ -124,21 +148,15 @@ def fit(config, fold, workdir, start=None):
                     write(log, late, task, saved)  # what a checkpoint's past has logged is on disk before the checkpoint is
                     late = None
                     check(task, saved, step, state)
-                meta = {}
-                for split in watched if judged else ():
-                    scores = evaluate(state.variables, split).scores
-                    log.scalars(step, split if split == judge else f"{split} evaluated", curves(config, scores))
-                    if split == judge:
-                        score = headline(config, scores)[config.select_metric] * direction(config)
-                        meta = {"score": sharding.first(float)(score)}  # one decision, whatever the last bits elsewhere
+                meta = judgement(step) if judged else {}
+                stopped = stopped or "unjudged" in meta
                 better = meta.get("score", math.inf) < best
                 best = min(best, meta.get("score", math.inf))
                 if better or step % save_every == 0 or last or stopped:
                     saved.save(step, state.replace(frozen=frozen), meta)
-                if stopped and not last:
+                if stopped and (not last or "unjudged" in meta):
                     saved.close()
-                    by = stop.name or "a signal"  # which another process has seen
-                    sys.exit(f"stopped by {by} at step {step:,}; the same command goes on from there")
+                    raise signals.Stopped(f"at step {step:,}")
         if not total:
             check(task, saved, 0, state)
             saved.save(0, state.replace(frozen=frozen), {})
@@ -148,6 +166,7 @@ def fit(config, fold, workdir, start=None):
         chosen = saved.best() if saved.best() is not None else saved.latest()
         state, _ = resumed(task, saved, chosen, state)
 
+    stop.saved()
     words = f"best {config.select_metric} on {judge}" if judge and total else "last step"
     report(task, evaluate, state.variables, workdir)
     write_run(workdir, time.monotonic() - began, {name: len(split.records) for name, split in task.splits.items()})

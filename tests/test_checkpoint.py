@@ -1,11 +1,10 @@
-"""Checkpoints: bit-exact, strict, proof against damaged files and kills; the lock; the signals."""
+"""Checkpoints: bit-exact, strict, proof against damaged files and kills; the lock."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import flax
 import jax
@@ -17,7 +16,7 @@ from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxord import sharding
-from jaxord.checkpoint import Checkpoints, SignalFlag, lock, write_json
+from jaxord.checkpoint import Checkpoints, lock, write_json
 
 
 @flax.struct.dataclass
@@ -216,6 +215,18 @@ def test_without_scores_there_is_no_best(tmp_path):
         assert checkpoints.steps() == [2, 3] and checkpoints.best() is None
 
 
+def test_what_was_not_judged_is_replaced_once_it_is(tmp_path):
+    write(tmp_path, [4])
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, make_state(5, 5), dict(unjudged=True))
+        assert checkpoints.latest() == 5 and checkpoints.best() is None
+        for score in (0.2, 0.1):  # the second comes too late
+            checkpoints.save(5, make_state(5, 5), dict(score=score))
+        assert checkpoints.meta(5) == dict(score=0.2) and checkpoints.best() == 5
+        assert_same_bits(checkpoints.restore(5, make_state()), make_state(5, 5))
+    assert sorted(os.listdir(tmp_path)) == ["4", "5"]
+
+
 def test_saving_a_step_twice_keeps_the_first_and_going_back_is_refused(tmp_path):
     write(tmp_path, [4, 5], [0.1, 0.2])
     with Checkpoints(tmp_path) as checkpoints:
@@ -321,23 +332,3 @@ def test_a_workdir_is_held_by_one_process(tmp_path):
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()
     with lock(tmp_path):
         pass
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_becomes_a_flag(number):
-    if number == signal.SIGINT:
-        signal.signal(number, signal.default_int_handler)  # a shell's background jobs ignore it
-    old = signal.getsignal(number)
-    with SignalFlag() as stop:
-        assert not stop and stop.name == ""
-        os.kill(os.getpid(), number)
-        time.sleep(0.01)
-        assert stop and stop.name == signal.Signals(number).name
-        if number == signal.SIGINT:
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), number)
-                time.sleep(0.01)
-        else:
-            os.kill(os.getpid(), number)  # sent twice by some schedulers
-            time.sleep(0.01)
-    assert signal.getsignal(number) is old

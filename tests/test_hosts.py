@@ -101,7 +101,7 @@ def one(lightly_compiled, photos, tmp_path_factory):
 def test_four_processes_stopped_then_two_killed_then_two_do_what_one_does(one, photos, tmp_path):
     workdir = tmp_path / "run"
     four = run(photos, workdir, 4, at=4, number=signal.SIGTERM)  # one of them is told to stop: all do, at the same step
-    assert [code for code, *_ in four] == [1] * 4, four[0]
+    assert [code for code, *_ in four] == [75] * 4, four[0]
     (step,) = {errors.splitlines()[-1] for _, _, errors, _ in four}
     step = int(step.removeprefix("stopped by a signal at step ").split(";")[0])
     assert 4 <= step < STEPS - 4 and saved(workdir)[-1] == step

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from jaxord import main
+from jaxord import main, signals
 from jaxord.data import load
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def saved(workdir):
 @pytest.mark.long
 def test_stopped_then_killed_and_resumed_gives_the_same_bytes(whole, photos, tmp_path):
     arguments = folder(photos, tmp_path / "run")
-    for number, code in ((signal.SIGTERM, 1), (signal.SIGKILL, -9)):
+    for number, code in ((signal.SIGTERM, signals.STOPPED), (signal.SIGKILL, -9)):
         before = saved(tmp_path / "run")
         process = subprocess.Popen([sys.executable, "-m", "jaxord.main", *arguments], cwd=ROOT, env=environment(),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

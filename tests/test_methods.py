@@ -16,7 +16,7 @@ from PIL import Image
 
 from configs import morph
 from configs.pairs import FROM_SCRATCH, PAIRS
-from jaxord import checkpoint, settings, sharding, train
+from jaxord import checkpoint, settings, sharding, signals, train
 from jaxord.assemble import assemble
 from jaxord.data import pipeline
 from jaxord.workdir import selected
@@ -127,7 +127,7 @@ def test_every_label_of_an_image_is_drawn_in_training_and_the_middle_one_evaluat
 def test_reference_points_begin_at_the_mean_unit_features_of_their_labels(photos, tmp_path):
     c = config(photos, "conord,initial=mean")
     c.rules[0].k, c.train.duration, c.optim.warmup = 3, "0 steps", "0 steps"
-    train.fit(c, "", tmp_path / "run")
+    train.fit(c, "", tmp_path / "run", None, signals.Stop())
     before = selected(tmp_path / "run")
     task = assemble(c, "", before)
     p, features = {path.removeprefix("vision_model/"): array for path, array in before["params"].items()}, []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.base import entries
-from jaxord import assemble, initial, population, sharding, stacked, train
+from jaxord import assemble, initial, population, sharding, signals, stacked, train
 from jaxord.checkpoint import Checkpoints
 from jaxord.workdir import selected
 from tests.kinds import MESHES, at, config, small_towers
@@ -72,11 +72,11 @@ def test_seeds_and_rates_train_together_as_alone(photos, tmp_path, monkeypatch):
     wild, members = members[6:], members[:6]
     words = r"3 of 9 members have failed, the others are done\n.*0-1e\+30: 2 steps in a row .*\n  rows of step \d: \d+ .*png"
     with pytest.raises(ValueError, match=words):
-        population.fit([*wild, *members])
+        population.fit([*wild, *members], signals.Stop())
     assert not any((member.folder / "DONE.json").exists() for member in wild)
     with monkeypatch.context() as patch:
         patch.setattr(assemble, "assemble", lambda *arguments: pytest.fail("what is done is assembled"))
-        population.fit(members)
+        population.fit(members, signals.Stop())
     train.run(members[4].config, tmp_path / "alone")
     assert_same(tmp_path / "alone", members[4].folder, members[4].config.rules[0].name)
     steps = [json.loads((member.folder / "DONE.json").read_text())["step"] for member in members]
@@ -116,9 +116,9 @@ def test_what_shares_no_shapes_is_refused(photos, tmp_path):
     other.data.batch, other.seed = 8, 1
     words = "differ in the seed, the fold, rates and weights of losses only\n  data.batch: 16 there, 8 here$"
     with pytest.raises(ValueError, match=words):
-        population.fit([one, population.Member(other, "", tmp_path / "other", None)])
+        population.fit([one, population.Member(other, "", tmp_path / "other", None)], signals.Stop())
     with pytest.raises(ValueError, match="has images; runs are trained together on arrays of one length: set model.features"):
-        population.fit([one])
+        population.fit([one], signals.Stop())
     placed = sharding.replicated(MESHES[1])
     with pytest.raises(ValueError, match=r"constants/rank_values is \[3\] of one and \[4\] of another"):
         stacked.stacked([{"constants": {"rank_values": np.zeros(ranks)}} for ranks in (3, 4)], placed, placed)

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from jaxord import checkpoint, main, settings
+from jaxord import checkpoint, main, settings, signals
 from tools import launch, plan, sweep
 from tools.journal import Journal
 
@@ -42,9 +42,9 @@ while (here / "hold").exists() or (here / f"hold{seed}").exists():
 print("0%\\r50%\\rthe last words of", seed, flush=True)
 broken = here / f"broken{seed}"
 if broken.exists():
-    left = int(broken.read_text()) - 1
-    broken.write_text(str(left)) if left else broken.unlink()
-    sys.exit(3)
+    left, code = map(int, (broken.read_text() + " 3").split()[:2])
+    broken.write_text(f"{left - 1} {code}") if left > 1 else broken.unlink()
+    sys.exit(code)
 if not (here / f"silent{seed}").exists():
     (folder / "DONE.json").write_text("{}")
 """
@@ -203,6 +203,12 @@ def evaluations(add):
     assert (config.data.corruption.severity, config.seed) == (5, 0)
     assert place.main() == 0 and (place.workdir(1) / "evaluated/severity=1/DONE.json").exists()
     assert "4 of 6 runs are done" in capsys.readouterr().out and len((folder / "starts").read_text().splitlines()) == 1
+
+
+def test_a_run_that_was_told_to_stop_has_not_failed(place, capsys):
+    (place.folder / "broken1").write_text(f"5 {signals.STOPPED}")
+    assert place.main() == 0 and place.starts() == [1, 6, 1]
+    assert capsys.readouterr().out.count("own-plain-seed=1: stopped, goes on") == 5
 
 
 def test_only_done_json_says_that_a_run_is_done(place, capsys):

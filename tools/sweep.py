@@ -33,7 +33,7 @@ import jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools/ lie in the repository and are not installed
 
-from jaxord import checkpoint  # noqa: E402
+from jaxord import checkpoint, signals  # noqa: E402
 from tools import launch  # noqa: E402
 from tools.journal import Journal  # noqa: E402
 from tools.plan import ROOT, among, arguments_of, evaluations_of, is_done, load, runs_of, settle  # noqa: E402
@@ -158,6 +158,10 @@ class Queue:
         elif run in self.stopping:
             self.close(run, "pruned")
             said = " pruned,"
+        elif code == signals.STOPPED:  # somebody else has stopped it: no attempt that failed
+            self.attempts[run] -= 1
+            self.waiting.append(run)
+            said = " stopped, goes on,"
         elif self.attempts[run] < ATTEMPTS:
             self.journal.write("retried", run.name)
             self.waiting.append(run)

@@ -1,0 +1,151 @@
+"""SIGTERM, SIGUSR1 and SIGINT wherever they come: the run ends soon, by its own exit code, and goes on to the same bytes."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxord import checkpoint, sharding, signals, train
+from tests.kinds import MESHES, config, small_towers
+
+ALL = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """A shell's background jobs ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_it_is_noted_while_something_is_unsaved(number, capsys):
+    old = signal.getsignal(number)
+    with pytest.raises(signals.Stopped) as stopped, signals.Stop() as stop:
+        stop.unsaved = True
+        assert not stop and stop.name == ""
+        send(number)
+        assert stop and stop.name == signal.Signals(number).name
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                send(number)
+        else:
+            send(number)  # sent twice by some schedulers
+        with pytest.raises(signals.Stopped), stop.at_once():
+            raise AssertionError("the block begins after the signal")
+        raise signals.Stopped("at step 7")
+    assert stopped.value.code == 75 and signal.getsignal(number) is old
+    assert capsys.readouterr().err == f"stopped by {stop.name} at step 7; the same command goes on from there\n"
+
+
+def test_it_is_obeyed_where_nothing_is_lost():
+    with pytest.raises(signals.Stopped), signals.Stop():
+        send(signal.SIGTERM)
+    with signals.Stop() as stop:
+        stop.unsaved = True
+        with pytest.raises(signals.Stopped), stop.at_once():
+            send(signal.SIGTERM)
+        with pytest.raises(signals.Stopped):
+            stop.saved()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+WAITING = """
+import hashlib, os, sys, jax
+from jaxord import signals
+signals.PATIENCE = 0.5
+with signals.Stop() as stop:
+    print("up", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes in one call, as a compilation is
+"""
+
+
+def test_a_long_call_does_not_keep_a_process_that_has_nothing_unsaved():
+    process = subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\n"
+    sent = time.monotonic()
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and time.monotonic() - sent < 10
+    assert errors == "stopped by SIGUSR1; the same command goes on from there\n"
+
+
+def files(workdir):
+    names = ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
+    with checkpoint.Checkpoints(workdir / "checkpoints") as saved:
+        arrays = saved.read(saved.latest(), ("trained", "opt_state"))
+        kept = saved.best(), saved.latest(), saved.meta(saved.best()), saved.meta(saved.latest())
+    parameters = {path: array.tobytes() for part in arrays.values() for path, array in part.items()}
+    return {name: (workdir / name).read_bytes() for name in names}, parameters, kept
+
+
+@pytest.mark.long
+def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(photos, tmp_path, monkeypatch, capsys):
+    """Nine steps, judged at 4, 8 and 9, saved every third: signals while decoding, compiling, in a step, in each evaluation of
+    two splits, in the last one, in the report and in the summary."""
+    c = config("folder", "method=ce_l1,backbone=tiny", photos, **{"train.curves": ("train",)})
+    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    with small_towers():
+        train.run(c, tmp_path / "calm")
+        at, numbers, real_step, real_evaluate = [], itertools.cycle(ALL), train.make_train_step, train.make_evaluate
+
+        def spring(phase):
+            """Sends a signal the first time that a phase is reached, in the order of `at`."""
+            if at and at[0] == phase:
+                at.pop(0)
+                send(next(numbers))
+
+        def make_train_step(*given, **settings):
+            step = real_step(*given, **settings)
+
+            def update(state, *rest):
+                spring(f"step {int(state.step) + 1}")
+                return step(state, *rest)
+
+            return update
+
+        def make_evaluate(task, *more):
+            judge, calls = real_evaluate(task, *more), []
+
+            def judged(variables, split, *gallery):
+                calls.append(split)
+                spring(f"evaluation {len(calls)}")
+                return judge(variables, split, *gallery)
+
+            return judged
+
+        def before(module, name):
+            real = getattr(module, name)
+            monkeypatch.setattr(module, name, lambda *given, **settings: (spring(name), real(*given, **settings))[1])
+
+        monkeypatch.setattr(train, "make_train_step", make_train_step)
+        monkeypatch.setattr(train, "make_evaluate", make_evaluate)
+        for module, name in ((train, "assemble"), (train, "report"), (train, "summarise")):
+            before(module, name)
+        # The steps and evaluations of each attempt; what it says; the checkpoint that it leaves.
+        attempts = [
+            ("assemble", "", None), ("step 1", "", None), ("step 3", " at step 3", 3), ("step 4", "", 3),
+            ("step 5", " at step 5", 5), ("evaluation 1", " at step 8", 8), ("evaluation 2", " at step 8", 8),
+            ("evaluation 3", " at step 9", 9), ("evaluation 2", " at step 9", 9), ("report", "", 9), ("summarise", "", 9),
+        ]  # fmt: skip
+        for phase, where, left in attempts:
+            at[:] = [phase]
+            with pytest.raises(SystemExit) as stopped:
+                train.run(c, tmp_path / "shaken")
+            said = capsys.readouterr().err.splitlines()[-1]
+            assert stopped.value.code == 75 and not at, (phase, said)
+            assert said.removeprefix("stopped by ").partition(";")[0] in (f"{n.name}{where}" for n in ALL), (phase, said)
+            with checkpoint.Checkpoints(tmp_path / "shaken/checkpoints") as saved:
+                assert saved.latest() == left, phase
+        train.run(c, tmp_path / "shaken")
+    assert files(tmp_path / "shaken") == files(tmp_path / "calm")
