@@ -18,6 +18,7 @@ HEADS = {  # of evaluation: the arrays they take, and those they give
     "Projection": ({"image_embeds"}, {"image_embeds"}),
     "Experts": ({"image_embeds", "rank_values"}, {"expert_values", "group_logits"}),
     "ReferencePoints": (set(), {"reference_points"}),
+    "MotionFusion": ({"image_embeds", "motion"}, {"image_embeds"}),
 }
 TRAINING = {"FDS", "Margins", "NoiseScale", "PairWeights"}  # heads without a part in evaluation
 
@@ -53,12 +54,14 @@ def described(run):
     if config.model.image_tower and "visual_projection/kernel" in params:
         tensors["visual_projection/kernel"] = params["visual_projection/kernel"]
     given = {**constants, **({"logit_scale": params["logit_scale"]} if "logit_scale" in params else {})}
-    missing = wanted - set(given) - {"image_features", "image_embeds"}
+    missing = wanted - set(given) - {"image_features", "image_embeds", "motion"}
     if missing:
         raise ValueError(f"the rules {[rule['name'] for rule in rules]} need {sorted(missing)}, which the run does not hold")
     tensors = {hf_clip.source_name(path): hf_clip.to_source(path, np.asarray(array)) for path, array in tensors.items()}
     tensors |= {name: given[name] for name in wanted if name in given}
     facts = common(run) | {"heads": heads, "rules": rules, "target_scale": config.data.target_scale}
+    if "motion" in wanted:
+        facts["input"] = "videos"
     # safetensors writes the memory as it lies, so transposed views are copied.
     return facts, {name: np.array(array, order="C") for name, array in tensors.items()}
 

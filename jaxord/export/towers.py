@@ -103,9 +103,15 @@ def write_torch(run, folder):
 
 def readme(run, facts, uses):
     """How the folder is used."""
-    images = facts["input"] == "images"
-    example = '["photo.jpg"]' if images else "[[[2, 15, 7], [2, 9]]]"
-    example_text = "" if images else "# pairs of lists of word ids, as the training data's vocabulary numbers them\n"
+    images = facts["input"] != "sentences"
+    example, example_text = {
+        "images": ('["photo.jpg"]', ""),
+        "videos": ('[{"frames": ["0.png", "1.png"], "motion": "0.npy"}]',
+                   "# a video's frames, and its motion f16[M, F, h, w, C] as jaxord.data.extraction makes it\n"),
+        "sentences": ("[[[2, 15, 7], [2, 9]]]",
+                      "# pairs of lists of word ids, as the training data's vocabulary numbers them\n"),
+    }[facts["input"]]
+    command = "photo.jpg" if facts["input"] == "images" else "examples.json"
     rules = ", ".join(f"`{rule['name']}`" for rule in facts["rules"])
     t = facts["transform"]
     seen = (f"Images: {t['resize']} resize to {t['stored_size']} pixels (Pillow, bicubic), `{t['crop']['name']}` to "
@@ -128,7 +134,7 @@ model = Model()                                  # reads this folder; nothing is
     print(found.get("rank"), found.get("rank_name"))
 ```
 
-or `python predict.py photo.jpg`, which prints JSON. {seen} Rules: {rules}.
+or `python predict.py {command}`, which prints JSON. {seen} Rules: {rules}.
 
 {uses}
 - jaxord: {"`--config.model.weights=<this folder>` starts another run from the towers" if facts["tower"] == "" else

@@ -21,12 +21,18 @@ EXAMPLES = 8  # that an export is verified on
 GENERATED = "generated examples, for the run's data is not here"
 
 
-def chosen_examples(run, fold, scratch):
-    """(what they are, examples as `predict.py` takes them): of the test split where the data is there, else generated ones."""
+def chosen_examples(run, fold, scratch, motion=False):
+    """(what they are, examples as `predict.py` takes them): of the test split where the data is there, else generated ones.
+
+    Args:
+      run, fold: as `torch`.
+      scratch: folder for their files.
+      motion: whether the model takes the motion of videos beside their frames.
+    """
     try:
         records = load.load(run.config.data, fold, run.config.seed)["test"]
     except ValueError:
-        return GENERATED, generated(run, scratch)
+        return GENERATED, generated(run, scratch, motion)
     rows = range(min(EXAMPLES, len(records)))
     if "sentences" in records.inputs:
         return "test examples", [
@@ -44,11 +50,19 @@ def chosen_examples(run, fold, scratch):
             for file, frame in zip(frames, records.inputs["frames"][row], strict=True):
                 Image.fromarray(frame[:height, :width]).save(file)
         examples.append([str(file) for file in frames])
-    return "test examples", examples
+    return "test examples", with_motion(examples, records.inputs["motion"], scratch) if motion else examples
 
 
-def generated(run, scratch):
-    """Examples of noise, the same ones every time."""
+def with_motion(examples, motion, scratch):
+    """Lists of frames as examples of a model that takes motion too, f16[B, M, F, h, w, C]."""
+    files = [str(scratch / f"{row}.npy") for row in range(len(examples))]
+    for row, file in enumerate(files):
+        np.save(file, motion[row])
+    return [{"frames": frames, "motion": file} for frames, file in zip(examples, files, strict=True)]
+
+
+def generated(run, scratch, motion=False):
+    """Examples of noise, the same ones every time; arguments as of `chosen_examples`."""
     generator = np.random.default_rng(0)
     if run.config.model.image_tower == "BiLSTM":
         words = len(run.variables["params"]["sentence/embedding"])
@@ -57,7 +71,11 @@ def generated(run, scratch):
     for row, file in enumerate(files):
         rough = generator.integers(256, size=(5 + row, 6, 3), dtype=np.uint8)
         Image.fromarray(rough).resize((300, 260 + 10 * row), Image.Resampling.BICUBIC).save(file)
-    return [[file] for file in files]
+    if not motion:
+        return [[file] for file in files]
+    nothing = examples_of.of(run.config.data).nothing
+    maps = generator.normal(size=(EXAMPLES, *nothing["motion"].shape)).astype(nothing["motion"].dtype)
+    return with_motion([[file] * len(nothing["frames"]) for file in files], maps, scratch)
 
 
 def torch(run, folder, fold):
@@ -69,7 +87,8 @@ def torch(run, folder, fold):
     if importlib.util.find_spec("torch") is None:
         return "NOT VERIFIED: torch is not installed; pip install 'jaxord[torch]' and export again to compare"
     with tempfile.TemporaryDirectory() as scratch:
-        title, examples = chosen_examples(run, fold, pathlib.Path(scratch))
+        facts = json.loads((folder / "ordinal.json").read_text())
+        title, examples = chosen_examples(run, fold, pathlib.Path(scratch), facts["input"] == "videos")
         rule, difference, (low, high) = verify(run, folder, examples)
     return (f"verified by torch {importlib.metadata.version('torch')} on {len(examples)} {title}: "
             f"the largest difference of {rule} is {difference.max():.2g} (predictions from {low:.4g} to {high:.4g})")
@@ -190,9 +209,13 @@ def predicted(run, examples):
     else:
         data = run.config.data
         form = {"resize": data.resize, "stored_size": data.stored_size}
-        decoded = [[decode.decode(pathlib.Path(file).read_bytes(), **form) for file in frames] for frames in examples]
+        moving = [example for example in examples if isinstance(example, dict)]
+        files = [example["frames"] for example in moving] or examples
+        decoded = [[decode.decode(pathlib.Path(file).read_bytes(), **form) for file in frames] for frames in files]
         stored = np.array([[image for image, _ in frames] for frames in decoded])  # [B, F, C, C, 3]
         arrays = {"stored": stored, "size": np.array([frames[0][1] for frames in decoded], np.int32)}
+        if moving:
+            arrays["motion"] = np.stack([np.load(example["motion"]) for example in moving])
     rules = [entry["name"] for entry in run.config.rules]
 
     @jax.jit

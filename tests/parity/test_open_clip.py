@@ -1,7 +1,10 @@
 """OpenCLIP's names: there and back, read as a checkpoint, and pickles converted by the tool."""
 
+import collections
 import json
 import pickle
+import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxord.models.clip import ClipSettings, Tower
 from jaxord.weights import hf_clip, open_clip
-from tools import convert_weights
+from tools import convert_weights, torchscript
 
 SMALL = ClipSettings(
     vision=Tower(width=128, layers=2, heads=2, mlp=512), text=Tower(width=64, layers=1, heads=1, mlp=256),
@@ -106,6 +109,130 @@ def test_pickles_are_converted_by_the_tool(folder, tmp_path):
     expected = hf_clip.load(folder, hf_clip.parameters(SMALL))
     for path, array in expected.items():
         np.testing.assert_array_equal(found[path], array.astype(np.float16).astype(np.float32), err_msg=path)
+
+
+def original(settings):
+    """A CLIP with the modules and names of OpenAI's program, as a torch.nn.Module (images, texts) -> logits of the images."""
+    import torch
+    from torch import nn
+
+    class QuickGELU(nn.Module):
+        def forward(self, x):
+            return x * torch.sigmoid(1.702 * x)
+
+    class Block(nn.Module):
+        def __init__(self, tower, mask=None):
+            super().__init__()
+            self.ln_1, self.ln_2 = nn.LayerNorm(tower.width), nn.LayerNorm(tower.width)
+            self.attn = nn.MultiheadAttention(tower.width, tower.heads)
+            wide, back = nn.Linear(tower.width, tower.mlp), nn.Linear(tower.mlp, tower.width)
+            self.mlp = nn.Sequential(collections.OrderedDict(c_fc=wide, gelu=QuickGELU(), c_proj=back))
+            self.attn_mask = mask
+
+        def forward(self, x):  # [T, N, C]
+            y = self.ln_1(x)
+            x = x + self.attn(y, y, y, need_weights=False, attn_mask=self.attn_mask)[0]
+            return x + self.mlp(self.ln_2(x))
+
+    class Transformer(nn.Module):
+        def __init__(self, tower, mask=None):
+            super().__init__()
+            self.resblocks = nn.Sequential(*(Block(tower, mask) for _ in range(tower.layers)))
+
+        def forward(self, x):  # [N, T, C]
+            return self.resblocks(x.transpose(0, 1)).transpose(0, 1)
+
+    def drawn(*shape):
+        return nn.Parameter(0.2 * torch.randn(*shape))
+
+    class Visual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            width, patch = settings.vision.width, settings.patch_size
+            self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+            self.class_embedding = drawn(width)
+            self.positional_embedding = drawn(1 + (settings.image_size // patch) ** 2, width)
+            self.ln_pre, self.transformer = nn.LayerNorm(width), Transformer(settings.vision)
+            self.ln_post, self.proj = nn.LayerNorm(width), drawn(width, settings.projection_dim)
+
+        def forward(self, image):
+            x = self.conv1(image).flatten(2).transpose(1, 2)
+            x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], 1) + self.positional_embedding
+            return self.ln_post(self.transformer(self.ln_pre(x))[:, 0]) @ self.proj
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            width, length = settings.text.width, settings.max_positions
+            self.visual, self.logit_scale = Visual(), nn.Parameter(torch.tensor(2.0))
+            self.transformer = Transformer(settings.text, torch.full((length, length), -torch.inf).triu(1))
+            self.token_embedding, self.positional_embedding = nn.Embedding(settings.vocab_size, width), drawn(length, width)
+            self.ln_final, self.text_projection = nn.LayerNorm(width), drawn(width, settings.projection_dim)
+            for name in ("input_resolution", "context_length", "vocab_size"):
+                self.register_buffer(name, torch.tensor(7))
+
+        def forward(self, image, text):
+            x = self.transformer(self.token_embedding(text) + self.positional_embedding)
+            texts = self.ln_final(x)[torch.arange(x.shape[0]), text.argmax(-1)] @ self.text_projection
+            unit = [x / x.norm(dim=1, keepdim=True) for x in (self.visual(image), texts)]
+            return self.logit_scale.exp() * unit[0] @ unit[1].T
+
+    torch.manual_seed(0)
+    return Whole().half().float().eval()  # OpenAI's are stored in half precision
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """(TorchScript archive of such a CLIP, images, texts, logits)."""
+    torch = pytest.importorskip("torch")
+    file, model = tmp_path_factory.mktemp("openai") / "ViT.pt", original(SMALL)
+    images, texts = torch.randn(3, 3, 16, 16), torch.randint(1, 28, (2, 12))
+    texts[0, 5], texts[1, 11] = 29, 29
+    with torch.no_grad():
+        expected = model(images, texts).numpy()
+        torch.jit.trace(model, (images, texts), check_trace=False).half().save(file)  # the trace shares the model's tensors
+    return file, images, texts, expected
+
+
+def test_an_archive_of_openai_becomes_a_checkpoint_without_torch(archive, tmp_path, monkeypatch):
+    import torch
+    from transformers import CLIPModel
+
+    file, images, texts, expected = archive
+    state = torch.jit.load(file).state_dict()
+    found = torchscript.read(file)
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(found[name], tensor.numpy(), strict=True, err_msg=name)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)  # importing it is an error
+        convert_weights.main([f"--source={file}", f"--output={tmp_path / 'out'}"])
+    assert hf_clip.settings(tmp_path / "out") == SMALL
+    model, report = CLIPModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(report.values()), report
+    with torch.no_grad():
+        logits = model(input_ids=texts, pixel_values=images).logits_per_image.numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("change, words", [
+    ((b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\nsystem\n"), "names os.system, which is no part"),
+    ((b"ctorch\nHalfStorage\n", b"ctorch\nload\n"), "names torch.load"),
+    ((b"K\x1eK\x40", b"K\x1fK\x40"), "lies outside of its storage"), (None, "cannot be read"),
+])  # fmt: skip
+def test_an_archive_of_something_else_is_refused(archive, tmp_path, change, words):
+    other = tmp_path / "evil.pt"
+    with zipfile.ZipFile(archive[0]) as source, zipfile.ZipFile(other, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("/data.pkl"):
+                changed = content.replace(*change) if change else content[:100]
+                assert changed != content
+                content = changed
+            target.writestr(name, content)
+    with pytest.raises(ValueError, match=words):
+        convert_weights.convert(other, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_tool_runs_no_code(tmp_path):
