@@ -106,8 +106,8 @@ class Stop:
 
     def _watch(self):
         while heard := self._ear.recv(1):
-            if heard[0] in self._old:  # Python's handler raises Stopped by then, and what that passes through may wait for threads
-                time.sleep(PATIENCE)
+            if heard[0] in self._old:
+                time.sleep(PATIENCE)  # for Python's handler, and for threads that what it raises may wait for
                 if not self.unsaved:
                     self.name = self.name or signal.Signals(heard[0]).name
                     self._tell("")
