@@ -8,6 +8,7 @@ from experiments.photo_quality import CROPS
 METHODS = ("ce", "focal_r", "numclip")
 KEPT = (1.0, 0.2, 0.1)
 CLAIMS = tuple((f"numclip,keep={keep}", f"ce,keep={keep}") for keep in KEPT)
+FULL = {f"{method},keep={keep}": f"{method},keep=1.0" for keep in KEPT[1:] for method in METHODS}
 
 
 def sweep(add):

@@ -206,6 +206,20 @@ def test_a_run_says_what_it_lacks(tmp_path, monkeypatch):
     assert results.reason(run, tmp_path, []) == "begun"
 
 
+def test_relative_losses_are_paired_and_stand_beside_the_papers(written):
+    made = experiment()
+    made.FULL, made.PAPER = {"ce": "l1", "numclip": "l1"}, (Table("Table 1", "freshness:mae", {"ce": "3.30", "l1": "2.39"}),)
+    text = table.report(made, written)
+    half = np.array([1.5 / 1.0, 1.7 / 1.1]) * 100 - 100
+    ours = f"{half.mean():.3f} ± {half.std(ddof=1):.3f} %"
+    last, other = text.partition("relative loss of mae")[2], f"{100 * (1.4 / 1.1 - 1):.3f} %"
+    assert cells(last, "ce") == ["ce", "l1", ours, "2", "+38.1 %"]
+    assert cells(last, "numclip") == ["numclip", "l1", other, "1", "-"]
+    made.FULL = {"ce": "none"}
+    with pytest.raises(ValueError, match="FULL has ..none.., which the experiment does not run"):
+        table.report(made, written)
+
+
 def test_the_verdict_is_that_of_a_paired_t_test():
     first, second = np.array([1.0, 1.2, 0.9, 1.1]), np.array([1.5, 1.6, 1.45, 1.5])
     interval = stats.ttest_rel(second, first).confidence_interval(table.LEVEL)

@@ -12,6 +12,9 @@ A column "mae, few" is the metric on a part: few-shot labels, a category of fold
 
 Below stand the CLAIMS of the experiment: ("a", "b") says that a beats b on the metric that selects among checkpoints,
 ("a", "b", "few") that it does so on that part; differences are paired by seed and fold.
+
+Where the experiment takes training data away, its FULL = {label: label with all data} gives a last table: by how much the
+selecting metric is worse than with all data, as a share of it, paired likewise, and what follows from the papers' figures.
 """
 
 import argparse
@@ -191,6 +194,32 @@ def claims(wanted, runs, results):
             f"{by} Of differences that are not there, one in {1 / (1 - LEVEL):.0f} leaves the noise by chance."]
 
 
+def losses(full, runs, results, printed):
+    """Lines of the table of relative losses of one data set: (m - m') / m', m' with all data; positive where m is worse.
+
+    Args:
+      full: {label: label with all data}.
+      runs: [plan.Run] of the data set.
+      results: run -> Result or None.
+      printed: {(label, title of a column): text} of published.printed.
+    """
+    body, metric = [], next((r.config.select_metric for run in runs if (r := results[run])), "mae")
+    sign = 1 if metric in metrics.LOWER_IS_BETTER else -1
+    for label, whole in full.items():
+        of_label = [{(draw(run), fold): number for run in runs if run.label == name and (r := results[run])
+                     for fold, number in values(r).items()} for name in (label, whole)]  # fmt: skip
+        both = sorted(set(of_label[0]) & set(of_label[1]))
+        a, b = (np.array([x[pair] for pair in both]) for x in of_label)
+        theirs = [re.match(r"[\d.]+", printed.get((name, metric), "")) for name in (label, whole)]
+        paper = "-"
+        if all(theirs):
+            here, there = (float(found[0]) for found in theirs)
+            paper = f"{100 * sign * (here - there) / there:+.1f} %"
+        ours = cell(100 * sign * (a - b) / b) if both else "-"
+        body.append([label, whole, f"{ours} %" if ours != "-" else ours, str(len(both)), paper])
+    return ["", *markdown([f"relative loss of {metric}", "against", "ours", "n", "paper"], body)] if body else []
+
+
 def value(result, part=""):
     """The selecting metric under the headline rule; of a part where one is named, nan where there is none."""
     row = headline(result) + (f", {part}" if part else "")
@@ -232,12 +261,13 @@ def report(experiment, folder, all_rules=False):
       all_rules: a row for each rule.
 
     Raises:
-      ValueError: a claim on a label that no run has.
+      ValueError: a claim or a relative loss of a label that no run has.
     """
     runs, paper, wanted = plan.runs_of(experiment), getattr(experiment, "PAPER", ()), getattr(experiment, "CLAIMS", ())
-    unknown = sorted({label for claim in wanted for label in claim[:2]} - {run.label for run in runs})
-    if unknown:
-        raise ValueError(f"CLAIMS has {unknown}, which the experiment does not run")
+    full = getattr(experiment, "FULL", {})
+    for name, wants in (("CLAIMS", {label for claim in wanted for label in claim[:2]}), ("FULL", {*full, *full.values()})):
+        if unknown := sorted(wants - {run.label for run in runs}):
+            raise ValueError(f"{name} has {unknown}, which the experiment does not run")
     evaluations, results = read_all(experiment, runs, folder)
     lines = []
     for data_set in dict.fromkeys([*(run.data_set for run in runs), *published.data_sets(paper)]):
@@ -248,7 +278,7 @@ def report(experiment, folder, all_rules=False):
                 for name in lacking(folder / run.name, evaluations[run.name])]  # fmt: skip
         if left:
             lines += ["", f"NOT EVALUATED, {len(left)} times: {some(left)}."]
-        lines += [*claims(wanted, of_set, results), ""]
+        lines += [*claims(wanted, of_set, results), *losses(full, of_set, results, printed[0]), ""]
     return "\n".join(lines)
 
 
