@@ -16,6 +16,9 @@ from jaxord import checkpoint, settings, sharding
 from jaxord.models.clip import ClipSettings, Tower
 from jaxord.ranks import Ranks
 
+# Fields that came after others, and what runs from before them did.
+LATER = {"model.attention": "xla", "train.skips": 10, "data.broken_share": 0.0}
+
 
 def chosen_folds(config):
     """Names of the folds to train; "" stands for a data set without folds."""
@@ -55,11 +58,16 @@ def claim(workdir, config):
 
 
 def read_config(folder):
-    """The config of a run, from its config.json; no config file is executed."""
+    """The config of a run, from its config.json; no config file is executed. Runs from before LATER have its values."""
     file = folder / "config.json"
     if not file.exists():
         raise ValueError(f"{folder} holds no run: it has no config.json")
-    return settings.from_json(file.read_text())
+    config = settings.from_json(file.read_text())
+    with config.unlocked():
+        for field, value in LATER.items():
+            group, name = field.split(".")
+            config[group][name] = config[group].get(name, value)
+    return config
 
 
 def selected(folder):

@@ -114,7 +114,7 @@ def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(photos, tmp_p
     # A run from before these settings is evaluated as it is.
     file, before = tmp_path / "config.json", (tmp_path / "results.json").read_bytes()
     older = json.loads(file.read_text())
-    del older["train"]["skips"], older["data"]["broken_share"]
+    del older["train"]["skips"], older["data"]["broken_share"], older["model"]["attention"]
     file.write_text(settings.to_json(settings.from_json(json.dumps(older))))
     (tmp_path / "results.json").unlink()
     evaluate.evaluate_run(tmp_path)

@@ -70,6 +70,7 @@ def confusion(rank, predicted_rank, names, most=MOST_RANKS):
     image = ax.imshow(np.where(counts, shares, np.nan), vmin=0, vmax=shares.max(), interpolation="nearest")
     figure.colorbar(image, ax=ax, label="share of the true rank", shrink=0.8)
     ax.grid(False)
+    ax.set_facecolor("0.93")  # where there is none: a rank that is never predicted is a column of its own too
     style.name_ticks(ax.xaxis, names)
     style.name_ticks(ax.yaxis, names)
     ax.set(xlabel="predicted", ylabel="true")

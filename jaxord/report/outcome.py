@@ -39,7 +39,7 @@ def what(folds, seen):
         ("heads", ", ".join(head["name"] for head in c.heads) or "none"),
         ("losses", ", ".join(f"{loss.get('weight', 1.0):g} x {loss['name']}" for loss in c.losses) or "none"),
         ("rules", ", ".join(rule["name"] for rule in c.rules) + "; the first is the headline"),
-        ("parameters", total[0].removeprefix("Total: ").replace(" --", ",") if total else "-"),
+        ("parameters", total[0].removeprefix("Total: ").replace(" --", ",").replace(".0", "") if total else "-"),
         ("training", f"{c.train.duration}, batches of {data.batch}, {c.optim.name}, schedule {c.optim.schedule}"),
         *([("stages", ", ".join(folder.name for folder, _ in fold.stages))] if len(fold.stages) > 1 else []),
         ("parameters taken from", f"step {done['step']:,} of {done['steps']:,}: {done['selected']}"),
