@@ -270,16 +270,26 @@ def _sync(path):
         os.close(descriptor)
 
 
-def write_json(path, obj):
-    """Writes JSON so that the file is the old one or the new one, whenever the process is killed."""
-    path, text = pathlib.Path(path), json.dumps(obj, indent=1) + "\n"
+@contextlib.contextmanager
+def replacing(path, mode="w", **settings):
+    """A file, open as by `open`, that becomes `path` at the end of the block: a kill leaves the old one or the new one."""
+    path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, mode, **settings) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+def write_json(path, obj):
+    """Writes JSON, `replacing` what is there."""
+    with replacing(path) as file:
+        file.write(json.dumps(obj, indent=1) + "\n")
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def write_predictions(path, task, name, predictions):
         columns |= {"rank": ranks, "rank_name": [task.ranks.names[rank] for rank in ranks]}
     own = {*columns, "rank", "rank_name"}  # the data's own rank_name is that of the target
     columns |= {column: values for column, values in records.columns.items() if column not in own}
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with checkpoint.replacing(path, newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -204,11 +204,19 @@ def write(folder, task, evaluation, results):
     if evaluation.groups:
         checkpoint.write_json(folder / "groups.json", evaluation.groups)
     if evaluation.gallery:
-        np.savez(folder / "gallery.npz", **evaluation.gallery)
+        with checkpoint.replacing(folder / "gallery.npz", "wb") as file:
+            np.savez(file, **evaluation.gallery)
     vocabulary = task.splits["test"].records.vocabulary
     if vocabulary:  # what predicting needs beside the parameters
         checkpoint.write_json(folder / "vocabulary.json", vocabulary)
     checkpoint.write_json(folder / "results.json", results)
+
+
+@sharding.first
+def begin(folder):
+    """Makes the folder of an evaluation. One that was done is not done any more: a kill may leave some files of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "DONE.json").unlink(missing_ok=True)
 
 
 def evaluate_run(workdir, config=None, output=""):
@@ -238,10 +246,12 @@ def evaluate_run(workdir, config=None, output=""):
         folder = source
         if target:
             folder = target / f"fold_{other}" if other else target
-            folder.mkdir(parents=True, exist_ok=True)
         variables = selected(source)
         task = assemble.assemble(settings.evaluated(stage, config), other, variables, read_facts(source))
         placed = sharding.put(variables, sharding.by_size(variables, task.mesh, stage.model.fsdp))
+        if target:
+            begin(target)
+            begin(folder)
         gallery = source / "gallery.npz"
         report(task, make_evaluate(task), placed, folder, dict(np.load(gallery)) if gallery.exists() else None)
         if target:

@@ -8,7 +8,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxord import settings
+from jaxord import settings, signals
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument: configs/hci.py:method=coop.")
 _CONFIG_JSON = flags.DEFINE_string("config_json", "", "train, evaluate: a finished config as JSON, in place of --config.")
@@ -84,20 +84,23 @@ def main(_):
     try:
         check(mode)
         config = read_config()
-        from jaxord import evaluate, export, predict, report, sharding, train  # --help and a mistyped flag need no jax
+        with signals.Stop():  # it takes seconds
+            from jaxord import evaluate, export, predict, report, sharding, train  # --help and a mistyped flag need no jax
 
         if mode in ("train", "evaluate"):
             sharding.start()
         if mode == "train":
             train.run(config, workdir or f"runs/{config.name}-{config.method}")
-        elif mode == "evaluate":
-            evaluate.evaluate_run(workdir, config, output)
-        elif mode == "report":
-            print(report.write(workdir))
-        elif mode == "predict":
-            predict.predict_run(workdir, _IMAGES.value, output, _FOLD.value, _BATCH.value, _ROOT.value)
-        else:
-            export.export(workdir, output, format=_FORMAT.value, naming=_NAMING.value, fold=_FOLD.value)
+            return
+        with signals.Stop():  # nothing is ever unsaved
+            if mode == "evaluate":
+                evaluate.evaluate_run(workdir, config, output)
+            elif mode == "report":
+                print(report.write(workdir))
+            elif mode == "predict":
+                predict.predict_run(workdir, _IMAGES.value, output, _FOLD.value, _BATCH.value, _ROOT.value)
+            else:
+                export.export(workdir, output, format=_FORMAT.value, naming=_NAMING.value, fold=_FOLD.value)
     except ValueError as error:
         if _TRACEBACK.value:
             raise

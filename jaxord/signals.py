@@ -8,8 +8,6 @@ import sys
 import threading
 import time
 
-import jax
-
 STOPPED = 75  # exit code of a run that was asked to stop: EX_TEMPFAIL of sysexits.h, the same command goes on later
 PATIENCE = 3.0  # seconds until a process with nothing unsaved ends even in the middle of a compilation
 
@@ -33,25 +31,29 @@ class Stop:
                 if stop:
                     save
                     raise Stopped(f"at step {step}")
-                with stop.at_once():
+                with stop.at_once(save):
                     evaluate                # raises Stopped again
             save
             stop.saved()
 
-    While nothing is `unsaved` the process ends PATIENCE seconds after a signal at the latest, whatever it is waiting for.
+    While nothing is `unsaved` the process ends PATIENCE seconds after a signal at the latest, whatever it is waiting for. So it
+    does in a block that does not hear it, `at_once`, when another thread has called the block's `save`.
 
-    With several processes jax watches SIGTERM (jaxord.sharding.stopping), the other two become it, and nothing is raised: all
-    processes leave at the same step. Outside the main thread, which signals do not reach, nothing happens. A second SIGINT
-    does what it did before.
+    Of several processes that are not to leave `alone` jax watches SIGTERM (jaxord.sharding.stopping), the other two become it,
+    and nothing is raised: all leave at the same step. Outside the main thread, which signals do not reach, nothing happens. A
+    second SIGINT does what it did before.
+
+    Args:
+      alone: whether this process leaves without the others, or has none.
 
     Attributes:
       name: of the first signal, "" before one came; with it the object is true.
       unsaved: whether leaving now would lose something.
     """
 
-    def __init__(self):
+    def __init__(self, alone=True):
         self.name, self.unsaved = "", False
-        self._old, self._raises, self._alone = {}, False, jax.process_count() == 1
+        self._old, self._raises, self._save, self._turn, self._alone = {}, False, None, threading.Lock(), alone
 
     def __bool__(self):
         return bool(self.name)
@@ -79,15 +81,21 @@ class Stop:
             self._tell(error.where)
 
     @contextlib.contextmanager
-    def at_once(self):
-        """A block that a signal ends, though something is unsaved, which who catches Stopped will save."""
-        self._raises = self._alone
+    def at_once(self, save):
+        """A block that a signal ends, though something is unsaved: who catches Stopped will save it.
+
+        Where the block hears nothing, in one long call, `save()` is called beside it: what that saves must not change here.
+        """
+        if self._alone:
+            self._raises, self._save = True, save
         try:
             if self.name and self._raises:
                 raise Stopped
             yield
         finally:
             self._raises = False
+            with self._turn:  # who saves beside the block ends the process
+                self._save = None
 
     def saved(self):
         """Nothing is unsaved any more; raises Stopped where a signal was noted."""
@@ -102,16 +110,21 @@ class Stop:
         if not self._alone:
             signal.raise_signal(signal.SIGTERM)
         elif self._raises or not self.unsaved:
+            self._raises = False  # the same signal again must not interrupt the saving
             raise Stopped
 
     def _watch(self):
         while heard := self._ear.recv(1):
             if heard[0] in self._old:
                 time.sleep(PATIENCE)  # for Python's handler, and for threads that what it raises may wait for
-                if not self.unsaved:
-                    self.name = self.name or signal.Signals(heard[0]).name
-                    self._tell("")
-                    os._exit(STOPPED)
+                with self._turn:
+                    if self.unsaved and self._save:
+                        self._save()
+                        self.unsaved = False
+                    if not self.unsaved:
+                        self.name = self.name or signal.Signals(heard[0]).name
+                        self._tell("")
+                        os._exit(STOPPED)
 
     def _tell(self, where):
         by = self.name or "a signal"  # which another process has seen

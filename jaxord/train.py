@@ -36,7 +36,7 @@ def run(config, workdir):
     workdir = pathlib.Path(workdir)
     folds = chosen_folds(config)
     sharding.check_same(settings.to_json(config).encode(), "configs")
-    with signals.Stop() as stop:
+    with signals.Stop(alone=jax.process_count() == 1) as stop:
         with checkpoint.lock(workdir):
             claim(workdir, config)
             paths = [[(None, None), *stages_of(config, workdir, fold)] for fold in folds]  # the folds' stages, after nothing
@@ -111,13 +111,17 @@ def fit(config, fold, workdir, start, stop):
         late = None  # what was logged last: fetched one period later, so that the loop never waits for the device
         with progress.Log(workdir, restored=-1 if restored is None else restored, total=total, batch=batch) as log:
 
+            def keep(step, meta):
+                saved.save(step, state.replace(frozen=frozen), meta)
+
             def judgement(step):
                 """{"score": float} of the state, where a split judges; {"unjudged": True} where a signal came meanwhile."""
+                unjudged = {"unjudged": True}
                 try:
-                    with stop.at_once():
+                    with stop.at_once(lambda: (keep(step, unjudged), saved.close())):
                         found = {split: evaluate(state.variables, split).scores for split in watched}
                 except signals.Stopped:
-                    return {"unjudged": True}
+                    return unjudged
                 for split, scores in found.items():
                     log.scalars(step, split if split == judge else f"{split} evaluated", curves(config, scores))
                 if judge not in found:
@@ -129,7 +133,7 @@ def fit(config, fold, workdir, start, stop):
                 meta = judgement(restored)
                 if "unjudged" in meta:
                     raise signals.Stopped(f"at step {restored:,}")
-                saved.save(restored, state.replace(frozen=frozen), meta)
+                keep(restored, meta)
                 best = min(best, meta.get("score", math.inf))
             for first, count in calls(done, total, most, (evaluate_every, save_every, log_every)):
                 step, arrays = first + count, next(batches)
@@ -153,13 +157,13 @@ def fit(config, fold, workdir, start, stop):
                 better = meta.get("score", math.inf) < best
                 best = min(best, meta.get("score", math.inf))
                 if better or step % save_every == 0 or last or stopped:
-                    saved.save(step, state.replace(frozen=frozen), meta)
+                    keep(step, meta)
                 if stopped and (not last or "unjudged" in meta):
                     saved.close()
                     raise signals.Stopped(f"at step {step:,}")
         if not total:
             check(task, saved, 0, state)
-            saved.save(0, state.replace(frozen=frozen), {})
+            keep(0, {})
         skipped = jax.device_get(state.skipped)[1]
         if skipped:
             print(f"{skipped:,} of {total:,} steps changed nothing: their loss or gradient was not finite", flush=True)

@@ -16,7 +16,7 @@ from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxord import sharding
-from jaxord.checkpoint import Checkpoints, lock, write_json
+from jaxord.checkpoint import Checkpoints, lock, replacing, write_json
 
 
 @flax.struct.dataclass
@@ -311,6 +311,15 @@ def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", dict(a=object()))
     assert json.loads((tmp_path / "a.json").read_text()) == dict(a=1) and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_file_that_was_half_written_leaves_the_old_one(tmp_path):
+    (tmp_path / "a.csv").write_text("whole")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.csv") as file:
+        file.write("ha")
+        file.flush()
+        raise KeyboardInterrupt
+    assert (tmp_path / "a.csv").read_text() == "whole" and os.listdir(tmp_path) == ["a.csv"]
 
 
 HOLDER = """

@@ -41,13 +41,14 @@ def sweep(add):
 def place(tmp_path, monkeypatch):
     """(folder, arguments, command, folders of the two runs)."""
     monkeypatch.chdir(plan.ROOT)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     (tmp_path / "small.py").write_text(EXPERIMENT)
     (tmp_path / "stub.py").write_text(STUB)
     arguments = [str(tmp_path / "small.py"), f"--output={tmp_path / 'runs'}", "--launcher=submitit", "--slots=2"]
     folders = [tmp_path / "runs/small" / f"quickstart-plain-seed={seed}" for seed in range(2)]
     yield tmp_path, arguments, (sys.executable, "-S", str(tmp_path / "stub.py")), folders
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def starts(folder):

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -81,6 +82,45 @@ def test_seeds_and_rates_train_together_as_alone(photos, tmp_path, monkeypatch):
     assert_same(tmp_path / "alone", members[4].folder, members[4].config.rules[0].name)
     steps = [json.loads((member.folder / "DONE.json").read_text())["step"] for member in members]
     assert len(set(steps)) > 1  # the validation split chooses
+
+
+def left(folder):
+    """Bytes of what a member leaves."""
+    files = {name: (folder / name).read_bytes() for name in ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")}
+    arrays = {path: array.tobytes() for part in selected(folder).values() for path, array in part.items()}
+    return files, arrays
+
+
+@pytest.mark.long
+def test_members_begin_again_after_a_signal_but_for_those_that_were_being_written(photos, tmp_path, monkeypatch):
+    """Told to stop in training, nothing is written; in the first member's report, that one ends; the bytes are the same."""
+    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    base = config("folder", "method=ce_l1,backbone=tiny", photos)
+    members = {
+        name: [population.Member(on_features(base, tmp_path / "kept", seed=seed), "", tmp_path / name / str(seed), None)
+               for seed in range(3)] for name in ("calm", "shaken")
+    }  # fmt: skip
+
+    def told_to_stop(owner, name):
+        real = getattr(owner, name)
+
+        def telling(*arguments):
+            signal.raise_signal(signal.SIGTERM)
+            return real(*arguments)
+
+        with monkeypatch.context() as patch, pytest.raises(signals.Stopped) as stopped, signals.Stop() as stop:
+            patch.setattr(owner, name, telling)
+            population.fit(members["shaken"], stop)
+        assert stopped.value.code == 75
+        return [member.config.seed for member in members["shaken"] if (member.folder / "DONE.json").exists()]
+
+    assert told_to_stop(population.Track, "better") == []
+    assert not list(tmp_path.glob("shaken/*/checkpoints"))
+    assert told_to_stop(population, "report") == [0]
+    for group in members.values():
+        population.fit(group, signals.Stop())
+    for calm, shaken in zip(*members.values(), strict=True):
+        assert left(shaken.folder) == left(calm.folder)
 
 
 def in_folds(photos, root):

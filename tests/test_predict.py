@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from configs import folder
-from jaxord import finished, predict, predictor, sharding, train
+from jaxord import finished, predict, predictor, sharding, signals, train
 from jaxord.data import examples
 from jaxord.data.sources import IMAGES
 from jaxord.models import clip
@@ -250,12 +251,12 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(runs, album, tmp_path, monkey
     def dying(*arguments, **settings):
         calls.append(1)
         if len(calls) == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **settings)
 
     with monkeypatch.context() as patch:
         patch.setattr(predict, real.__name__, dying)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(signals.Stopped), signals.Stop():
             predict.predict_run(runs[method], str(album), output, batch=4)
     part, mark = tmp_path / f"out.{kind}.part", (tmp_path / f"out.{kind}.part.json").read_bytes()
     begun = part.read_bytes()

@@ -8,8 +8,10 @@ import sys
 import time
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from jaxord import checkpoint, sharding, signals, train
+from jaxord import checkpoint, evaluate, export, main, predict, report, sharding, signals, train
 from tests.kinds import MESHES, config, small_towers
 
 ALL = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
@@ -41,7 +43,7 @@ def test_it_is_noted_while_something_is_unsaved(number, capsys):
                 send(number)
         else:
             send(number)  # sent twice by some schedulers
-        with pytest.raises(signals.Stopped), stop.at_once():
+        with pytest.raises(signals.Stopped), stop.at_once(lambda: None):
             raise AssertionError("the block begins after the signal")
         raise signals.Stopped("at step 7")
     assert stopped.value.code == 75 and signal.getsignal(number) is old
@@ -53,31 +55,58 @@ def test_it_is_obeyed_where_nothing_is_lost():
         send(signal.SIGTERM)
     with signals.Stop() as stop:
         stop.unsaved = True
-        with pytest.raises(signals.Stopped), stop.at_once():
-            send(signal.SIGTERM)
+        with pytest.raises(signals.Stopped), stop.at_once(lambda: None):
+            try:
+                send(signal.SIGTERM)
+            finally:
+                send(signal.SIGTERM)  # as some schedulers do; what cleans up is not interrupted
+                cleaned = True
+        assert cleaned
         with pytest.raises(signals.Stopped):
             stop.saved()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 WAITING = """
-import hashlib, os, sys, jax
+import contextlib, hashlib, sys
 from jaxord import signals
 signals.PATIENCE = 0.5
-with signals.Stop() as stop:
+with signals.Stop() as stop, contextlib.ExitStack() as block:
+    if "unsaved" in sys.argv:
+        stop.unsaved = True
+        block.enter_context(stop.at_once(lambda: print("saved", flush=True)))
     print("up", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes in one call, as a compilation is
 """
 
 
-def test_a_long_call_does_not_keep_a_process_that_has_nothing_unsaved():
-    process = subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("unsaved, said", [((), ""), (("unsaved",), "saved\n")])
+def test_a_long_call_does_not_keep_a_process(unsaved, said):
+    command = [sys.executable, "-c", WAITING, *unsaved]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "up\n"
+    time.sleep(0.5)  # until it is in the call
     sent = time.monotonic()
     process.send_signal(signal.SIGUSR1)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75 and time.monotonic() - sent < 10
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and output == said and time.monotonic() - sent < 10
     assert errors == "stopped by SIGUSR1; the same command goes on from there\n"
+
+
+@flagsaver.flagsaver
+@pytest.mark.parametrize("module, name", [
+    (evaluate, "evaluate_run"), (report, "write"), (predict, "predict_run"), (export, "export"),
+])  # fmt: skip
+def test_what_follows_a_training_is_left_at_once(module, name, monkeypatch, capsys):
+    monkeypatch.setattr(module, name, lambda *given, **settings: send(signal.SIGTERM))
+    mode, given = module.__name__.removeprefix("jaxord."), flags.FLAGS
+    given.mark_as_parsed()
+    for flag, value in (("mode", mode), *((flag.name, "here") for flag in main.TAKES[mode][: main.NEEDS[mode]])):
+        given[flag].value, given[flag].present = value, 1
+    with pytest.raises(SystemExit) as stopped:
+        main.main([])
+    assert stopped.value.code == 75
+    assert capsys.readouterr().err == "stopped by SIGTERM; the same command goes on from there\n"
 
 
 def files(workdir):
@@ -89,14 +118,56 @@ def files(workdir):
     return {name: (workdir / name).read_bytes() for name in names}, parameters, kept
 
 
-@pytest.mark.long
-def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(photos, tmp_path, monkeypatch, capsys):
-    """Nine steps, judged at 4, 8 and 9, saved every third: signals while decoding, compiling, in a step, in each evaluation of
-    two splits, in the last one, in the report and in the summary."""
+@pytest.fixture(scope="module")
+def calm(photos, tmp_path_factory):
+    """(config, workdir) of an undisturbed run of nine steps on one device, judged at 4, 8 and 9, saved every third."""
     c = config("folder", "method=ce_l1,backbone=tiny", photos, **{"train.curves": ("train",)})
+    workdir = tmp_path_factory.mktemp("calm")
+    with small_towers(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+        train.run(c, workdir)
+    return c, workdir
+
+
+JUDGING = """
+import hashlib, pathlib, sys
+from jaxord import settings, sharding, signals, train
+from tests.kinds import MESHES, small_towers
+def judging(*given):
+    print("judging", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+signals.PATIENCE, sharding.data_mesh, train.make_evaluate = 0.5, lambda: MESHES[1], lambda task: judging
+with small_towers():
+    train.run(settings.from_json(pathlib.Path(sys.argv[1]).read_text()), sys.argv[2])
+"""
+
+
+@pytest.mark.long
+def test_an_evaluation_that_compiles_for_minutes_does_not_keep_a_step_from_the_disk(calm, tmp_path, monkeypatch):
+    c, workdir = calm
+    command = [sys.executable, "-c", JUDGING, workdir / "config.json", tmp_path / "run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.stdout.readline() not in ("judging\n", ""):
+        pass
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    with checkpoint.Checkpoints(tmp_path / "run/checkpoints") as saved:
+        assert saved.latest() == 4 and saved.meta(4) == {"unjudged": True}
     monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
     with small_towers():
-        train.run(c, tmp_path / "calm")
+        train.run(c, tmp_path / "run")
+    assert files(tmp_path / "run") == files(workdir)
+
+
+@pytest.mark.long
+def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(calm, tmp_path, monkeypatch, capsys):
+    """Signals while decoding, compiling, in a step, in each evaluation of two splits, in the last one, in the report and in the
+    summary."""
+    c, workdir = calm
+    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    with small_towers():
         at, numbers, real_step, real_evaluate = [], itertools.cycle(ALL), train.make_train_step, train.make_evaluate
 
         def spring(phase):
@@ -148,4 +219,4 @@ def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(photos, tmp_p
             with checkpoint.Checkpoints(tmp_path / "shaken/checkpoints") as saved:
                 assert saved.latest() == left, phase
         train.run(c, tmp_path / "shaken")
-    assert files(tmp_path / "shaken") == files(tmp_path / "calm")
+    assert files(tmp_path / "shaken") == files(workdir)

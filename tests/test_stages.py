@@ -149,6 +149,10 @@ def test_mistakes_between_stages_are_named(photos, two_stages, tmp_path):
         train.run(c, tmp_path / "run")
 
 
+def die(*given):
+    raise KeyboardInterrupt
+
+
 def own_results(workdir):
     return {name: text for name, text in contents(workdir).items() if not name.startswith("evaluated")}
 
@@ -166,11 +170,15 @@ def table(folder):
     return np.genfromtxt(folder / "predictions.csv", delimiter=",", names=True, usecols=("target", "knn"))
 
 
-def test_a_run_is_evaluated_with_another_k_and_on_damaged_images(finished):
+def test_a_run_is_evaluated_with_another_k_and_on_damaged_images(finished, monkeypatch):
     c, workdir = finished("photographs")
     own = table(workdir / "fold_0")
     assert np.array_equal(evaluated(workdir, c), own)
     near = changed(c, {"rules": entries({"name": "knn", "k": 1})})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # between the files of the two
+        patch.setattr(evaluate.checkpoint, "write_json", die)
+        evaluate.evaluate_run(workdir, near)
+    assert not list((workdir / "evaluated/koniq").rglob("DONE.json"))
     predicted = evaluated(workdir, near)
     labels = np.load(workdir / "fold_0/gallery.npz")["targets"]
     assert np.isin(predicted["knn"], labels).all() and not np.isin(own["knn"], labels).all()

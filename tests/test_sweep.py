@@ -125,7 +125,7 @@ def until(condition):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(plan.ROOT)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would not hear it
     yield Place(tmp_path)
     for number, handler in before.items():
@@ -263,13 +263,13 @@ def test_a_stage_that_is_not_done_is_gone_on_with(tmp_path):
     assert plan.is_done(run, folder, config)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_stopped_runs_save_on_cores_of_their_own_and_the_same_command_goes_on(place, number):
     cores = os.sched_getaffinity(0)
     slots = min(2, len(cores))
     (place.folder / "hold").touch()
     place.when(lambda: sum(place.starts()) == slots, lambda: os.kill(os.getpid(), number))
-    assert place.main(f"--slots={slots}").startswith("stopped")
+    assert place.main(f"--slots={slots}") == signals.STOPPED
     assert place.starts() == [1, slots - 1, 0] and all((place.workdir(seed) / "saved").exists() for seed in range(slots))
     assert place.events(0) == ["made", "started", "stopped"]
     mine = [core for seed in range(slots) for core in place.started(seed)[0][2:]]

@@ -15,9 +15,9 @@ relative to the repository.
 The number of cores changes the last bits of a run on CPUs, so figures are the same where --slots is.
 
 A run is done when its DONE.json is there, and then is not started again. One that ends before goes on twice more, from where
-it was, and is then reported: the exit status is 1. Ctrl-C lets the runs save and stops. After it, and after kill -9, when the
-processes go on without the sweep, the same command goes on with everything, and gives three attempts anew to what had failed.
-What happened is in runs/<experiment>/journal.jsonl (tools/journal.py).
+it was, and is then reported: the exit status is 1. Ctrl-C, SIGTERM and SIGUSR1 let the runs save and end the sweep by the exit
+code 75. After them, and after kill -9, when the processes go on without the sweep, the same command goes on with everything,
+and gives three attempts anew to what had failed. What happened is in runs/<experiment>/journal.jsonl (tools/journal.py).
 """
 
 import argparse
@@ -265,7 +265,8 @@ def main(arguments=None, command=COMMAND):
     given = parser.parse_args(arguments)
     file, folder = given.experiment.resolve(), (given.output / given.experiment.stem).resolve()
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
     jax.config.update("jax_platforms", "cpu")  # the sweep computes nothing: the GPUs are for the runs
     try:
         if given.slots < 1:
@@ -287,7 +288,8 @@ def main(arguments=None, command=COMMAND):
     except ValueError as error:
         return f"error: {error}"
     except KeyboardInterrupt:
-        return "stopped; the same command goes on from there"
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return signals.STOPPED
     for line in search.best() if search else ():
         print(line)
     for run in failed:
