@@ -5,6 +5,12 @@
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxord.estimator import OrdinalRegressor as OrdinalRegressor
+    from jaxord.predictor import Prediction as Prediction
+    from jaxord.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
 

@@ -9,9 +9,12 @@ import os
 import pathlib
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -19,7 +22,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from jaxord import settings as configs_as_text
 from jaxord import train
 from jaxord.data.examples import as_sequence, encoded
-from jaxord.predictor import Predictor
+from jaxord.predictor import Example, Predictor
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent  # holds configs/ where the package runs from the repository
 
@@ -38,10 +41,13 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
       predictor_: jaxord.Predictor of the run, after `fit`: probabilities, neighbours, uncertainty, all rules.
     """
 
+    predictor_: Predictor
+
     def __init__(
-        self, config="configs/folder.py:backbone=tiny", *, method="", steps=0, image_size=0, seed=0, holdout=0.1, settings=None,
-        workdir="",
-    ):  # fmt: skip
+        self, config: str | os.PathLike[str] | ConfigDict = "configs/folder.py:backbone=tiny", *, method: str = "",
+        steps: int = 0, image_size: int = 0, seed: int = 0, holdout: float = 0.1, settings: Mapping[str, Any] | None = None,
+        workdir: str | os.PathLike[str] = "",
+    ) -> None:  # fmt: skip
         """Keeps its arguments; `fit` looks at them.
 
         Args:
@@ -70,7 +76,7 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
-    def fit(self, X, y):
+    def fit(self, X: Iterable[Example], y: ArrayLike) -> Self:
         """Trains.
 
         Args:
@@ -97,7 +103,7 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
             self.predictor_ = Predictor.load(workdir)
         return self
 
-    def predict(self, X):
+    def predict(self, X: Iterable[Example]) -> np.ndarray:
         """Predictions f32[N] by the run's headline rule; ValueError where an image cannot be read."""
         check_is_fitted(self)
         return self.predictor_(samples(X)).value

@@ -11,6 +11,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxord import assemble, workdir
 from jaxord.binding import bind, needs
@@ -38,7 +39,7 @@ class Finished:
     """
 
     folder: pathlib.Path
-    config: object
+    config: ConfigDict
     ranks: Ranks | None
     model: ordinal.OrdinalModel
     constants: dict

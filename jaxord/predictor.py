@@ -11,13 +11,18 @@ import functools
 import itertools
 import os
 import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Self
 
 import jax
 import numpy as np
+from PIL import Image
 
 from jaxord import assemble, finished, inference, sharding
 from jaxord.binding import bind, configured
 from jaxord.data import examples
+
+Example = str | os.PathLike[str] | Image.Image | np.ndarray | tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Prediction:
     probabilities: np.ndarray | None
     neighbours: np.ndarray | None
     uncertainty: np.ndarray | None
-    others: dict
+    others: dict[str, np.ndarray]
     error: np.ndarray
 
 
@@ -60,7 +65,7 @@ class Predictor:
     devices, but for the rounding of the activations' type.
     """
 
-    def __init__(self, run, batch=0):
+    def __init__(self, run: finished.Finished, batch: int = 0) -> None:
         """Takes what `finished.load` gives.
 
         Args:
@@ -86,14 +91,14 @@ class Predictor:
             raise ValueError(f"{run.folder}: the first rule, {self._rules[0]!r}, reads labels; others are {self._rules[1:]}")
 
     @classmethod
-    def load(cls, workdir, fold="", batch=0):
+    def load(cls, workdir: str | os.PathLike[str], fold: str = "", batch: int = 0) -> Self:
         """The predictor of a run's folder; ValueError where it is not finished, or has several folds and none is chosen."""
         return cls(finished.load(workdir, fold), batch)
 
     def __reduce__(self):
         return Predictor, (self.run, self.batch)
 
-    def __call__(self, given, broken="raise"):
+    def __call__(self, given: Example | Iterable[Example], broken: Literal["raise", "report"] = "raise") -> Prediction:
         """Predicts.
 
         Args:
@@ -107,18 +112,18 @@ class Predictor:
         """
         if broken not in ("raise", "report"):
             raise ValueError(f"broken is {broken!r}; it takes 'raise' or 'report'")
-        given, noun = examples.as_sequence(given), self.given.noun
-        if not len(given):
+        each, noun = examples.as_sequence(given), self.given.noun
+        if not len(each):
             raise ValueError(f"no {noun}; expected at least one")
-        parts = list(self.stream(given))
+        parts = list(self.stream(each))
         error = np.concatenate([part.error for part in parts])
         if broken == "raise" and any(error):
             rows = np.flatnonzero(error != "")
-            shown = [f"{row}{_known_as(given[row])}: {error[row]}" for row in rows[:5]]
-            raise ValueError("\n  ".join([f"{len(rows)} of {len(given)} {noun} cannot be read", *shown]))
+            shown = [f"{row}{_known_as(each[row])}: {error[row]}" for row in rows[:5]]
+            raise ValueError("\n  ".join([f"{len(rows)} of {len(each)} {noun} cannot be read", *shown]))
         return _joined(parts)
 
-    def stream(self, given, start=0):
+    def stream(self, given: Sequence[Example], start: int = 0) -> Iterator[Prediction]:
         """Predicts batch by batch, and holds no more than a few; threads read two batches ahead.
 
         Args:

@@ -30,7 +30,7 @@ class Flat(nn.Module):
 
     @nn.compact
     def __call__(self, image):
-        return nn.tanh(nn.Dense(self.settings.vision.width)(image.reshape(len(image), -1)))
+        return nn.tanh(nn.Dense(self.settings.vision.width)(image.reshape(image.shape[0], -1)))
 
 
 class Words(nn.Module):

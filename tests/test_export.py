@@ -8,10 +8,14 @@ import functools
 import importlib
 import importlib.util
 import json
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
+from conftest import write_vocabulary
 from ml_collections import ConfigDict
 from PIL import Image
 from safetensors.numpy import load_file
@@ -22,7 +26,7 @@ from configs.pairs import ALL
 from jaxord import assemble, card, export, finished, inference, ranks, settings, tokenizer, train
 from jaxord.binding import lookup, needs
 from jaxord.data import extraction
-from jaxord.export import facts, verify
+from jaxord.export import facts, towers, verify
 from jaxord.models import heads, resnet, vgg
 from jaxord.weights import export_torch, hf_clip, open_clip, variants
 from tests.made import TARGETS, TINY, last_stage, made, of_folder
@@ -238,21 +242,46 @@ def test_another_run_starts_from_the_folder(done, photos):
 
 
 def test_transformers_loads_the_folder(done, photographs):
-    from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
+    """CLIPModel and CLIPProcessor, without torchvision too."""
+    from transformers import CLIPModel, CLIPProcessor
 
     _, out, _ = done
     model, report = CLIPModel.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
-    ids = PreTrainedTokenizerFast.from_pretrained(out)("Ab c")["input_ids"]
-    assert ids == [256, *b"ab c ", 257]
-    image = Image.open(photographs[1][0])
-    pixels = CLIPImageProcessorPil.from_pretrained(out)(image, return_tensors="pt")["pixel_values"]
+    inputs = CLIPProcessor.from_pretrained(out)(text=["Ab c"], images=Image.open(photographs[1][0]), return_tensors="pt")
+    assert inputs["input_ids"].tolist() == [[256, *b"ab c ", 257]]
     with torch.no_grad():
-        found = model.get_image_features(pixel_values=pixels).pooler_output.numpy()
+        found = model(**inputs)
     program = written(out)
     own = program.Model(out)
     expected = own.outputs(program.images(own.facts, photographs[1]))["image_embeds"]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found.image_embeds, expected / expected.norm(), atol=1e-5)
+    assert found.logits_per_image.shape == (1, 1)
+
+
+def test_the_readme_runs_as_printed(done, photographs, tmp_path):
+    folder = shutil.copytree(done[1], tmp_path / "out")
+    Image.open(photographs[0][0]).save(folder / "photo.jpg")
+    code = (folder / "README.md").read_text().split("```")[1].removeprefix("python\n")
+    said = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    (expected,) = written(folder).Model().predict([folder / "photo.jpg"])
+    assert said.returncode == 0, said.stderr
+    value, rules, rank = said.stdout.splitlines()
+    assert float(value) == pytest.approx(expected["prediction"], abs=1e-5) and rules.startswith("{'")
+    assert rank == f"{expected['rank']} {expected['rank_name']}"
+
+
+def test_the_tokenizer_of_the_weights_comes_along(done, tmp_path):
+    from transformers import CLIPProcessor
+
+    shutil.copytree(done[1], tmp_path / "out")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "out" / name).unlink()
+    (tmp_path / "weights").mkdir()
+    towers.write_tokenizer(write_vocabulary(tmp_path / "weights"), tmp_path / "out")
+    processor, own = CLIPProcessor.from_pretrained(tmp_path / "out"), tokenizer.clip(tmp_path / "weights")
+    texts = ["A photo of a person's 4 ...", "caf\u00e9"]
+    assert processor(text=texts)["input_ids"] == [[own.sot, *own.encode(text), own.eot] for text in texts]
 
 
 def test_a_folder_in_use_and_a_wrong_program_are_refused(done, tmp_path):

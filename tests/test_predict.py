@@ -4,15 +4,18 @@ import csv
 import dataclasses
 import fcntl
 import functools
+import inspect
 import io
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import typing
 
 import numpy as np
 import pytest
@@ -350,6 +353,17 @@ def test_mistakes_are_one_sentence(runs, album, tmp_path):
     (tmp_path / "run/DONE.json").unlink()
     with pytest.raises(ValueError, match="is not done"):
         Predictor.load(tmp_path / "run")
+
+
+def test_the_python_api_is_typed():
+    import jaxord
+
+    assert (pathlib.Path(jaxord.__file__).parent / "py.typed").is_file()
+    api = [jaxord.Predictor.load, *(getattr(jaxord.Predictor, name) for name in ("__init__", "__call__", "stream"))]
+    api += [getattr(jaxord.OrdinalRegressor, name) for name in ("__init__", "fit", "predict")]
+    for function in api:
+        parameters = set(inspect.signature(function).parameters) - {"self"}
+        assert set(typing.get_type_hints(function)) == parameters | {"return"}, function
 
 
 def test_importing_is_light(runs):

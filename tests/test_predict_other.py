@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxord import predict, train
+from jaxord import card, export, predict, train
 from jaxord.predictor import Predictor
 from tests.kinds import films, sentences, small_towers
 
@@ -96,3 +96,10 @@ def test_what_is_missing_is_said(run, tmp_path):
         (tmp_path / "vocabulary.json").rename(folder / "vocabulary.json")
         with pytest.raises(ValueError, match="--root means nothing"):
             predict.predict_run(workdir, str(source), tmp_path / "out.csv", root="here")
+
+
+def test_a_program_is_compared_on_the_test_split(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(card, "RESAMPLES", 20)
+    export.export(run[1], tmp_path / "out", format="stablehlo")
+    said = capsys.readouterr().out
+    assert f"on {min(8, len(run[4]))} test examples" in said and float(said.partition("all outputs ")[2].split()[0]) < 1e-4

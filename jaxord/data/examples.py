@@ -14,7 +14,7 @@ import io
 import os
 import pathlib
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -113,7 +113,7 @@ def size_of_file(path):
     return status.st_size
 
 
-def as_sequence(examples):
+def as_sequence(examples) -> Sequence:
     """Examples as something with a length: one path or image as a sequence of one."""
     if isinstance(examples, (str, os.PathLike, Image.Image)):
         return [examples]

@@ -46,6 +46,7 @@ def export(folder, output, *, format="", naming="hf", fold=""):
         not get, no converter; or what was written predicts something else than the run.
     """
     run, output = in_float32(finished.load(folder, fold)), pathlib.Path(output)
+    fold = fold or workdir.chosen_folds(run.config)[0]
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not empty; remove it, or give another --output")
     compare = write(run, output, format, naming)

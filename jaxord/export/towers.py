@@ -23,8 +23,10 @@ def write_hf(run, folder):
     hf_clip.save(folder, params, run.model.settings, mean=t["mean"], std=t["std"], **form)
     found = json.loads((folder / "config.json").read_text())["architectures"][0]
     exact = t["crop"]["name"] == "center_crop" or (whole and t["resize"] == "square" and t["stored_size"] == t["image_size"])
-    uses = [f"- transformers: `{found}.from_pretrained(folder)`"]
-    if "text_model" in {path.split("/")[0] for path in params}:
+    text = "text_model" in {path.split("/")[0] for path in params}
+    processor = "CLIPProcessor" if text else "CLIPImageProcessor"
+    uses = [f"- transformers: `{found}.from_pretrained(folder)` and `{processor}.from_pretrained(folder)`"]
+    if text:
         write_tokenizer(run.config.model.weights, folder)
         uses.append("- its text tower has no learned prompt: the texts of the ranks are `text_embeds` in ordinal.safetensors")
     if not exact:
@@ -120,14 +122,13 @@ def readme(run, facts, uses):
     needed = "torch safetensors numpy pillow" + (" transformers" if facts["tower"] == "" else "")
     return f"""# {facts['data']}, {facts['method']}
 
-A model of ordinal labels, exported by jaxord. It predicts without it: `pip install {needed}`, then
+A model of ordinal labels, exported by jaxord. It predicts without it: `pip install {needed}`, then in this folder (or with it
+on `PYTHONPATH`):
 
 ```python
-import sys
-sys.path.insert(0, "path/of/this/folder")
 from predict import Model
 
-model = Model()                                  # reads this folder; nothing is downloaded, nothing unpickled
+model = Model()                                  # reads its folder; nothing is downloaded, nothing unpickled
 {example_text}for found in model.predict({example}):
     print(found["prediction"])                   # of the first rule, on the scale of the label
     print(found["rules"])                        # of every rule: {rules.replace('`', '')}

@@ -18,7 +18,7 @@ from jaxord.data import augment, decode, load
 from jaxord.data import examples as examples_of
 
 EXAMPLES = 8  # that an export is verified on
-GENERATED = "generated examples, for the run's data is not here"
+GENERATED = "generated examples, for the run's data cannot be read ({})"
 
 
 def chosen_examples(run, fold, scratch, motion=False):
@@ -31,8 +31,8 @@ def chosen_examples(run, fold, scratch, motion=False):
     """
     try:
         records = load.load(run.config.data, fold, run.config.seed)["test"]
-    except ValueError:
-        return GENERATED, generated(run, scratch, motion)
+    except ValueError as error:
+        return GENERATED.format(str(error).splitlines()[0]), generated(run, scratch, motion)
     rows = range(min(EXAMPLES, len(records)))
     if "sentences" in records.inputs:
         return "test examples", [
@@ -125,7 +125,7 @@ def batch(run, fold):
     nothing = examples_of.of(run.config.data, run.vocabulary).nothing
     try:
         records = load.load(run.config.data, fold, run.config.seed)["test"]
-    except ValueError:
+    except ValueError as error:
         generator = np.random.default_rng(0)
 
         def noise(name, array):
@@ -136,7 +136,7 @@ def batch(run, fold):
                 return generator.integers(len(run.vocabulary) or 256, size=shape).astype(array.dtype)
             return np.ones(shape, bool) if array.dtype == bool else generator.normal(size=shape).astype(array.dtype)
 
-        return GENERATED, {name: noise(name, array) for name, array in nothing.items()}
+        return GENERATED.format(str(error).splitlines()[0]), {name: noise(name, array) for name, array in nothing.items()}
     rows = range(min(EXAMPLES, len(records)))
     if records.read is None:
         return "test examples", {name: np.asarray(array[rows.start : rows.stop]) for name, array in records.inputs.items()}
