@@ -12,8 +12,10 @@ import jax.numpy as jnp
 
 from jaxord.vectors import distances, inner, unit
 
+_Pair = tuple[jax.Array, jax.Array]
 
-def expectation(logits, rank_values):
+
+def expectation(logits: jax.Array, rank_values: jax.Array) -> jax.Array:
     """Expected value of the rank: sum_k softmax(logits)_k * rank_values_k.
 
     Args:
@@ -28,7 +30,7 @@ def expectation(logits, rank_values):
     return (probabilities * jnp.asarray(rank_values, jnp.float32)).sum(axis=1)
 
 
-def argmax(logits, rank_values):
+def argmax(logits: jax.Array, rank_values: jax.Array) -> jax.Array:
     """Value of the most probable rank; of equal ones the first.
 
     Args:
@@ -41,7 +43,7 @@ def argmax(logits, rank_values):
     return jnp.asarray(rank_values, jnp.float32)[jnp.argmax(logits, axis=1)]
 
 
-def value(value):
+def value(value: jax.Array) -> jax.Array:
     """The value that a regression head predicts, as it is.
 
     Args:
@@ -53,7 +55,7 @@ def value(value):
     return jnp.asarray(value, jnp.float32)
 
 
-def experts(expert_values, group_logits):
+def experts(expert_values: jax.Array, group_logits: jax.Array) -> jax.Array:
     """The value of the expert of the most probable group; of equally probable ones the first.
 
     Args:
@@ -66,7 +68,7 @@ def experts(expert_values, group_logits):
     return true_expert(expert_values, jnp.argmax(group_logits, axis=1))
 
 
-def true_expert(expert_values, group):
+def true_expert(expert_values: jax.Array, group: jax.Array) -> jax.Array:
     """The value of the expert of the true group: for analysis, since it reads the label.
 
     Args:
@@ -79,7 +81,7 @@ def true_expert(expert_values, group):
     return jnp.take_along_axis(jnp.asarray(expert_values, jnp.float32), jnp.asarray(group)[:, None], axis=1)[:, 0]
 
 
-def thresholds(threshold_logits, rank_values, *, conditional=False):
+def thresholds(threshold_logits: jax.Array, rank_values: jax.Array, *, conditional: bool = False) -> jax.Array:
     """Value of the rank reached by counting the thresholds that are more probably passed than not.
 
     rank = number of k with P(rank > k) > 1/2;  P(rank > k) = sigmoid(threshold_logits_k), or with conditional
@@ -98,7 +100,7 @@ def thresholds(threshold_logits, rank_values, *, conditional=False):
     return jnp.asarray(rank_values, jnp.float32)[passed.sum(axis=1)]
 
 
-def nearest_reference(image_embeds, reference_points, reference_values):
+def nearest_reference(image_embeds: jax.Array, reference_points: jax.Array, reference_values: jax.Array) -> jax.Array:
     """Value of the reference point nearest to the unit embedding; of equally near ones the first.
 
     Args:
@@ -113,7 +115,9 @@ def nearest_reference(image_embeds, reference_points, reference_values):
     return jnp.asarray(reference_values, jnp.float32)[nearest]
 
 
-def knn(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
+def knn(
+    image_embeds: jax.Array, gallery_embeds: jax.Array, gallery_targets: jax.Array, *, k: int, block: int = 8192
+) -> jax.Array:
     """Mean label of the k nearest of the gallery, not rounded (ConOrd Eq 10).
 
     Args:
@@ -126,7 +130,9 @@ def knn(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
     return neighbours(image_embeds, gallery_embeds, gallery_targets, k=k, block=block).mean(axis=1)
 
 
-def neighbours(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
+def neighbours(
+    image_embeds: jax.Array, gallery_embeds: jax.Array, gallery_targets: jax.Array, *, k: int, block: int = 8192
+) -> jax.Array:
     """Labels of the k nearest of the gallery, nearest first.
 
     Nearest by Euclidean distance of unit embeddings, which is the order of their inner product; equally near ones in
@@ -153,7 +159,7 @@ def neighbours(image_embeds, gallery_embeds, gallery_targets, *, k, block=8192):
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _nearest(queries, gallery, k, block):
+def _nearest(queries: jax.Array, gallery: jax.Array, k: int, block: int) -> jax.Array:
     """Indices i32[B, k] of the nearest rows of the gallery, nearest first."""
     if jax.export.is_symbolic_dim(queries.shape[0]):  # of an exported program, whose caller chooses the size of a batch
         return jax.lax.top_k(inner(unit(queries), unit(gallery)), k)[1]
@@ -161,8 +167,8 @@ def _nearest(queries, gallery, k, block):
     blocks = jnp.pad(unit(gallery), ((0, count * block - size), (0, 0))).reshape(count, block, -1)
     places = jnp.arange(count * block).reshape(count, block)
 
-    def of_queries(some):  # [Q, D]
-        def closer(best, part):
+    def of_queries(some: jax.Array) -> jax.Array:  # [Q, D]
+        def closer(best: _Pair, part: _Pair) -> tuple[_Pair, None]:
             rows, place = part
             scores = jnp.where(place < size, inner(some, rows), -jnp.inf)  # [Q, block]
             scores = jnp.concatenate([best[0], scores], axis=1)

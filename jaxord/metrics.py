@@ -10,8 +10,14 @@ prediction that is nan. Arrays that are empty or differ in shape raise ValueErro
 N samples, K ranks, G groups, D embedding.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import scipy  # its parts load when they are used: stats takes a second
+
+Array = npt.NDArray[Any]
 
 # Of the metrics below, those of which less is better.
 LOWER_IS_BETTER = (
@@ -30,29 +36,29 @@ LOWER_IS_BETTER = (
 SCALARS, ANGLES = (), (2,)  # shape of one sample's label: a number, or pitch and yaw
 
 
-def mae(prediction, target):
+def mae(prediction: Array, target: Array) -> float:
     """Mean absolute error, on the scale of the label; both [N], or [N, 2] for two angles, whose errors are averaged."""
     prediction, target = _aligned(prediction, target, SCALARS, ANGLES)
     return float(np.abs(prediction - target).mean())
 
 
-def mse(prediction, target):
+def mse(prediction: Array, target: Array) -> float:
     """Mean squared error, on the squared scale of the label; both [N], or [N, 2] for two angles."""
     prediction, target = _aligned(prediction, target, SCALARS, ANGLES)
     return float(np.square(prediction - target).mean())
 
 
-def rank_mae(predicted_rank, rank):
+def rank_mae(predicted_rank: Array, rank: Array) -> float:
     """Mean absolute error of the ranks, predictions rounded to one: the MAE of class labels, as for Adience."""
     return mae(predicted_rank, rank)
 
 
-def rmse(prediction, target):
+def rmse(prediction: Array, target: Array) -> float:
     """Root of the mean squared error, on the scale of the label; both [N], or [N, 2] for two angles."""
     return float(np.sqrt(mse(prediction, target)))
 
 
-def geometric_mean_error(prediction, target):
+def geometric_mean_error(prediction: Array, target: Array) -> float:
     """exp(mean(log|prediction - target|)), on the scale of the label; an error of exactly 0 counts as 1e-10.
 
     The "GM" of imbalanced regression. Trap: on integer predictions a few exact hits decide it.
@@ -62,37 +68,37 @@ def geometric_mean_error(prediction, target):
     return float(np.exp(np.log(np.where(error == 0, 1e-10, error)).mean()))
 
 
-def balanced_mae(prediction, target):
+def balanced_mae(prediction: Array, target: Array) -> float:
     """Mean over the distinct targets of the mean absolute error on each (bMAE): a rare label counts as any other."""
     return float(_error_by_label(prediction, target).mean())
 
 
-def amae(predicted_rank, rank):
+def amae(predicted_rank: Array, rank: Array) -> float:
     """Average over the ranks present of the mean absolute error, in ranks: `balanced_mae` of the ranks."""
     return float(_error_by_label(predicted_rank, rank).mean())
 
 
-def mmae(predicted_rank, rank):
+def mmae(predicted_rank: Array, rank: Array) -> float:
     """Maximum over the ranks present of the mean absolute error, in ranks: the error on the worst class."""
     return float(_error_by_label(predicted_rank, rank).max())
 
 
-def accuracy(predicted_rank, rank):
+def accuracy(predicted_rank: Array, rank: Array) -> float:
     """Share of samples with the right rank, 0..1."""
     return _share_within(predicted_rank, rank, 0)
 
 
-def accuracy_within(predicted_rank, rank, *, tolerance=1):
+def accuracy_within(predicted_rank: Array, rank: Array, *, tolerance: int = 1) -> float:
     """Share of samples at most `tolerance` ranks off, 0..1; with 1 the "1-off" accuracy of age groups."""
     return _share_within(predicted_rank, rank, tolerance)
 
 
-def cumulative_score(prediction, target, *, threshold=5):
+def cumulative_score(prediction: Array, target: Array, *, threshold: float = 5) -> float:
     """Share of samples with |prediction - target| <= threshold, 0..1; on the scale of the label: CS(5) of age."""
     return _share_within(prediction, target, threshold)
 
 
-def qwk(predicted_rank, rank):
+def qwk(predicted_rank: Array, rank: Array) -> float:
     """Cohen's kappa with quadratic weights: 1 - mean((a_i - b_i)^2) / mean over all pairs i, j of (a_i - b_j)^2.
 
     1 is agreement, 0 what two independent raters of these frequencies reach. It equals scikit-learn's
@@ -107,22 +113,22 @@ def qwk(predicted_rank, rank):
     return float(1 - np.square(a - b).mean() / expected) if expected != 0 else float("nan")
 
 
-def srcc(prediction, target):
+def srcc(prediction: Array, target: Array) -> float:
     """Spearman's rank correlation: Pearson's on average ranks, -1..1; nan where either is constant."""
     return _correlation(scipy.stats.spearmanr, prediction, target)
 
 
-def pcc(prediction, target):
+def pcc(prediction: Array, target: Array) -> float:
     """Pearson's correlation, -1..1, without the logistic fit of some quality papers; nan where either is constant."""
     return _correlation(scipy.stats.pearsonr, prediction, target)
 
 
-def krcc(prediction, target):
+def krcc(prediction: Array, target: Array) -> float:
     """Kendall's tau-b, which corrects for ties, -1..1; nan where either is constant."""
     return _correlation(scipy.stats.kendalltau, prediction, target)
 
 
-def angular_error(prediction, target):
+def angular_error(prediction: Array, target: Array) -> float:
     """Mean angle between the two directions of gaze, in degrees.
 
     angle = arccos of the inner product of the unit vectors (-cos p sin y, -sin p, -cos p cos y), p pitch, y yaw
@@ -143,7 +149,7 @@ def angular_error(prediction, target):
     return float(np.degrees(2 * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))).mean())
 
 
-def ranked_probability_score(probabilities, rank):
+def ranked_probability_score(probabilities: Array, rank: Array) -> float:
     """Squared distance of the predicted distribution function to the step at the true rank, averaged over the samples.
 
     mean_i sum_k (F_ik - 1[rank_i <= k])^2,  F_ik = sum_{j <= k} p_ij
@@ -170,7 +176,7 @@ def ranked_probability_score(probabilities, rank):
     return float(np.square(reached - step).sum(axis=1).mean())
 
 
-def group_accuracy(group_logits, group):
+def group_accuracy(group_logits: Array, group: Array) -> float:
     """Share of samples whose most probable group is the true one, 0..1 (Group-DIR Figure 7).
 
     Args:
@@ -180,12 +186,12 @@ def group_accuracy(group_logits, group):
     return accuracy(*_most_probable(group_logits, group))
 
 
-def group_distance(group_logits, group):
+def group_distance(group_logits: Array, group: Array) -> float:
     """Mean distance, in groups, of the most probable group to the true one; arguments as in `group_accuracy`."""
     return mae(*_most_probable(group_logits, group))
 
 
-def ordinality_score(text_embeds):
+def ordinality_score(text_embeds: Array) -> float:
     """Share, 0..1 (papers print percent), of text pairs whose similarity falls when the later moves one rank on.
 
     sum_{i < K-1} sum_{i <= j < K-1} 1[s_ij > s_i,j+1] / (K (K-1) / 2),  s = cosine
@@ -214,7 +220,7 @@ def ordinality_score(text_embeds):
     return float(falls[np.triu_indices(len(length) - 1)].mean())
 
 
-def _aligned(prediction, target, *labels):
+def _aligned(prediction: Array, target: Array, *labels: tuple[int, ...]) -> Any:
     """Both as float64, not empty and of one shape; broadcasting would hide [N, 1] against [N].
 
     labels: allowed shapes of one sample's label; a number where none is given.
@@ -229,7 +235,7 @@ def _aligned(prediction, target, *labels):
     return prediction, target
 
 
-def _rows(rows, index, title, shape, index_title):
+def _rows(rows: Array, index: Array, title: str, shape: str, index_title: str) -> Any:
     """A matrix in float64, and for each of its rows one of its columns."""
     rows, index = np.asarray(rows, np.float64), np.asarray(index)
     if rows.ndim != 2 or index.shape != rows.shape[:1] or rows.size == 0:
@@ -244,27 +250,27 @@ def _rows(rows, index, title, shape, index_title):
     return rows, index
 
 
-def _most_probable(group_logits, group):
+def _most_probable(group_logits: Array, group: Array) -> Any:
     """Predicted and true group [N]; nan where a logit is."""
     group_logits, group = _rows(group_logits, group, "group_logits", "[N, G]", "group")
     return np.where(np.isnan(group_logits).any(axis=1), np.nan, group_logits.argmax(axis=1)), group
 
 
-def _error_by_label(prediction, target):
+def _error_by_label(prediction: Array, target: Array) -> Any:
     """Mean absolute error on each distinct target, f64[labels]."""
     prediction, target = _aligned(prediction, target)
     labels, of = np.unique(target, return_inverse=True)
     return np.bincount(of, np.abs(prediction - target), len(labels)) / np.bincount(of, minlength=len(labels))
 
 
-def _share_within(prediction, target, tolerance):
+def _share_within(prediction: Array, target: Array, tolerance: float) -> Any:
     """Share of samples with |prediction - target| <= tolerance; nan if any error is, since nan <= x is merely false."""
     prediction, target = _aligned(prediction, target)
     error = np.abs(prediction - target)
     return float((error <= tolerance).mean()) if not np.isnan(error).any() else float("nan")
 
 
-def _correlation(function, prediction, target):
+def _correlation(function: Callable[..., Any], prediction: Array, target: Array) -> Any:
     prediction, target = _aligned(prediction, target)
     if np.ptp(prediction) == 0 or np.ptp(target) == 0:  # scipy warns, or raises for a single sample
         return float("nan")

@@ -3,9 +3,16 @@
 Shapes: N targets, K ranks, T tokens of a sentence, S base ranks of n tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from jaxord.tokenizer import Tokenizer
+
+Array = npt.NDArray[Any]
 
 # Kinds of positions in a sentence.
 TEMPLATE, CONTEXT, RANK, FILLER = 0, 1, 2, 3
@@ -22,11 +29,11 @@ class Ranks:
       edges: f32[K] left edges where ranks are bins of the label's scale, else empty.
     """
 
-    values: np.ndarray
-    names: tuple
-    edges: np.ndarray
+    values: Array
+    names: tuple[str, ...]
+    edges: Array
 
-    def index(self, targets):
+    def index(self, targets: Array) -> Any:
         """Rank of each target: its bin, or the nearest value's rank (ties to the even rank).
 
         Args:
@@ -43,7 +50,7 @@ class Ranks:
         return np.clip(found, 0, len(self.values) - 1).astype(np.int32)
 
 
-def build(config, targets, names=()):
+def build(config: Any, targets: Array, names: Sequence[str] = ()) -> Any:
     """Ranks as the config gives them, or derived from the training targets.
 
     Args:
@@ -82,7 +89,7 @@ def build(config, targets, names=()):
     return Ranks(values.astype(np.float32), names, edges.astype(np.float32))
 
 
-def sentences(config, names, tokenizer, longest):
+def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: int) -> Any:
     """Token ids of the sentence of each rank: <sot> template with the rank's name in it, full stop, <eot>.
 
     The words of the template are the context. With `context_tokens` the context is that many placeholders around the

@@ -1,21 +1,23 @@
 """Parameter trees as flat dicts of path -> array: 'vision_model/encoder/layers/0/mlp/fc1/kernel'."""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from flax import traverse_util
 
 
-def flatten(tree):
+def flatten(tree: Mapping[str, Any]) -> Any:
     """Nested dicts -> {'a/b': leaf}, sorted by path."""
     return dict(sorted(traverse_util.flatten_dict(tree, sep="/").items()))
 
 
-def unflatten(flat):
+def unflatten(flat: Mapping[str, Any]) -> Any:
     """{'a/b': leaf} -> nested dicts."""
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def first_match(paths, rules):
+def first_match(paths: Iterable[str], rules: Sequence[tuple[str, str]]) -> Any:
     """Assigns to each path the value of the first rule whose pattern matches the whole path.
 
     Args:
@@ -45,7 +47,9 @@ def first_match(paths, rules):
     return found
 
 
-def difference(found, expected, found_name="found", expected_name="expected"):
+def difference(
+    found: Mapping[str, Any], expected: Mapping[str, Any], found_name: str = "found", expected_name: str = "expected"
+) -> Any:
     """All differences in path, shape and dtype between two flat trees, one line each; empty when there is none."""
     lines = [f"only in {expected_name}: {path}" for path in expected if path not in found]
     lines += [f"only in {found_name}: {path}" for path in found if path not in expected]

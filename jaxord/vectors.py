@@ -3,11 +3,13 @@
 D embedding.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
-def unit(x):
+def unit(x: jax.Array) -> jax.Array:
     """Rows of length one; a row of zeros stays one, with a finite gradient.
 
     Args:
@@ -20,7 +22,7 @@ def unit(x):
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
 
 
-def length(x):
+def length(x: jax.Array) -> jax.Array:
     """Euclidean norm over the last axis; its gradient at 0 is 0, not nan.
 
     Args:
@@ -33,7 +35,7 @@ def length(x):
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
 
 
-def inner(rows, columns):
+def inner(rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Inner products of all pairs, f32[M, D] and f32[N, D] -> f32[M, N].
 
     In full precision: TF32 would leave 3 digits, and temperatures multiply what is lost.
@@ -43,7 +45,7 @@ def inner(rows, columns):
 
 @jax.custom_vjp
 @jax.jit  # one kernel, also outside of jit: the differences [M, N, D] are summed as they arise, never stored
-def distances(rows, columns):
+def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Euclidean distances of all pairs; of duplicates exactly 0, with gradient 0.
 
     From the differences, not from |a|^2 + |b|^2 - 2 ab: that form knows the distance of near neighbours only to
@@ -59,12 +61,12 @@ def distances(rows, columns):
     return jnp.sqrt(jnp.sum(jnp.square(rows[:, None] - columns), axis=-1))
 
 
-def _distances_forward(rows, columns):
+def _distances_forward(rows: jax.Array, columns: jax.Array) -> tuple[Any, Any]:
     distance = distances(rows, columns)
     return distance, (rows, columns, distance)
 
 
-def _distances_backward(saved, gradient):
+def _distances_backward(saved: Any, gradient: jax.Array) -> tuple[Any, ...]:
     rows, columns, distance = saved
     pull = jnp.where(distance > 0, gradient / jnp.where(distance > 0, distance, 1.0), 0.0)  # [M, N]
     centre = columns.mean(axis=0)  # near the origin less cancels in sum_j pull_ij (a_i - b_j)

@@ -1,3 +1,4 @@
+import inspect
 import warnings
 
 import numpy as np
@@ -258,7 +259,7 @@ def test_directions_of_all_metrics():
     perfect["ranked_probability_score"], worse["ranked_probability_score"] = (sure / 9, RANK), (flat, RANK)
     arc = np.stack([np.cos(np.linspace(0, 3, 6)), np.sin(np.linspace(0, 3, 6))], 1)
     perfect["ordinality_score"], worse["ordinality_score"] = (arc,), (arc[[2, 0, 5, 1, 3, 4]],)
-    names = [name for name, member in vars(metrics).items() if callable(member) and not name.startswith("_")]
+    names = [name for name, member in vars(metrics).items() if inspect.isfunction(member) and not name.startswith("_")]
     for name in names:
         if name not in perfect:
             of = (PREDICTION, TARGET) if getattr(metrics, name) in OF_VALUES else (PREDICTED_RANK, RANK)

@@ -3,13 +3,16 @@
 B batch.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 BLOCK = 2**20  # pairs at once; a batch of up to 1,024 is one block, and nothing is computed twice
 
 
-def over_blocks(of_rows, rows, block):
+def over_blocks(of_rows: Callable[..., Any], rows: tuple[jax.Array, ...], block: int) -> jax.Array:
     """of_rows(*rows) for arrays [B, ...] whose result has one entry a row, with no more than `block` pairs at once.
 
     The backward pass computes each block again, so it too holds the pairs of one block. A block takes every n-th row:
@@ -30,7 +33,7 @@ def over_blocks(of_rows, rows, block):
         return of_rows(*rows)
     width = -(-size // count)
 
-    def cut(x):  # [B, ...] -> [count, width, ...]
+    def cut(x: jax.Array) -> jax.Array:  # [B, ...] -> [count, width, ...]
         filled = jnp.pad(x, [(0, count * width - size)] + [(0, 0)] * (x.ndim - 1))
         return jnp.swapaxes(filled.reshape(width, count, *x.shape[1:]), 0, 1)
 

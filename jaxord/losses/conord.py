@@ -3,6 +3,10 @@
 B batch, D embedding, G largest gap of a table of weights.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
 from jaxord.losses.blocks import BLOCK, over_blocks
@@ -11,16 +15,9 @@ from jaxord.vectors import inner, unit
 
 
 def conord(
-    image_embeds,
-    target,
-    pair_weights=None,
-    *,
-    temperature=0.07,
-    epsilon=1e-7,
-    weights="VIII",
-    anchor_norm=False,
-    block=BLOCK,
-):
+    image_embeds: jax.Array, target: jax.Array, pair_weights: jax.Array | None = None, *, temperature: float = 0.07,
+    epsilon: float = 1e-7, weights: str = "VIII", anchor_norm: bool = False, block: int = BLOCK
+) -> jax.Array:
     """ConOrd's contrastive order loss (Eq 3): attraction by a_ij, repulsion by b_ij.
 
     mean over i of -log[ sum_{j != i} a_ij e^(kappa_ij / temperature) / sum_{j != i} b_ij e^(kappa_ij / temperature) ]
@@ -59,7 +56,7 @@ def conord(
         state = "is missing" if pair_weights is None else "was given"
         raise ValueError(f"weights is {weights!r} and the table pair_weights {state}; only 'X' takes one, and needs it")
 
-    def by_gap(gap):
+    def by_gap(gap: jax.Array) -> jax.Array:
         if weights == "X":
             table = jnp.asarray(pair_weights, jnp.float32)
             return table[:, jnp.minimum(jnp.rint(gap).astype(jnp.int32), table.shape[1] - 1)]
@@ -69,7 +66,9 @@ def conord(
     return -_log_ratio(image_embeds, target, by_gap, kappa / temperature, anchor_norm, block)
 
 
-def expected_error(image_embeds, target, *, temperature=0.07, anchor_norm=False, block=BLOCK):
+def expected_error(
+    image_embeds: jax.Array, target: jax.Array, *, temperature: float = 0.07, anchor_norm: bool = False, block: int = BLOCK
+) -> jax.Array:
     """Logarithm of the error that picking a neighbour at random by similarity would make (ConOrd Eq 2, L_MAE).
 
     mean over i of log[ sum_{j != i} g_ij e^(kappa_ij / temperature) / sum_{j != i} e^(kappa_ij / temperature) ]
@@ -84,14 +83,16 @@ def expected_error(image_embeds, target, *, temperature=0.07, anchor_norm=False,
     )
 
 
-def _log_ratio(image_embeds, target, by_gap, scale, anchor_norm, block):
+def _log_ratio(
+    image_embeds: jax.Array, target: jax.Array, by_gap: Callable[[jax.Array], Any], scale: float, anchor_norm: bool, block: int
+) -> jax.Array:
     """Mean over i of log[ sum_j first_ij e^(scale z_i.z_j) / sum_j second_ij e^(scale z_i.z_j) ]."""
     z, target = unit(image_embeds), jnp.asarray(target, jnp.float32)
     size = len(z)
     labels = target.reshape(size, -1)  # [B, A]
     index = jnp.arange(size)
 
-    def of_anchors(z_anchor, label, own):
+    def of_anchors(z_anchor: jax.Array, label: jax.Array, own: jax.Array) -> jax.Array:
         gap = jnp.abs(label[:, None] - labels).sum(axis=-1)  # [rows, B]
         other = own[:, None] != index
         scores = scale * inner(z_anchor, z)
@@ -105,11 +106,11 @@ def _log_ratio(image_embeds, target, by_gap, scale, anchor_norm, block):
     return loss / max(size - 1, 1) if anchor_norm else loss
 
 
-def _plain(gap, epsilon):
+def _plain(gap: jax.Array, epsilon: float) -> tuple[jax.Array, ...]:
     return 1 / (gap + epsilon), jnp.ones_like(gap)
 
 
-def _ratio(gap, epsilon):
+def _ratio(gap: jax.Array, epsilon: float) -> tuple[jax.Array, ...]:
     return 1 / (gap + epsilon), gap
 
 

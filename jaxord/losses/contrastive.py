@@ -4,13 +4,16 @@ B batch, K ranks, D embedding. The text of a sample is the text of its rank, so 
 [B, K].
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 
 from jaxord import vectors
 from jaxord.losses.rank import choose, cross_entropy, negative_log_share, text_image_kl
 
 
-def info_nce(logits, rank, *, direction="both"):
+def info_nce(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> jax.Array:
     """CLIP's contrastive loss over the pairs (image i, text of rank i) of the batch.
 
     i2t: mean over i of -log[ e^s_ii / sum_j e^s_ij ],  s_ij = logits[i, rank_j];  t2i: the same of the transpose
@@ -33,7 +36,7 @@ def info_nce(logits, rank, *, direction="both"):
     return _directed(direction, *_pairs(logits, rank, 1.0 - jnp.eye(logits.shape[0])))
 
 
-def asymmetric_contrastive(logits, rank, *, direction="both"):
+def asymmetric_contrastive(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> jax.Array:
     """L2RCLIP's asymmetrical contrastive loss (Eq 7), in which all samples of a rank are positives of each other.
 
     C_i = {z : rank_z = rank_i},  s_ij = logits[i, rank_j]
@@ -49,7 +52,10 @@ def asymmetric_contrastive(logits, rank, *, direction="both"):
     return info_nce(logits, rank, direction=direction)
 
 
-def ordinal_pairwise(image_embeds, text_embeds, rank, rank_values, *, strength=0.5, form="inner", weight_scale="span"):
+def ordinal_pairwise(
+    image_embeds: jax.Array, text_embeds: jax.Array, rank: jax.Array, rank_values: jax.Array, *, strength: float = 0.5,
+    form: str = "inner", weight_scale: str = "span"
+) -> jax.Array:
     """L2RCLIP's cross-modal ordinal pairwise loss (COP): near to the own text, far from those of distant ranks.
 
     v_i unit image features, r_c unit text features, y_i = rank_i, w_ic the gap of the values of ranks y_i and c:
@@ -83,7 +89,7 @@ def ordinal_pairwise(image_embeds, text_embeds, rank, rank_values, *, strength=0
     values = jnp.asarray(rank_values, jnp.float32)
     size, own = rank.size, texts[rank]  # [B, D]
 
-    def mean_of(terms, to, used):
+    def mean_of(terms: jax.Array, to: jax.Array, used: jax.Array) -> jax.Array:
         """Mean of w * terms over the pairs (sample i, text of rank to_j) where used is 1."""
         gap = jnp.abs(values[rank][:, None] - values[to])
         largest, smallest = jnp.max(gap * used), jnp.min(jnp.where(used > 0, gap, jnp.inf))
@@ -95,11 +101,11 @@ def ordinal_pairwise(image_embeds, text_embeds, rank, rank_values, *, strength=0
         weight = used * choose("weight_scale", weight_scale, scaled)()
         return (weight * terms).sum() / jnp.maximum(used.sum(), 1.0)
 
-    def inner():
+    def inner() -> jax.Array:
         similarity = vectors.inner(images + strength * own, own)  # [B, B]
         return mean_of(similarity, rank, 1.0 - jnp.eye(size)) - (images * own).sum(axis=1).mean()
 
-    def euclid():
+    def euclid() -> jax.Array:
         tightness = jnp.square(images - own).sum(axis=1).mean()
         if not strength:
             every = jnp.arange(values.size)
@@ -111,11 +117,13 @@ def ordinal_pairwise(image_embeds, text_embeds, rank, rank_values, *, strength=0
     return choose("form", form, {"inner": inner, "euclid": euclid})()
 
 
-def _above_zero(scale):
+def _above_zero(scale: jax.Array) -> jax.Array:
     return jnp.where(scale > 0, scale, 1.0)
 
 
-def fcrc(logits, rank, *, form="pair", distance="absolute", direction="both"):
+def fcrc(
+    logits: jax.Array, rank: jax.Array, *, form: str = "pair", distance: str = "absolute", direction: str = "both"
+) -> jax.Array:
     """Fine-grained cross-modal ranking-based contrastive loss: far ranks are stronger negatives than near ones.
 
     form "pair", over the B pairs of the batch, s_ij = logits[i, rank_j], d_ij = distance(|rank_i - rank_j|):
@@ -152,17 +160,17 @@ def fcrc(logits, rank, *, form="pair", distance="absolute", direction="both"):
     both_ways = choose("form", form, {"pair": _pair_form, "class": _class_form, "code": _code_form})
     scale = choose("distance", distance, {"absolute": jnp.asarray, "sqrt": jnp.sqrt, "square": jnp.square})
 
-    def distances(ranks):  # [B, len(ranks)]
+    def distances(ranks: jax.Array) -> jax.Array:  # [B, len(ranks)]
         return scale(jnp.abs(rank[:, None] - ranks).astype(jnp.float32))
 
     return _directed(direction, *both_ways(jnp.asarray(logits, jnp.float32), rank, distances))
 
 
-def _pair_form(logits, rank, distances):
+def _pair_form(logits: jax.Array, rank: jax.Array, distances: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, ...]:
     return _pairs(logits, rank, _with_mean_one(distances(rank), rank.size - 1, axis=1))
 
 
-def _class_form(logits, rank, distances):
+def _class_form(logits: jax.Array, rank: jax.Array, distances: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, ...]:
     texts = logits.shape[1]
     own = jnp.take_along_axis(logits, rank[:, None], axis=1)[:, 0]  # [B]
     to_texts = _with_mean_one(distances(jnp.arange(texts)), texts - 1, axis=1)  # [B, K]
@@ -176,25 +184,25 @@ def _class_form(logits, rank, distances):
     return i2t, (each * terms).sum() / each.sum()
 
 
-def _code_form(logits, rank, distances):
+def _code_form(logits: jax.Array, rank: jax.Array, distances: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, ...]:
     apart = distances(jnp.arange(logits.shape[1]))  # [B, K]
     # K-1 in both directions, as in the authors' program; over the batch the weights then have no mean of 1.
     u, v = (jnp.where(apart > 0, _with_mean_one(apart, logits.shape[1] - 1, axis), 1.0) for axis in (1, 0))
     return cross_entropy(u * logits, rank), text_image_kl(v * logits, rank)
 
 
-def _pairs(logits, rank, weights):
+def _pairs(logits: jax.Array, rank: jax.Array, weights: jax.Array) -> tuple[jax.Array, ...]:
     """(i2t, t2i) over the pairs of the batch; weights f32[B, B], row the anchor, 0 on the diagonal."""
     scores = jnp.take(logits, rank, axis=1)  # [B, B], row image, column text
     own = jnp.diagonal(scores)
     return negative_log_share(own, scores, weights).mean(), negative_log_share(own, scores.T, weights).mean()
 
 
-def _with_mean_one(distance, negatives, axis):
+def _with_mean_one(distance: jax.Array, negatives: int | jax.Array, axis: int) -> jax.Array:
     """Distances along `axis` scaled to the sum `negatives`; all 0 stay 0."""
     total = distance.sum(axis=axis, keepdims=True)
     return distance * negatives / _above_zero(total)
 
 
-def _directed(direction, i2t, t2i):
+def _directed(direction: str, i2t: jax.Array, t2i: jax.Array) -> jax.Array:
     return choose("direction", direction, {"both": i2t + t2i, "i2t": i2t, "t2i": t2i})  # jit drops what is not used

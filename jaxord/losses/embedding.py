@@ -4,6 +4,8 @@ B batch, K ranks, D embedding. No array of B x B x B entries arises, and of the 
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,10 @@ from jaxord.losses.rank import choose, log_mass
 from jaxord.vectors import distances, inner, unit
 
 
-def supcon(image_embeds, rank, index=None, *, temperature=0.07, positives="rank", block=BLOCK):
+def supcon(
+    image_embeds: jax.Array, rank: jax.Array, index: jax.Array | None = None, *, temperature: float = 0.07,
+    positives: str = "rank", block: int = BLOCK
+) -> jax.Array:
     """Supervised contrastive loss: samples of the same rank attract, all others repel alike (ConOrd Eq 1).
 
     mean over i of mean over p in P(i) of -log[ e^(z_i.z_p / temperature) / sum_{j != i} e^(z_i.z_j / temperature) ]
@@ -40,7 +45,7 @@ def supcon(image_embeds, rank, index=None, *, temperature=0.07, positives="rank"
         raise ValueError("positives='view' needs the array 'index', the same for the views of an image; found none")
     z, columns = unit(image_embeds), jnp.arange(rank.size)
 
-    def of_anchors(z_anchor, label_anchor, own):
+    def of_anchors(z_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array) -> jax.Array:
         other = own[:, None] != columns  # [rows, B]
         positive = other & (label_anchor[:, None] == label)
         scores = inner(z_anchor, z) / temperature
@@ -52,7 +57,9 @@ def supcon(image_embeds, rank, index=None, *, temperature=0.07, positives="rank"
     return over_blocks(of_anchors, (z, label, columns), block).mean()
 
 
-def rnc(image_embeds, target, *, temperature=2.0, similarity="l2", block=BLOCK):
+def rnc(
+    image_embeds: jax.Array, target: jax.Array, *, temperature: float = 2.0, similarity: str = "l2", block: int = BLOCK
+) -> jax.Array:
     """Rank-N-Contrast: each other sample must be nearer than all that are at least as far in label.
 
     mean over i, j != i of -log[ e^s_ij / sum_{k != i: |y_i - y_k| >= |y_i - y_j|} e^s_ik ],  s = sim / temperature
@@ -84,14 +91,16 @@ def rnc(image_embeds, target, *, temperature=2.0, similarity="l2", block=BLOCK):
     order = jnp.argsort(target)  # columns ascend in label; anchors stay where they are
     columns, label, place = x[order], target[order], jnp.argsort(order)
 
-    def of_anchors(x_anchor, label_anchor, own):
+    def of_anchors(x_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array) -> jax.Array:
         scores = compare(x_anchor, columns) / temperature  # [rows, B]
         return _against_farther(scores, label - label_anchor[:, None], own[:, None] == jnp.arange(label.size))
 
     return over_blocks(of_anchors, (x, target, place), block).mean() / max(target.size - 1, 1)
 
 
-def group_contrastive(image_embeds, group, *, temperature=2.0, similarity="l2", block=BLOCK):
+def group_contrastive(
+    image_embeds: jax.Array, group: jax.Array, *, temperature: float = 2.0, similarity: str = "l2", block: int = BLOCK
+) -> jax.Array:
     """Group-aware contrastive loss (Group-DIR Eq 2): `rnc` on the numbers of the groups.
 
     mean over i, j != i of -log[ e^s_ij / sum_{k != i: |g_i - g_k| >= |g_i - g_j|} e^s_ik ]
@@ -108,7 +117,7 @@ def group_contrastive(image_embeds, group, *, temperature=2.0, similarity="l2", 
 
 
 @jax.custom_vjp
-def _against_farther(scores, gap, own):
+def _against_farther(scores: jax.Array, gap: jax.Array, own: jax.Array) -> jax.Array:
     """sum_j [ log sum_{k: |gap_k| >= |gap_j|} e^scores_k - scores_j ] for each row, j and k without the own sample.
 
     Args:
@@ -122,7 +131,7 @@ def _against_farther(scores, gap, own):
     return _against_farther_forward(scores, gap, own)[0]
 
 
-def _against_farther_forward(scores, gap, own):
+def _against_farther_forward(scores: jax.Array, gap: jax.Array, own: jax.Array) -> tuple[Any, Any]:
     sums = _running(_both_ways(jnp.where(own, _NOTHING, scores)), _both_ways(jnp.where(own, 0.0, 1.0)))
     low, high = _place(_mirrored(gap), -jnp.abs(gap), "right")  # so many lie as far below, so many as far above
     top, mass = _total(sums, low, jnp.minimum(high, scores.shape[1] - low))  # a gap of 0 has all, but once
@@ -130,7 +139,7 @@ def _against_farther_forward(scores, gap, own):
     return loss.sum(axis=1), (scores, gap, own, top, mass)
 
 
-def _against_farther_backward(saved, gradient):
+def _against_farther_backward(saved: Any, gradient: jax.Array) -> tuple[Any, ...]:
     # Sample k is a candidate of each j that is no farther than itself. With S_j the sum of j's candidates, d / d s_k is
     # sum_{j: |gap_j| <= |gap_k|} e^s_k / S_j - 1: a running sum from the anchor outwards, of positive terms only.
     scores, gap, own, top, mass = saved
@@ -150,28 +159,29 @@ _against_farther.defvjp(_against_farther_forward, _against_farther_backward)
 _NOTHING = float(jnp.finfo(jnp.float32).min)  # top of an empty sum; its differences stay finite, unlike those of -inf
 
 
-def _add(a, b):
+def _add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     top, less = jnp.maximum(a[0], b[0]), jnp.exp(-jnp.abs(a[0] - b[0]))
     return top, jnp.where(a[0] < b[0], a[1] * less + b[1], a[1] + b[1] * less)
 
 
-def _both_ways(x):
+def _both_ways(x: jax.Array) -> jax.Array:
     """[rows, B] -> [2, rows, B]: from the lowest label upwards, from the highest downwards."""
     return jnp.stack([x, jnp.flip(x, axis=1)])
 
 
-def _mirrored(gap):
+def _mirrored(gap: jax.Array) -> jax.Array:
     """Gaps in both ways, each ascending."""
     return jnp.stack([gap, -jnp.flip(gap, axis=1)])
 
 
-def _running(top, mass):
+def _running(top: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sums of the first n entries, n = 0..B: two f32[2, rows, B+1]."""
     shape = [(0, 0), (0, 0), (1, 0)]
     sums = jnp.pad(top, shape, constant_values=_NOTHING), jnp.pad(mass, shape)
     width = sums[0].shape[2]
 
-    def double(step, sums):  # sums of 2^step entries become those of 2^(step+1); one loop body is quick to compile
+    # Sums of 2^step entries become those of 2^(step+1); one loop body is quick to compile.
+    def double(step: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         shape = [(0, 0), (0, 0), (width, 0)]
         longer = jnp.pad(sums[0], shape, constant_values=_NOTHING), jnp.pad(sums[1], shape)
         return _add(sums, [jax.lax.dynamic_slice_in_dim(x, width - 2**step, width, axis=2) for x in longer])
@@ -179,19 +189,21 @@ def _running(top, mass):
     return jax.lax.fori_loop(0, (width - 1).bit_length(), double, sums)
 
 
-def _total(sums, low, high):
+def _total(sums: tuple[jax.Array, jax.Array], low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sum of the first `low` upwards and the first `high` downwards: two f32[rows, B]."""
     up, down = ([jnp.take_along_axis(part[way], n, axis=1) for part in sums] for way, n in enumerate((low, high)))
     return _add(up, down)
 
 
-def _place(ascending, values, side):
+def _place(ascending: jax.Array, values: jax.Array, side: str) -> jax.Array:
     """Where values [rows, B] would be inserted into rows of the same number; [..., rows, B] gives as many answers."""
     search = jax.vmap(functools.partial(jnp.searchsorted, side=side))
     return (jax.vmap(search, (0, None)) if ascending.ndim == 3 else search)(ascending, values)
 
 
-def cloc(image_embeds, rank, margins, *, reduction="program", block=BLOCK):
+def cloc(
+    image_embeds: jax.Array, rank: jax.Array, margins: jax.Array, *, reduction: str = "program", block: int = BLOCK
+) -> jax.Array:
     """CLOC's multi-margin n-pair loss: positives nearer than negatives by the margin between their ranks.
 
     mean over anchors i of sum over p in P(i), q in Q(i) of relu(m_iq - cos(z_i, z_p) + cos(z_i, z_q)) / n_i
@@ -219,7 +231,7 @@ def cloc(image_embeds, rank, margins, *, reduction="program", block=BLOCK):
     z, columns = unit(image_embeds), jnp.arange(rank.size)
     position = jnp.pad(jnp.cumsum(jnp.asarray(margins, jnp.float32)), (1, 0))[rank]  # [B]
 
-    def of_anchors(z_anchor, rank_anchor, position_anchor, own):
+    def of_anchors(z_anchor: jax.Array, rank_anchor: jax.Array, position_anchor: jax.Array, own: jax.Array) -> jax.Array:
         ahead = jnp.sign(rank_anchor[:, None] - rank)  # [rows, B]
         positive, negative = (ahead == 0) & (own[:, None] != columns), ahead != 0
         near = inner(z_anchor, z)

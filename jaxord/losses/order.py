@@ -4,6 +4,7 @@ B batch, D embedding.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxord.vectors import distances, inner, length, unit
 
 
-def ranksim(image_features, target, *, interpolation=2.0):
+def ranksim(image_features: jax.Array, target: jax.Array, *, interpolation: float = 2.0) -> jax.Array:
     """RankSim: the neighbours of a sample in feature space should rank as its neighbours in label space.
 
     sum over i of mean over j of ( r_j(cos(x_i, x_.)) - r_j(-|y_i - y_.|) )^2,  r_j(a) = (1 + #{k: a_k > a_j}) / M
@@ -39,19 +40,19 @@ def ranksim(image_features, target, *, interpolation=2.0):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _ranks(scores, among, interpolation):
+def _ranks(scores: jax.Array, among: jax.Array, interpolation: float) -> jax.Array:
     """Descending ranks within each row among the marked columns, in (0, 1]; f32[B, B], bool[B] -> f32[B, B]."""
     marked = jnp.where(among, scores, -jnp.inf)
     not_above = jax.vmap(functools.partial(jnp.searchsorted, side="right"))(jnp.sort(marked, axis=1), scores)
     return (1.0 + among.size - not_above) / among.sum()
 
 
-def _ranks_forward(scores, among, interpolation):
+def _ranks_forward(scores: jax.Array, among: jax.Array, interpolation: float) -> tuple[Any, Any]:
     ranks = _ranks(scores, among, interpolation)
     return ranks, (scores, among, ranks)
 
 
-def _ranks_backward(interpolation, saved, gradient):
+def _ranks_backward(interpolation: float, saved: Any, gradient: jax.Array) -> tuple[Any, ...]:
     scores, among, ranks = saved
     moved = _ranks(scores + interpolation * gradient, among, interpolation)
     return jnp.where(among, moved - ranks, 0.0) / (interpolation + 1e-8), None
@@ -60,7 +61,7 @@ def _ranks_backward(interpolation, saved, gradient):
 _ranks.defvjp(_ranks_forward, _ranks_backward)
 
 
-def ordinal_entropy(image_features, target):
+def ordinal_entropy(image_features: jax.Array, target: jax.Array) -> jax.Array:
     """Ordinal entropy: the centres of the labels spread out by their gaps, the samples gather around them.
 
     mean over i of |u_i - c_(y_i)|  -  mean over pairs of labels a < b of w_ab |c_a - c_b|
@@ -96,6 +97,6 @@ def ordinal_entropy(image_features, target):
     return tightness.sum() / jnp.maximum(shared.sum(), 1) - spread.sum() / jnp.maximum(pair.sum(), 1)
 
 
-def _first_of_label(target):
+def _first_of_label(target: jax.Array) -> jax.Array:
     """bool[B]: whether no earlier sample has the label."""
     return jnp.argmax(target[:, None] == target, axis=1) == jnp.arange(target.size)

@@ -3,13 +3,14 @@
 B batch, R reference points, D embedding.
 """
 
+import jax
 import jax.numpy as jnp
 
 from jaxord.losses.rank import choose
 from jaxord.vectors import length, unit
 
 
-def center(image_embeds, reference_points, reference, *, reduction="mean"):
+def center(image_embeds: jax.Array, reference_points: jax.Array, reference: jax.Array, *, reduction: str = "mean") -> jax.Array:
     """Distance of each embedding to its reference point (ConOrd Eq 8).
 
     mean over i of |z_i - mu_(reference_i)|_2,  z_i = image_embeds_i / |image_embeds_i|

@@ -3,11 +3,14 @@
 B batch, K ranks, G groups.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
-def negative_log_share(own, others, weights):
+def negative_log_share(own: jax.Array, others: jax.Array, weights: jax.Array) -> jax.Array:
     """-log of the share that the own score has among itself and the weighted others.
 
     -log[ e^own / (e^own + sum_j weights_j e^others_j) ] = softplus(log sum_j weights_j e^others_j - own)
@@ -28,7 +31,7 @@ def negative_log_share(own, others, weights):
     return jnp.where(some, jax.nn.softplus((top - own) + mass), 0.0)
 
 
-def log_mass(scores, weights):
+def log_mass(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """log sum_j weights_j e^scores_j, as the sum of its largest score and a small rest, which are kept apart.
 
     Args:
@@ -49,14 +52,14 @@ def log_mass(scores, weights):
     return top, jnp.log(jnp.where(some, mass, 1.0)), some
 
 
-def choose(setting, name, choices):
+def choose(setting: str, name: str, choices: Mapping[str, Any]) -> Any:
     """choices[name], or a ValueError that lists them."""
     if name not in choices:
         raise ValueError(f"{setting} is {name!r}; expected one of {sorted(choices)}")
     return choices[name]
 
 
-def cross_entropy(logits, rank):
+def cross_entropy(logits: jax.Array, rank: jax.Array) -> jax.Array:
     """Cross-entropy of the rank: mean over i of -log softmax(logits_i)[rank_i].
 
     Args:
@@ -72,7 +75,7 @@ def cross_entropy(logits, rank):
     return negative_log_share(own, logits, negative).mean()
 
 
-def text_image_kl(logits, rank, *, sharpness=10.0):
+def text_image_kl(logits: jax.Array, rank: jax.Array, *, sharpness: float = 10.0) -> jax.Array:
     """KL divergence, for each rank in the batch, from the images that carry it to those its text picks.
 
     mean over the ranks c present of KL(q_c || softmax_j(logits_jc)),  q_c = softmax_j(sharpness * 1[rank_j = c])
@@ -97,7 +100,7 @@ def text_image_kl(logits, rank, *, sharpness=10.0):
     return jnp.where(present, divergence, 0.0).sum() / present.sum()
 
 
-def descending_soft_label(group_logits, group, *, beta=1.0):
+def descending_soft_label(group_logits: jax.Array, group: jax.Array, *, beta: float = 1.0) -> jax.Array:
     """Cross-entropy against a target that falls off with the distance from the true group (Group-DIR Eq 4).
 
     mean over i of -sum_k q_ik log softmax(group_logits_i)_k,  q_ik proportional to e^(-beta |k - group_i|)
@@ -118,7 +121,7 @@ def descending_soft_label(group_logits, group, *, beta=1.0):
     return -(jax.nn.softmax(-beta * apart, axis=1) * jax.nn.log_softmax(logits, axis=1)).sum(axis=1).mean()
 
 
-def logit_adjusted(group_logits, group, group_prior, *, tau=1.0):
+def logit_adjusted(group_logits: jax.Array, group: jax.Array, group_prior: jax.Array, *, tau: float = 1.0) -> jax.Array:
     """Cross-entropy of the group on logits + tau log(prior), so that frequent groups have to win by more.
 
     mean over i of -log[ pi_g^tau e^s_g / sum_k pi_k^tau e^s_k ],  g = group_i
@@ -142,7 +145,7 @@ def logit_adjusted(group_logits, group, group_prior, *, tau=1.0):
     return negative_log_share(own, logits, other * (prior / prior[group][:, None]) ** tau).mean()
 
 
-def coral(threshold_logits, rank):
+def coral(threshold_logits: jax.Array, rank: jax.Array) -> jax.Array:
     """CORAL: one binary question a threshold, "is the rank above k?", with independent answers.
 
     mean over i of sum_k BCE(sigmoid(threshold_logits_ik), 1[rank_i > k]),  k = 0..K-2
@@ -159,7 +162,7 @@ def coral(threshold_logits, rank):
     return _threshold_errors(threshold_logits, rank).sum(axis=1).mean()
 
 
-def corn(threshold_logits, rank):
+def corn(threshold_logits: jax.Array, rank: jax.Array) -> jax.Array:
     """CORN: threshold k answers "is the rank above k?" only for samples whose rank is at least k.
 
     sum over i and k <= rank_i of BCE(sigmoid(threshold_logits_ik), 1[rank_i > k]) / number of these (i, k)
@@ -179,7 +182,7 @@ def corn(threshold_logits, rank):
     return jnp.where(asked, errors, 0.0).sum() / asked.sum()
 
 
-def _threshold_errors(threshold_logits, rank):
+def _threshold_errors(threshold_logits: jax.Array, rank: jax.Array) -> jax.Array:
     logits = jnp.asarray(threshold_logits, jnp.float32)
     above = rank[:, None] > jnp.arange(logits.shape[1])  # [B, K-1]
     return jax.nn.softplus(jnp.where(above, -logits, logits))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxord.losses.rank import choose, log_mass, negative_log_share
 
 
-def l1(value, target, weight=None):
+def l1(value: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """Mean absolute error: mean of weight * |value - target|; the gradient of an exact hit is 0.
 
     Args:
@@ -28,7 +28,7 @@ def l1(value, target, weight=None):
     return _mean(_magnitude(_error(value, target)), weight)
 
 
-def mse(value, target, weight=None):
+def mse(value: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """Mean squared error: mean of weight * (value - target)^2, without a factor 1/2.
 
     Args, Returns, Raises: as `l1`.
@@ -36,7 +36,7 @@ def mse(value, target, weight=None):
     return _mean(jnp.square(_error(value, target)), weight)
 
 
-def huber(value, target, weight=None, *, beta=1.0):
+def huber(value: jax.Array, target: jax.Array, weight: jax.Array | None = None, *, beta: float = 1.0) -> jax.Array:
     """Quadratic for small errors, absolute for large ones.
 
     mean of weight * ( e^2 / (2 beta) if |e| < beta else |e| - beta / 2 ),  e = value - target
@@ -61,7 +61,10 @@ def huber(value, target, weight=None, *, beta=1.0):
     return _mean(inside * inside / (2 * beta) + (error - inside), weight)  # both pieces at once
 
 
-def focal_l1(value, target, weight=None, *, beta=0.2, gamma=1.0, power=1):
+def focal_l1(
+    value: jax.Array, target: jax.Array, weight: jax.Array | None = None, *, beta: float = 0.2, gamma: float = 1.0,
+    power: int = 1
+) -> jax.Array:
     """An error that counts less where it is small: mean of weight |e|^power tanh(beta |e| / 2)^gamma, e = value - target.
 
     The factor |2 sigmoid(beta |e|) - 1|^gamma of Focal-R (Yang et al. 2021), written as the tanh that it is. It is
@@ -85,7 +88,7 @@ def focal_l1(value, target, weight=None, *, beta=0.2, gamma=1.0, power=1):
     return _mean(jnp.where(wrong, error**power * share**gamma, 0.0), weight)
 
 
-def balanced_mse(value, target, noise_scale):
+def balanced_mse(value: jax.Array, target: jax.Array, noise_scale: jax.Array) -> jax.Array:
     """Balanced MSE over the batch (BMC): is the own target the one that the value picks among those of the batch?
 
     2 sigma^2 * mean over i of -log[ e^s_ii / sum_j e^s_ij ],  s_ij = -(value_i - target_j)^2 / (2 sigma^2)
@@ -112,7 +115,10 @@ def balanced_mse(value, target, noise_scale):
     return jax.lax.stop_gradient(spread) * loss.mean()
 
 
-def balanced_mse_gai(value, target, noise_scale, mixture_weights, mixture_means, mixture_variances):
+def balanced_mse_gai(
+    value: jax.Array, target: jax.Array, noise_scale: jax.Array, mixture_weights: jax.Array, mixture_means: jax.Array,
+    mixture_variances: jax.Array
+) -> jax.Array:
     """Balanced MSE with the training labels as a mixture of Gaussians (GAI), in place of those of the batch.
 
     2 sigma^2 * mean over i of [ e_i^2 / (2 sigma^2) + log sigma
@@ -147,7 +153,9 @@ def balanced_mse_gai(value, target, noise_scale, mixture_weights, mixture_means,
     return (constant * (squared / (2 * noise)) + constant * (top + rest)).mean()
 
 
-def expert(expert_values, target, group, weight=None, *, reduction="mean"):
+def expert(
+    expert_values: jax.Array, target: jax.Array, group: jax.Array, weight: jax.Array | None = None, *, reduction: str = "mean"
+) -> jax.Array:
     """Squared error of the expert of the true group (Group-DIR Eq 3).
 
     mean over i of weight_i (expert_values[i, group_i] - target_i)^2
@@ -171,18 +179,18 @@ def expert(expert_values, target, group, weight=None, *, reduction="mean"):
     return loss * choose("reduction", reduction, {"mean": 1, "sum": target.size})
 
 
-def _error(value, target):
+def _error(value: jax.Array, target: jax.Array) -> jax.Array:
     # [B, 1] against [B] would broadcast to [B, B] and train on nonsense.
     if value.shape != target.shape:
         raise ValueError(f"value has shape {value.shape} and target {target.shape}; expected the same")
     return jnp.asarray(value, jnp.float32) - jnp.asarray(target, jnp.float32)
 
 
-def _magnitude(error):
+def _magnitude(error: jax.Array) -> jax.Array:
     return jnp.sign(error) * error  # the gradient of jnp.abs is 1 at 0
 
 
-def _mean(loss, weight):
+def _mean(loss: jax.Array, weight: jax.Array | None) -> jax.Array:
     if weight is None:
         return loss.mean()
     if weight.shape != loss.shape:
