@@ -62,11 +62,15 @@ def read_config(folder):
     file = folder / "config.json"
     if not file.exists():
         raise ValueError(f"{folder} holds no run: it has no config.json")
-    config = settings.from_json(file.read_text())
-    with config.unlocked():
-        for field, value in LATER.items():
-            group, name = field.split(".")
-            config[group][name] = config[group].get(name, value)
+    try:
+        config = settings.from_json(file.read_text())
+        with config.unlocked():
+            for field, value in LATER.items():
+                group, name = field.split(".")
+                config[group][name] = config[group].get(name, value)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{file} is no config as a run has written it: {type(error).__name__} {error}; it has to be restored"
+                         ) from None
     return config
 
 

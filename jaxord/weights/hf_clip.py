@@ -129,7 +129,7 @@ def _read_json(file):
         raise ValueError(f"{file.parent} has no {file.name}; found {sorted(f.name for f in file.parent.iterdir())}")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}): download it again") from error
 
 
