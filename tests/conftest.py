@@ -42,6 +42,14 @@ def photos(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def photographs():
+    """Files of scikit-image's wheel, a list of one frame each: square, broad, and grey."""
+    skimage = pytest.importorskip("skimage")
+    root = skimage.__path__[0] + "/data/"
+    return [[root + name] for name in ("astronaut.png", "coffee.png", "camera.png")]
+
+
 @pytest.fixture(scope="module")
 def lightly_compiled():
     """Compiles without most of XLA's optimisations: where steps are few, compiling counts for more than their speed."""

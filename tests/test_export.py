@@ -47,14 +47,6 @@ def families():
     return list(found.values())
 
 
-@pytest.fixture(scope="module")
-def photographs():
-    """Of scikit-image's wheel: square, broad, and grey."""
-    skimage = pytest.importorskip("skimage")
-    root = skimage.__path__[0] + "/data/"
-    return [[root + name] for name in ("astronaut.png", "coffee.png", "camera.png")]
-
-
 def written(folder):
     """The program of an exported folder, as a module."""
     spec = importlib.util.spec_from_file_location("predict", folder / "predict.py")

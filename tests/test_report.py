@@ -64,6 +64,7 @@ def trained(tmp_path_factory):
         looked = []
         with pytest.MonkeyPatch.context() as spy:
             spy.setattr(model, "look", lambda fold, look=model.look: looked.append(look(fold)) or looked[0])
+            spy.setattr("importlib.metadata.version", None)  # a checkout that is not installed has no version
             text = report.write(root / "run").read_text()
         yield root, text, looked[0]
 
@@ -77,6 +78,7 @@ def test_a_page_of_a_run_has_every_section_and_needs_nothing_else(trained):
         assert re.search(rf"<li>{title}: ", text), title
     assert "python -m jaxord.main" in text and "The run has not stored: versions, seconds." in text
     assert "train 24, val 3, test 15" in text and "agree with predictions.csv" in text
+    assert f", numpy {np.__version__}, on " in text
     assert "&lt;old&gt; " not in text and "<old>" not in text
     assert len(figures_of(text)) == 13 and all("<svg" in figure for figure in figures_of(text))
 

@@ -4,17 +4,15 @@ Each takes the finished folds and what the model of the first one has seen, and 
 why there is nothing to show.
 """
 
-import importlib.metadata
 import json
 
 import jax
 import numpy as np
 
-from jaxord import metrics, shots
+from jaxord import metrics, shots, workdir
 from jaxord.figures import groups, page, predictions, training
 from jaxord.report import files
 
-PACKAGES = ("jaxord", "jax", "flax", "optax", "numpy")
 WANTED = ("command", "device", "versions", "seconds")  # of run.json
 PANELS = 3  # rules beside each other
 ORACLE = "true_expert"  # a rule that reads the label's group
@@ -45,8 +43,7 @@ def what(folds, seen):
         ("parameters taken from", f"step {done['step']:,} of {done['steps']:,}: {done['selected']}"),
         ("seed", c.seed),
         *((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fold.facts.items()),
-        ("this report", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-                        + f", on {jax.devices()[0].device_kind}"),
+        ("this report", f"{workdir.versions()}, on {jax.devices()[0].device_kind}"),
     ]  # fmt: skip
     parts = [page.facts(pairs)]
     missing = [name for name in WANTED if name not in fold.facts]
