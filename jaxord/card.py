@@ -4,10 +4,11 @@ N rows of predictions.csv, R resamples.
 """
 
 import csv
+import json
 
 import numpy as np
 
-from jaxord import metrics
+from jaxord import metrics, settings
 from jaxord.binding import bind, lookup, needs
 
 RESAMPLES, MANY = 1000, 5000  # of the bootstrap; a fifth of them where there are more rows than that
@@ -43,7 +44,7 @@ def card(config, ranks, folder, train_targets, done, fold=""):
     Args:
       config: of the run's last stage.
       ranks: jaxord.ranks.Ranks, or None with two angles.
-      folder: of that stage; holds predictions.csv.
+      folder: of that stage; holds predictions.csv, and run.json.
       train_targets: labels of the training split, f32[N] or [N, 2].
       done: content of DONE.json.
       fold: of the run, "" without folds.
@@ -55,9 +56,13 @@ def card(config, ranks, folder, train_targets, done, fold=""):
     rules = [rule["name"] for rule in config.rules if numbers(table, rule["name"]) is not None]
     target, first = numbers(table, "target"), numbers(table, rules[0])
     low, high = np.min(train_targets, axis=0), np.max(train_targets, axis=0)
+    reader, run = settings.plain(config.data.reader), folder / "run.json"
+    sizes = json.loads(run.read_text()) if run.exists() else {}
     data = [
-        f"- data: `{config.name}`, read by `{config.data.reader.name}`" + (f", fold {fold}" if fold else ""),
+        f"- data: `{config.name}`, read by `{reader.pop('name')}`" + (f", fold {fold}" if fold else ""),
+        *([f"- settings of the reader, which splits the data: `{json.dumps(reader)}`"] if reader else []),
         f"- training: {len(train_targets):,} examples, labels from {low} to {high}",
+        *([f"- validation: {sizes['val examples']:,} examples"] if "val examples" in sizes else []),
         f"- test: {len(target):,} examples that were not trained on",
         f"- method: `{config.method}`" + (f", preset `{config.preset}`" if config.preset else "") + f", seed {config.seed}",
         f"- parameters: {done['selected']}, step {done['step']:,} of {done['steps']:,}",

@@ -296,11 +296,14 @@ def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
     lines += [f"{i}.png,{i % 4},{i % 4 + (2 if i % 4 == 3 else 0.1) + (i % 8 > 3)},0,zero,{'f' if i % 8 > 3 else 'm'}"
               for i in range(80)]
     (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "run.json").write_text('{"val examples": 1234}')
     config = of_folder("l1", select="test")
+    config.data.reader.fractions = (0.6, 0.2, 0.2)
     text = card.card(config, ranks.build(config.ranks, TARGETS), tmp_path, TARGETS,
                      {"selected": "last step", "step": 5, "steps": 9})  # fmt: skip
     assert "by rank, worst first: 3 2.5 (n = 20)" in text and "by gender, worst first: f 1.57 (n = 40)" in text
     assert "selected on the test split**" in text and "step 5 of 9" in text
+    assert '`{"fractions": [0.6, 0.2, 0.2]}`' in text and "- validation: 1,234 examples" in text
     monkeypatch.setattr(card, "RESAMPLES", 1000)
     facts = {"prediction": np.arange(50.0) % 7, "target": np.arange(50.0) % 5}
     low, high = card.interval(lookup(card.metrics, "mae"), facts)
