@@ -34,6 +34,7 @@ RULES = (
     Rule(r"python tools/bench_losses\.py --losses=conord,rnc", "runs", "", LOSSES),
     Rule(r"python tools/bench_knn\.py --queries=1024 .*", "runs", "", SEARCH),
     Rule(r"(taskset -c 1 )?python tools/bench_\w+\.py .*", "parsed", "minutes"),
+    Rule(r"python tools/torture\.py .*", "parsed", "minutes"),
     Rule(r"python tools/make_concepts\.py .*", "wants", "answer"),
     Rule(r"python tools/convert_weights\.py .*", "wants", "clip/pytorch_model.bin"),
     Rule(r"python tools/prepare_data\.py .*", "wants", LISTS),

@@ -71,11 +71,13 @@ def test_the_same_again_does_nothing(whole, photos, capsys):
     assert "constant" in capsys.readouterr().out
 
 
-def test_stopped_at_any_step_and_resumed_is_the_same_to_the_bit(whole, photos, tmp_path):
-    """Dies in step 11, where the last checkpoint is that of step 8; then again in step 13."""
-    for at in (11, 13):
+def test_stopped_at_any_step_and_resumed_is_the_same_to_the_bit(whole, photos, tmp_path, capsys):
+    """Dies in the first step of the third epoch of four steps, in the middle of one, and in the last step of all."""
+    for at in (8, 14, 23):
         kill_in_step(config(photos), tmp_path / "run", at)
     train.run(config(photos), tmp_path / "run")
+    goes_on = [line for line in capsys.readouterr().out.splitlines() if line.startswith("goes on")]
+    assert goes_on == [f"goes on from step {step} of 24" for step in (8, 12, 20)]
     assert bytes_of(tmp_path / "run") == bytes_of(whole)
     assert parameters(tmp_path / "run") == parameters(whole)
 
