@@ -239,3 +239,16 @@ def test_no_weights_there(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="not a folder, and .* hub .*--config.model.weights=<folder>") as error:
             hf_clip.settings(source)
         assert repr(source) in str(error.value)
+
+
+@pytest.mark.parametrize("change, words", [
+    (3, "holds '3', expected a JSON object"), ({"vision_config": 3}, "does not describe CLIP's towers .TypeError"),
+    ({"text_config": {"vocab_size": "x"}}, "vocab_size is 'x', expected a whole number"),
+    ({"vision_config": {"hidden_size": 0}}, "vision width is 0, expected a whole number"),
+    ({"projection_dim": None}, "projection_dim is None, expected a whole number"),
+])
+def test_a_config_of_the_wrong_kind_is_refused(tmp_path, change, words):
+    config = {"model_type": "clip", **change} if isinstance(change, dict) else change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words):
+        hf_clip.settings(str(tmp_path))

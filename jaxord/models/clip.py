@@ -47,6 +47,14 @@ class ClipSettings:
     eos_token_id: int
 
     def __post_init__(self):
+        sizes = {name: getattr(self, name) for name in ("image_size", "patch_size", "vocab_size", "max_positions",
+                                                        "projection_dim", "eos_token_id")}  # fmt: skip
+        for side, tower in (("vision", self.vision), ("text", self.text)):
+            sizes |= {f"{side} {name}": getattr(tower, name) for name in ("width", "layers", "heads", "mlp")}
+        wrong = [f"{name} is {size!r}, expected a whole number" for name, size in sizes.items()
+                 if not isinstance(size, int) or size < (name != "eos_token_id")]  # fmt: skip
+        if wrong:
+            raise ValueError("these CLIP settings cannot be built: " + "; ".join(wrong))
         problems = [
             f"{side} width {tower.width} is not a multiple of its {tower.heads} heads"
             for side, tower in (("vision", self.vision), ("text", self.text)) if tower.width % tower.heads

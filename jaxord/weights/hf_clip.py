@@ -128,9 +128,12 @@ def _read_json(file):
     if not file.is_file():
         raise ValueError(f"{file.parent} has no {file.name}; found {sorted(f.name for f in file.parent.iterdir())}")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}): download it again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds {str(found)[:40]!r}, expected a JSON object: download it again")
+    return found
 
 
 def settings(source):
@@ -143,11 +146,20 @@ def settings(source):
       ValueError: no config.json, another kind of model, or settings that cannot be built.
     """
     folder = resolve(source)
-    if not (folder / "config.json").is_file() and (folder / open_clip.CONFIG).is_file():
-        return open_clip.settings(_read_json(folder / open_clip.CONFIG)["model_cfg"])
-    config = _read_json(folder / "config.json")
+    file = folder / "config.json"
+    if not file.is_file() and (folder / open_clip.CONFIG).is_file():
+        file = folder / open_clip.CONFIG
+    try:
+        return open_clip.settings(_read_json(file)["model_cfg"]) if file.name == open_clip.CONFIG else _settings(file)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not describe CLIP's towers ({type(error).__name__}: {error}): get another") from None
+
+
+def _settings(file):
+    """Of a config.json."""
+    config = _read_json(file)
     if config.get("model_type") != "clip":
-        raise ValueError(f"{folder / 'config.json'} is of model_type {config.get('model_type')!r}, expected 'clip'")
+        raise ValueError(f"{file} is of model_type {config.get('model_type')!r}, expected 'clip'")
 
     def section(side, defaults):
         given = config.get(f"{side}_config_dict")
