@@ -3,6 +3,7 @@
 Shapes: B images, V views, C side of the stored canvas, H W side of the model's image.
 """
 
+import copy
 import dataclasses
 import functools
 import json
@@ -102,7 +103,9 @@ def load(folder, fold=""):
     table = variables["params"].get("sentence/embedding", np.zeros((0, 0)))
     settings, dtype = workdir.read_settings(stage_folder), assemble.activations(config)
     ways = assemble.attentions(config, settings, dtype, config.data.eval_batch, constants.get("prompt_tokens"), gradient=False)
-    model = ordinal.build(config, settings, dtype, constants.get("prompt_slots"), table.shape, ways)
+    plain = copy.deepcopy(config).unlock()
+    plain.model.remat = False  # it saves nothing where no step is taken
+    model = ordinal.build(plain, settings, dtype, constants.get("prompt_slots"), table.shape, ways)
     if "prompt_tokens" in constants:
         constants["text_embeds"] = np.asarray(assemble.text_embeds(model, variables["params"], constants))
     gallery = stage_folder / "gallery.npz"

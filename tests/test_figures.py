@@ -59,6 +59,7 @@ def test_points_of_few_values_are_spread_but_stay_nearer_to_their_own():
     target = np.repeat([1.0, 2.0, 4.0], 20)
     ax = predictions.predicted_against_true({"argmax": (target, target)}).axes[0]
     places = np.asarray(ax.collections[0].get_offsets())
+    assert places.min() > ax.get_xlim()[0] and places.max() < ax.get_xlim()[1] and ax.get_xlim() == ax.get_ylim()
     assert np.abs(places - target[:, None]).max() <= 1 / 3 and len(np.unique(places)) == places.size
     many = np.linspace(0, 1, 3000)
     assert predictions.predicted_against_true({"value": (many, many)}).axes[0].collections[0].get_array().sum() == 3000

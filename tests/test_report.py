@@ -2,14 +2,18 @@
 
 import base64
 import csv
+import functools
 import html
 import json
 import re
 import shutil
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from PIL import Image
 
 from configs import folder as folder_config
@@ -19,10 +23,12 @@ from jaxord import checkpoint, report, settings, train, workdir
 from jaxord.figures import page, style
 from jaxord.models import clip
 from jaxord.ranks import Ranks
-from jaxord.report import files, inside, model
+from jaxord.report import files, gradcam, inside, model
 from tests import test_table
 from tests.kinds import Flat, Words, compiled_fast
 from tools import plan, results, sweep_report
+
+VISION = clip.VisionModel  # which the run below trains without
 
 
 def outside(text):
@@ -52,6 +58,7 @@ def trained(tmp_path_factory):
     c = folder_config.get_config("method=coop,backbone=tiny").unlock()
     c.data.update({"root": str(root), "table": "labels.csv", "image_size": 16, "stored_size": 20, "batch": 8, "eval_batch": 8})
     c.rules = entries({"name": "knn", "k": 2}, {"name": "argmax"})
+    c.model.remat = True
     c.train.duration, c.optim.schedule, c.optim.warmup = "0 steps", "constant", "0 steps"
     with pytest.MonkeyPatch.context() as patch, compiled_fast():
         patch.setattr(clip, "VisionModel", Flat)
@@ -72,7 +79,7 @@ def trained(tmp_path_factory):
 def test_a_page_of_a_run_has_every_section_and_needs_nothing_else(trained):
     _, text, _ = trained
     assert outside(text) == []
-    absent = {"Groups", "On other data"}
+    absent = {"Groups", "On other data", "Where the model looks"}  # the tower is one without a map
     assert set(report.SECTIONS) - set(titles(text)) == absent
     for title in absent:
         assert re.search(rf"<li>{title}: ", text), title
@@ -80,12 +87,13 @@ def test_a_page_of_a_run_has_every_section_and_needs_nothing_else(trained):
     assert "train 24, val 3, test 15" in text and "agree with predictions.csv" in text
     assert f", numpy {np.__version__}, on " in text
     assert "&lt;old&gt; " not in text and "<old>" not in text
-    assert len(figures_of(text)) == 13 and all("<svg" in figure for figure in figures_of(text))
+    assert len(figures_of(text)) == 12 and all("<svg" in figure for figure in figures_of(text))
 
 
 def test_what_the_model_says_again_is_what_it_said(trained):
     root, _, seen = trained
     (fold,), _ = files.read(root / "run")
+    assert fold.config.model.remat and not seen.run.model.remat
     assert seen.arrays["prediction"] == pytest.approx(fold.predictions["knn"], abs=1e-5)
     assert np.array_equal(seen.arrays["target"], fold.target) and np.array_equal(seen.arrays["rank"], fold.target)
     nearest = model.neighbours(seen, np.arange(15), 2)
@@ -96,21 +104,84 @@ def test_what_the_model_says_again_is_what_it_said(trained):
     assert len({fold.target[row] for row in best}) == 3 and fold.error[worst[0]] == fold.error.max()
 
 
-def test_saliency_is_where_gradient_times_input_is():
-    """Of a number that reads two pixels, w1 (x1 - mean) + w2 (x2 - mean): at each |w (x - mean)|, and nothing elsewhere."""
-    weights = np.zeros((30, 40, 3), np.float32)
-    weights[5, 5], weights[25, 30] = 1.0, -2.0
-    image = np.full((30, 40, 3), 255, np.uint8)
-    image[5, 5], image[25, 30] = 187, 137  # the mean of "half" is 127.5
-    run = types.SimpleNamespace(
-        variables={}, constants={}, images=lambda stored, size: stored[:, None],
-        outputs=lambda variables, constants, arrays: {"value": (arrays["image"][:, 0, :30] * weights).sum((1, 2, 3))},
-    )  # fmt: skip
-    config = types.SimpleNamespace(rules=({"name": "value"},), data=types.SimpleNamespace(normalize="half"))
-    (over,) = model.saliency(run, [image], config)
-    assert model.explained(config)[1] == "the predicted value (value)"
-    assert over.shape == (30, 40) and over.min() >= 0 and over.max() == 1 and over[15, 15] < 1e-3
-    assert over[5, 5] == 1 and over[25, 30] == pytest.approx(2 * 9.5 / 59.5, rel=0.01)
+class Halves(nn.Module):
+    """A last map of 2 x 2 places, the means of the quarters of an image, in place of a ResNet's."""
+
+    @nn.compact
+    def __call__(self, image):
+        n, high, wide, colours = image.shape
+        return image.reshape(n, 2, high // 2, 2, wide // 2, colours).mean((2, 4))
+
+
+class Tower(nn.Module):
+    """A tower under its name: `layer4`, or CLIP's."""
+
+    make: dict
+
+    def setup(self):
+        for name, make in self.make.items():
+            setattr(self, name, make())
+
+    def __call__(self, image):
+        (name,) = self.make
+        return getattr(self, name)(image)
+
+
+def run_of(tower, inside, number, crop, variables=None):
+    """What Grad-CAM takes of a finished run: images are cut by `crop`, the number is of the tower's features."""
+    net = Tower({"resnet" if tower else "vision_model": inside})
+
+    def outputs(variables, constants, arrays):
+        batch, views = arrays["image"].shape[:2]
+        found = net.apply(variables, arrays["image"].reshape(batch * views, *arrays["image"].shape[2:]))
+        return {"value": number(found).reshape(batch, views).mean(1)}
+
+    config = types.SimpleNamespace(rules=({"name": "value"},), model=types.SimpleNamespace(image_tower=tower))
+    of_model = types.SimpleNamespace(settings=types.SimpleNamespace(vision=types.SimpleNamespace(layers=2)))
+    return types.SimpleNamespace(config=config, model=of_model, variables=variables or {}, constants={}, outputs=outputs,
+                                 images=lambda stored, size: crop(stored / 255))  # fmt: skip
+
+
+def test_grad_cam_by_hand_lies_where_the_views_were_taken():
+    """y = mean over the places of red - green: a channel weighs 1/4 or -1/4, so the map is relu(red - green) / 4."""
+    number = lambda found: (found[..., 0] - found[..., 1]).mean((1, 2))  # noqa: E731
+    two = lambda stored: jnp.stack([stored[:, :8, :8], stored[:, 4:12, :8]], 1)  # noqa: E731, rows 0-8 and 4-12, columns 0-8
+    image = np.zeros((16, 12, 3), np.uint8)
+    image[:4, :4, 0], image[8:12, 4:8, 1] = 200, 200  # the first view's red corner raises y, green lowers it
+    run = run_of("ResNet-18", lambda: Tower({"layer4": Halves}), number, two)
+    (over,) = gradcam.maps(run, [image])
+    assert over.shape == (16, 12) and over.max() == 1 and over.min() == 0
+    assert over[0, 0] == 1 and over[0, 7] == over[7, 7] == 0  # in the middle of the corner, and on the other side
+    assert 0 < over[4, 2] < over[3, 2] / 2  # where the second view, which sees no red, begins
+    assert not over[12:].any() and not over[:, 8:].any()  # no view
+    run.config.model.image_tower = "BiLSTM"
+    assert gradcam.maps(run, [image]) is None and gradcam.explained(run.config)[1] == "the predicted value (value)"
+
+
+def test_grad_cam_of_clips_tower_reads_the_patches_that_its_last_block_takes():
+    small = clip.Tower(width=16, layers=2, heads=2, mlp=32)
+    net = Tower({"vision_model": functools.partial(VISION, clip.ClipSettings(small, small, 16, 8, 8, 8, 8, 7))})
+    image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    run = run_of("", *net.make.values(), lambda features: features[:, 0], lambda stored: stored[:, None], variables)
+    (over,) = gradcam.maps(run, [image])
+
+    def number(tokens, tapped):  # of what enters the last block, which is `tokens` where there are any
+        def tap(call, arguments, settings, context):
+            if context.module.path[-2:] != ("layers", "1") or context.method_name != "__call__":
+                return call(*arguments, **settings)
+            tapped.append(arguments[0])
+            return call(arguments[0] if tokens is None else tokens, **settings)
+
+        with nn.intercept_methods(tap):
+            return net.apply(variables, image[None] / np.float32(255))[0, 0]
+
+    taken = jax.jit(lambda: (number(None, tapped := []), tapped)[1][0])()
+    gradient = jax.jit(jax.grad(lambda tokens: number(tokens, [])))(taken)
+    by_hand = np.maximum(np.asarray(taken[0, 1:] @ gradient[0, 1:].mean(0)), 0).reshape(2, 2)
+    corners = over[[0, 0, -1, -1], [0, -1, 0, -1]].reshape(2, 2)  # of the enlarged map they are its places
+    assert over.shape == (16, 16) and by_hand.max() > 0
+    np.testing.assert_allclose(corners, by_hand / by_hand.max(), atol=1e-5)
 
 
 @pytest.fixture
@@ -132,10 +203,9 @@ def test_without_the_data_the_page_says_so_and_stands_on_the_files(trained, tmp_
     assert not isinstance(inside.texts(folds, kept), str) and not isinstance(inside.features(folds, kept), str)
     (tmp_path / "run/features.npz").unlink()
     again = report.write(tmp_path / "run").read_text()
-    gone = ["Calibration", "Order of the texts", "Order of the features", "Nearest neighbours", "Best and worst cases",
-            "Where the model looks"]  # fmt: skip
+    gone = ["Calibration", "Order of the texts", "Order of the features", "Nearest neighbours", "Best and worst cases"]
     assert [title for title in titles(text) if title not in titles(again)] == gone
-    assert f"{', '.join(gone)}: the model could not be run on the data: " in html.unescape(again)
+    assert f"{', '.join(gone)}, Where the model looks: the model could not be run on the data: " in html.unescape(again)
 
 
 def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):

@@ -27,18 +27,21 @@ def predicted_against_true(panels, unit=""):
     figure, axes = style.canvas(len(panels), width=4.8 if dense else 4.0, height=4.0)
     for ax, (title, pair) in zip(axes, panels.items(), strict=True):
         prediction, target = (np.asarray(values, float) for values in pair)
-        both = np.concatenate([prediction, target])
+        many = len(target) > MANY
+        x, y = (target, prediction) if many else (_spread(target, 0), _spread(prediction, 1))
+        both, shown = np.concatenate([prediction, target]), np.concatenate([x, y])
         low, high = both.min(), both.max()
         margin = 0.05 * (high - low or 1)
         ax.plot([low, high], [low, high], color=style.DARK, linewidth=1, linestyle="--", label="equal", zorder=3)
-        if len(target) > MANY:
-            cells = ax.hexbin(target, prediction, gridsize=45, mincnt=1, bins="log", linewidths=0.1)
+        if many:
+            cells = ax.hexbin(x, y, gridsize=45, mincnt=1, bins="log", linewidths=0.1)
             figure.colorbar(cells, ax=ax, label="samples", shrink=0.8)
         else:
             look = {"s": 14, "alpha": 0.35, "linewidths": 0, "color": style.COLOURS[0], "rasterized": len(target) > 800}
-            ax.scatter(_spread(target, 0), _spread(prediction, 1), **look)
+            ax.scatter(x, y, **look)
         ax.set(title=title, xlabel=f"true {unit}", ylabel=f"predicted {unit}", aspect="equal")
-        ax.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
+        edges = shown.min() - margin, shown.max() + margin
+        ax.set(xlim=edges, ylim=edges)
     return figure
 
 

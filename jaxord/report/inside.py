@@ -5,9 +5,10 @@ import numpy as np
 
 from jaxord import metrics
 from jaxord.figures import embeddings, page, predictions
-from jaxord.report import model
+from jaxord.report import gradcam, model
 
 SHOWN = 8  # best and worst cases
+BESIDE = "A test image, and its nearest training images"
 
 
 def calibration(folds, seen):
@@ -67,8 +68,12 @@ def shown(values):
 
 def caption(prediction, target):
     """estimated [true]"""
-    both = [" ".join(shown(np.atleast_1d(values))) for values in (prediction, target)]
-    return f"{both[0]} [{both[1]}]"
+    return f"{label_of(prediction)} [{label_of(target)}]"
+
+
+def label_of(values):
+    """A label, which may be two angles, as a short text."""
+    return " ".join(shown(np.atleast_1d(values)))
 
 
 def absent(seen, otherwise=""):
@@ -76,8 +81,8 @@ def absent(seen, otherwise=""):
     return f"the model could not be run on the data: {seen.missing}" if seen.missing else otherwise
 
 
-def neighbours(folds, seen):
-    """Training images that test images are compared with."""
+def compared(folds, seen):
+    """Test images and the training images that are nearest to them: [[(image, caption)] of each]; or why there are none."""
     if seen.missing or "gallery_embeds" not in seen.run.constants:
         return absent(seen, "no rule compares with training images.")
     train, config, arrays = seen.records["train"], folds[0].config, seen.arrays
@@ -89,12 +94,20 @@ def neighbours(folds, seen):
     rows = []
     for place, nearest in zip(chosen, model.neighbours(seen, chosen), strict=True):
         image = model.picture(seen.records["test"], seen.places[arrays["row"][place]], config)
-        items = [(image, caption(arrays["prediction"][place], arrays["target"][place]), None)]
-        items += [(model.picture(train, int(k), config), " ".join(shown(np.atleast_1d(gallery[k]))), None) for k in nearest]
-        rows.append(("test image, and its nearest training images" if not rows else "", items))
-    k = next(rule["k"] for rule in config.rules if "k" in rule)
-    words = f"On the left test images, “estimated [true]”; to the right of each the nearest of {len(gallery):,} training " \
-            f"images with their labels. The prediction averages {k}."  # fmt: skip
+        items = [(image, caption(arrays["prediction"][place], arrays["target"][place]))]
+        rows.append(items + [(model.picture(train, int(k), config), label_of(gallery[k])) for k in nearest])
+    return rows
+
+
+def neighbours(folds, seen):
+    """Training images that test images are compared with."""
+    found = compared(folds, seen)
+    if isinstance(found, str):
+        return found
+    rows = [("" if k else BESIDE, [(*item, None) for item in items]) for k, items in enumerate(found)]
+    k = next(rule["k"] for rule in folds[0].config.rules if "k" in rule)
+    words = f"On the left test images, “estimated [true]”; to the right of each the nearest of " \
+            f"{len(seen.records['train']):,} training images with their labels. The prediction averages {k}."  # fmt: skip
     return [page.picture(embeddings.examples(rows), words)]
 
 
@@ -131,7 +144,7 @@ def cases(folds, seen):
 
 
 def looks_at(folds, seen):
-    """Saliency of some best and worst cases."""
+    """Grad-CAM of some best and worst cases, and of test images beside their neighbours (ConOrd Figure 14)."""
     if seen.missing:
         return absent(seen)
     fold, test = folds[0], seen.records["test"]
@@ -141,13 +154,18 @@ def looks_at(folds, seen):
     for title, rows in zip(("Best", "Worst"), best_and_worst(fold), strict=True):
         rows = rows[: SHOWN // 2]
         pictures = [model.picture(test, seen.places[row], fold.config) for row in rows]
-        maps = model.saliency(seen.run, pictures, fold.config)
+        maps = gradcam.maps(seen.run, pictures)
+        if maps is None:
+            return "the image tower has no map of features."
         items = []
         for image, over, row in zip(pictures, maps, rows, strict=True):
             items += [(image, caption(fold.predictions[fold.headline][row], fold.target[row]), None), (image, "", over)]
         lines.append((title, items))
-    _, number = model.explained(fold.config)
-    words = f"|gradient × input| of {number}, summed over colours, through every view, smoothed by a thirtieth of the side; " \
-            "yellow is most. It shows which pixels would change this number first, not why the model is right or wrong; it " \
-            "is neither Grad-CAM nor an attention map."  # fmt: skip
+    found = compared(folds, seen)
+    for k, items in enumerate(found[::2] if not isinstance(found, str) else ()):
+        maps = gradcam.maps(seen.run, [image for image, _ in items])
+        lines.append(("" if k else BESIDE, [(*item, over) for item, over in zip(items, maps, strict=True)]))
+    _, number = gradcam.explained(fold.config)
+    words = f"Grad-CAM of {number}: yellow is what raises it most in the last map of features; no colour: nothing does. Each " \
+            "map has a scale of its own. It shows what this number rests on, not why it is right or wrong."  # fmt: skip
     return [page.picture(embeddings.examples(lines), words)]

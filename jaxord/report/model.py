@@ -1,7 +1,6 @@
-"""What only the trained model can say of the test images: features, probabilities, neighbours, and where it looks.
+"""What only the trained model can say of the test images: features, probabilities and neighbours.
 
-N test samples, M those of them that are looked at, C side of the stored canvas, H W an image's own size, K ranks, G groups,
-D embedding.
+N test samples, M those of them that are looked at, H W an image's own size, K ranks, G groups, D embedding.
 """
 
 import copy
@@ -11,13 +10,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
 
-from jaxord import assemble, finished, inference, labels
+from jaxord import assemble, finished, labels
 from jaxord.binding import needs
-from jaxord.data import augment, load, pipeline, tiers
+from jaxord.data import load, pipeline, tiers
 from jaxord.figures import embeddings
-from jaxord.vectors import inner, unit
 
 FEATURES = "features.npz"
 MOST = 2000  # test images that go through the model
@@ -145,68 +142,3 @@ def neighbours(seen, rows, count=6):
     """
     gallery = embeddings.unit(seen.run.constants["gallery_embeds"])
     return np.argsort(-embeddings.unit(seen.arrays["embeds"][rows]) @ gallery.T, axis=1, kind="stable")[:, :count]
-
-
-def saliency(run, images, config):
-    """Where an image decides its prediction: |sum over colours of gradient x input| on the stored image, smoothed.
-
-    The gradient is that of `explained`, through all views, with respect to each stored pixel; the input is the pixel less the
-    mean that normalisation subtracts. Smoothed by a Gaussian of a thirtieth of the side, and divided by its largest value.
-
-    Args:
-      run: finished.Finished.
-      images: [u8[H, W, 3]], as of `picture`.
-      config: of the run.
-
-    Returns:
-      [f32[H, W]] in 0..1.
-    """
-    side = max(max(image.shape[:2]) for image in images)
-    stored = np.zeros((len(images), side, side, 3), np.float32)
-    for canvas, image in zip(stored, images, strict=True):
-        canvas[: image.shape[0], : image.shape[1]] = image
-    size = np.array([image.shape[:2] for image in images], np.int32)
-    scalar, _ = explained(config)
-
-    @jax.jit
-    def gradient(variables, constants, stored, size):
-        def total(stored):
-            outputs = run.outputs(variables, constants, {"image": run.images(stored, size)})
-            return scalar({**constants, **outputs}).sum()
-
-        return jax.grad(total)(stored)
-
-    mean = 255 * np.asarray(augment.NORMALISATIONS[config.data.normalize][0], np.float32)
-    maps = np.abs((np.asarray(gradient(run.variables, run.constants, stored, size)) * (stored - mean)).sum(-1))
-    found = []
-    for one, (high, wide) in zip(maps, size, strict=True):
-        smooth = ndimage.gaussian_filter(one[:high, :wide], max(high, wide) / 30)
-        found.append(smooth / max(smooth.max(), 1e-30))
-    return found
-
-
-def explained(config):
-    """(function of named arrays -> [B], what it is in words): the number whose gradient shows where a model looks.
-
-    It is the headline's value where that has a gradient; else the nearest number that has one.
-    """
-    name = config.rules[0]["name"]
-    searched = gallery_array(config)
-    rules = {
-        "argmax": (lambda a: inference.expectation(a["logits"], a["rank_values"]), "the expected value over the ranks"),
-        "thresholds": (lambda a: jax.nn.sigmoid(a["threshold_logits"]).sum(1), "the sum of the thresholds' probabilities"),
-        "nearest_reference": (
-            lambda a: _mean_similarity(a["image_embeds"], a["reference_points"], 1), "the similarity to the nearest reference",
-        ),
-        "knn": (
-            lambda a: _mean_similarity(a[searched], a["gallery_embeds"], config.rules[0].get("k", 1)),
-            "the mean similarity to the nearest training images",
-        ),
-    }  # fmt: skip
-    return rules.get(name, (lambda a: a[name], f"the predicted value ({name})"))
-
-
-def _mean_similarity(embeds, gallery, k):
-    """[B], mean cosine to the k nearest rows of a gallery."""
-    similarity = inner(unit(embeds), unit(gallery))  # [B, N]
-    return jax.lax.top_k(similarity, k)[0].mean(1)
