@@ -5,6 +5,9 @@
     <folder>/120/sha256.json      name -> [bytes, sha256] of each of the files above
 
 A checkpoint is written as `.unfinished-120` and renamed when all of it is on disk, so a kill never leaves half of one.
+
+What happens to a file by accident is found: bits that flip, a file that is cut, lost or emptied, one that was not written.
+It is no protection against intent: who changes a file and its sum in sha256.json alike is believed.
 """
 
 import collections
@@ -92,13 +95,15 @@ class Checkpoints:
           meta: a dict that JSON can hold; `score`, if it is there, is better when lower, and NaN is never the best.
 
         Raises:
-          ValueError: a sound checkpoint of a later step is there: the run did not go on from it.
+          ValueError: a sound checkpoint of a later step is there: the run did not go on from it. Or the step before could not
+            be written, as on a full disk: what was there before that one is as it was.
         """
         arrays = _by_path(state)
         specs = {path: [list(x.shape), str(x.dtype)] for path, x in arrays.items()}
         if self._ask(self._begin, step, dict(step=step, meta=meta, arrays=specs)):
             arrays = {path: _once(leaf) for path, leaf in arrays.items()}
-            self._orbax.save(self._unfinished(step) / "arrays", args=ocp.args.PyTreeSave(arrays))
+            with self._writing(step):
+                self._orbax.save(self._unfinished(step) / "arrays", args=ocp.args.PyTreeSave(arrays))
             self._pending = self._thread.submit(self._finish, step)
 
     def restore(self, step, like, parts=()):
@@ -172,9 +177,24 @@ class Checkpoints:
             shutil.rmtree(left, ignore_errors=True)
         for s in stored:
             os.replace(self.folder / str(s), self.folder / f"{s}.damaged")
-        self._unfinished(step).mkdir(parents=True)
-        write_json(self._unfinished(step) / "checkpoint.json", record)
+        with self._writing(step):
+            self._unfinished(step).mkdir(parents=True)
+            write_json(self._unfinished(step) / "checkpoint.json", record)
         return True
+
+    @contextlib.contextmanager
+    def _writing(self, step):
+        """Makes one ValueError of what the system refuses to write, and leaves nothing of the step, which would take room."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # the latter is orbax's
+            if sharding.is_first():
+                shutil.rmtree(self._unfinished(step), ignore_errors=True)
+            before = [s for s in self._stored() if not self._damage(s)]
+            whole = f"that of step {before[-1]} is whole" if before else "there is none before it"
+            reason = str(error).partition(" [tensorstore_spec")[0]  # which is long and tells nobody anything
+            raise ValueError(f"the checkpoint of step {step} could not be written, {whole}; make room, or mend what is said "
+                             f"here, and the same command goes on\n  {reason}") from error
 
     def _record(self, step):
         return json.loads((self.folder / str(step) / "checkpoint.json").read_text())
@@ -189,15 +209,14 @@ class Checkpoints:
             pending.result()
 
     def _finish(self, step):
-        """In the background: checksums, the rename that makes the checkpoint exist, removal of those not kept."""
-        self._orbax.wait_until_finished()  # until all processes have written
+        """In the background: the rename that makes the checkpoint exist, removal of those not kept."""
+        with self._writing(step):
+            self._orbax.wait_until_finished()  # until all processes have written
+            if sharding.is_first():
+                self._seal(step)
         if sharding.is_first():
             self._damages[step] = []
             folder = self._unfinished(step)
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            write_json(folder / "sha256.json", {str(path.relative_to(folder)): _digest(path) for path in files})
-            for path in folder.rglob("*"):
-                _sync(path)
             if (self.folder / str(step)).exists():  # unjudged; a process that ends between the lines leaves the one before
                 os.replace(self.folder / str(step), self._unfinished(f"{step}.unjudged"))
             os.replace(folder, self.folder / str(step))
@@ -207,6 +226,13 @@ class Checkpoints:
             for old in set(steps[: -self.keep]) - {self._best([s for s in steps if not self._damage(s)])}:
                 os.replace(self.folder / str(old), self._unfinished(old))
                 shutil.rmtree(self._unfinished(old))
+
+    def _seal(self, step):
+        """Writes the checksums, and waits until all of a step is on disk."""
+        folder = self._unfinished(step)
+        write_json(folder / "sha256.json", {str(path.relative_to(folder)): _digest(path) for path in _files(folder)})
+        for path in folder.rglob("*"):
+            _sync(path)
 
     def _damage(self, step):
         """What is wrong with the files of a step, one line each; read once, and reported once."""
@@ -246,6 +272,10 @@ def _target(leaf):
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
+def _files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _digest(path):
     with open(path, "rb") as file:
         return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
@@ -257,9 +287,15 @@ def _compare(folder):
         written = json.loads((folder / "sha256.json").read_text())
     except (OSError, ValueError) as error:
         return [f"sha256.json cannot be read ({error})"]
-    found = {name: _digest(folder / name) if (folder / name).is_file() else ["no"] for name in written}
-    return [f"{name} has changed: {found[name][0]} bytes found, {expected[0]} written"
-            for name, expected in written.items() if found[name] != expected]
+    if not isinstance(written, dict) or not all(isinstance(sum_, list) and len(sum_) == 2 for sum_ in written.values()):
+        return ["sha256.json has changed: it holds no sums"]
+    there = {str(path.relative_to(folder)) for path in _files(folder)} - {"sha256.json"}
+    found = {name: _digest(folder / name) if name in there else ["no"] for name in written}
+    return [
+        *(f"{name} has changed: {found[name][0]} bytes found, {expected[0]} written"
+          for name, expected in written.items() if found[name] != expected),
+        *(f"{name} was not written with it" for name in sorted(there - written.keys())),
+    ]
 
 
 def _sync(path):

@@ -1,5 +1,6 @@
 """The command: python -m jaxord.main --config=configs/hci.py [--workdir=runs/hci] [--config.seed=1 ...]."""
 
+import errno
 import os
 import pathlib
 import platform
@@ -105,6 +106,10 @@ def main(_):
         if _TRACEBACK.value:
             raise
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if _TRACEBACK.value or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        sys.exit(f"error: {error}; make room, and the same command goes on")
 
 
 def parse(arguments):

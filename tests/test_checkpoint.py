@@ -1,7 +1,10 @@
 """Checkpoints: bit-exact, strict, proof against damaged files and kills; the lock."""
 
+import contextlib
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,8 +18,9 @@ import pytest
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxord import sharding
+from jaxord import checkpoint, sharding
 from jaxord.checkpoint import Checkpoints, lock, replacing, write_json
+from tools import mutate
 
 
 @flax.struct.dataclass
@@ -162,7 +166,23 @@ def change_meta(folder):
     (folder / "checkpoint.json").write_text((folder / "checkpoint.json").read_text().replace("0.2", "0.1"))
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, remove, remove_sums, change_sums, change_meta])
+def forget_sum(folder):
+    sums = json.loads((folder / "sha256.json").read_text())
+    sums.pop(str(data_file(folder).relative_to(folder)))
+    (folder / "sha256.json").write_text(json.dumps(sums))
+
+
+def forget_sums(folder):
+    (folder / "sha256.json").write_text("[]")
+
+
+def add(folder):
+    (folder / "arrays" / "more").write_text("")
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, truncate, remove, remove_sums, change_sums, change_meta, forget_sum, forget_sums, add]
+)
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, warnings, damage):
     write(tmp_path, [1, 2], [0.3, 0.2])
     damage(tmp_path / "2")
@@ -186,6 +206,24 @@ def test_damage_that_keeps_the_size_is_seen_by_the_sum_alone(tmp_path):
     assert data_file(tmp_path / "1").stat().st_size == size
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match=f"{size} bytes found, {size} written"):
         checkpoints.meta(1)
+
+
+def test_every_file_broken_in_every_way_is_found(tmp_path, warnings):
+    counts, silent = mutate.survey(tmp_path, mutate.each, warnings)
+    assert not silent and {kind for kind, _ in counts} == set(mutate.KINDS)
+    assert {result for _, result in counts} == {"found"}
+
+
+@pytest.mark.long
+def test_of_a_thousand_random_mutations_none_is_silent(tmp_path, warnings):
+    counts, silent = mutate.survey(tmp_path, mutate.drawn(1000, seed=1), warnings)
+    assert not silent and counts.total() > 950
+
+
+def test_the_count_of_mutations_sees_a_silent_one(tmp_path, warnings, monkeypatch):
+    monkeypatch.setattr("jaxord.checkpoint._compare", lambda folder: [])  # what a checkpoint without sums would do
+    _, silent = mutate.survey(tmp_path, lambda names: [("checkpoint.json", "swap", mutate.random.Random(0))], warnings)
+    assert silent == ["swap checkpoint.json"]
 
 
 def test_all_damaged_is_an_error_and_none_is_not(tmp_path):
@@ -268,6 +306,55 @@ def test_a_failed_write_is_raised(tmp_path, monkeypatch):
     checkpoints.save(1, {"w": jnp.ones(2)}, {})
     with pytest.raises(ZeroDivisionError):
         checkpoints.close()
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Longer files are refused, as all are on a full disk. Not too few bytes: pytest keeps what is printed in a file too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def no_room_for(name):
+    """The disk is full when a file of this name is to be written."""
+    real = checkpoint.write_json
+
+    def refuse(path, obj):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, obj)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "write_json", refuse)
+        yield
+
+
+FULL = {"arrays": lambda: files_of_at_most(200_000), **{
+    name: (lambda name=name: no_room_for(name)) for name in ("checkpoint.json", "sha256.json")}}
+
+
+@pytest.mark.parametrize("what", FULL)
+def test_a_full_disk_leaves_the_previous_one_and_says_so(tmp_path, what):
+    state = {"w": jax.random.normal(jax.random.key(0), (1 << 17,))}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+    checkpoints = Checkpoints(tmp_path)
+    said = "of step 2 could not be written, that of step 1 is whole(.|\n)*(No space left|File too large)"
+    with FULL[what](), pytest.raises(ValueError, match=said):
+        checkpoints.save(2, state, {})
+        checkpoints.close()
+    checkpoints.close()
+    assert os.listdir(tmp_path) == ["1"]
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 1
+        assert_same_bits(checkpoints.restore(1, state), state)
+        checkpoints.save(2, state, {})
+        assert checkpoints.latest() == 2
 
 
 def test_eight_devices_to_one_and_two(tmp_path):

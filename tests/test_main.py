@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -58,6 +59,23 @@ def test_train_prints_the_table_and_the_bar(whole):
 
 def saved(workdir):
     return {path.name for path in workdir.glob("checkpoints/[0-9]*")}
+
+
+@pytest.mark.long
+def test_a_disk_that_is_full_ends_the_run_and_the_same_command_goes_on_to_the_same_bytes(whole, photos, tmp_path):
+    arguments = folder(photos, tmp_path / "run")
+    process = subprocess.Popen([sys.executable, "-m", "jaxord.main", *arguments], cwd=ROOT, env=environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not saved(tmp_path / "run") and time.time() < deadline:
+        time.sleep(0.01)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, 50_000))  # longer files are refused from now on
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in errors.rpartition("error: ")[2], errors
+    assert "could not be written, that of step" in errors.rpartition("error: ")[2], errors
+    again = command(*arguments)
+    assert again.returncode == 0 and "goes on from step" in again.stdout, again.stderr
+    assert files(tmp_path / "run") == files(whole[0])
 
 
 @pytest.mark.long
