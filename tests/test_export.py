@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ from safetensors.numpy import load_file
 from configs import folder
 from configs.base import entries
 from configs.pairs import ALL
-from jaxord import assemble, card, export, finished, inference, ranks, settings, tokenizer, train
+from jaxord import assemble, card, export, finished, inference, ranks, settings, signals, tokenizer, train
 from jaxord.binding import lookup, needs
 from jaxord.data import extraction
 from jaxord.export import facts, towers, verify
@@ -274,6 +275,26 @@ def test_the_tokenizer_of_the_weights_comes_along(done, tmp_path):
     processor, own = CLIPProcessor.from_pretrained(tmp_path / "out"), tokenizer.clip(tmp_path / "weights")
     texts = ["A photo of a person's 4 ...", "caf\u00e9"]
     assert processor(text=texts)["input_ids"] == [[own.sot, *own.encode(text), own.eot] for text in texts]
+
+
+def test_an_export_that_was_ended_is_not_there_and_begins_again(done, tmp_path, monkeypatch):
+    """Ended in the comparison, when all is written."""
+    loaded, out, real = done[0], tmp_path / "out", export.write
+
+    def ending(*given):
+        real(*given)
+        return lambda fold: signal.raise_signal(signal.SIGTERM)
+
+    out.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(signals.Stopped), signals.Stop():
+        patch.setattr(export, "write", ending)
+        export.export(loaded.folder, out, naming="open_clip")
+    assert not list(out.iterdir()) and (tmp_path / ".out.unfinished/predict.py").exists()
+    (tmp_path / ".out.unfinished/left").touch()
+    monkeypatch.setattr(export, "write", lambda *given: (real(*given), lambda fold: "as the run")[1])
+    export.export(loaded.folder, out, naming="open_clip")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in out.iterdir()} == {path.name for path in done[1].iterdir()}
 
 
 def test_a_folder_in_use_and_a_wrong_program_are_refused(done, tmp_path):

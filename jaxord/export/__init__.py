@@ -14,7 +14,9 @@ By formats "stablehlo" and "onnx" the whole model is one file, see `jaxord.expor
 import copy
 import dataclasses
 import json
+import os
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,9 @@ PROGRAMS = {"stablehlo": program.stablehlo, "onnx": program.onnx}
 def export(folder, output, *, format="", naming="hf", fold=""):
     """Writes a finished run as such a folder, checks it against the run where that can be done, and prints what it did.
 
+    Until it is checked it is called .<output>.unfinished: what is called `output` is whole, and after a kill the same command
+    begins again.
+
     Args:
       folder: workdir of the run.
       output: new or empty folder.
@@ -49,14 +54,17 @@ def export(folder, output, *, format="", naming="hf", fold=""):
     fold = fold or workdir.chosen_folds(run.config)[0]
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not empty; remove it, or give another --output")
-    compare = write(run, output, format, naming)
+    part = output.absolute().with_name(f".{output.name}.unfinished")
+    shutil.rmtree(part, ignore_errors=True)
+    compare = write(run, part, format, naming)
     _, _, targets = workdir.read_facts(run.folder)
     done = json.loads((run.folder / "DONE.json").read_text())
     model_card = card.card(run.config, run.ranks, run.folder, targets, done, fold)
-    with open(output / "README.md", "a", encoding="utf-8") as file:
+    with open(part / "README.md", "a", encoding="utf-8") as file:
         file.write("\n" + model_card)
-    print(f"{output}: {', '.join(sorted(file.name for file in output.iterdir()))}", flush=True)
-    print(compare(fold))
+    said = compare(fold)
+    os.replace(part, output)
+    print(f"{output}: {', '.join(sorted(file.name for file in output.iterdir()))}\n{said}")
 
 
 def in_float32(run):
