@@ -7,7 +7,7 @@ every third, epochs of four. Half of the kills come after a time drawn from the 
 takes; the others in a phase drawn from the seed, as soon as the run is in it. The same command goes on; when it is done it
 begins anew, until the kills are spent. Each time that it is done the selected parameters of every stage, predictions, results,
 logs and DONE.json are compared. Compiled programs are kept, or most kills would fall into compilations; --cold keeps none.
-Ctrl-C ends it with what there is so far.
+Ctrl-C and SIGTERM end it with what there is so far.
 
 With --processes the devices are shared by so many processes, and one of them is killed: the others have to end by themselves
 within half a minute.
@@ -252,6 +252,8 @@ def main(arguments=None):
     if given.devices % given.processes:
         parser.error(f"--devices={given.devices} does not divide by --processes={given.processes}")
     numbers, tally = [signal.Signals[f"SIG{name}"] for name in given.signals.split(",")], Tally()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         victim = Victim(pathlib.Path(folder), given.devices, given.processes, given.cold)
         try:
