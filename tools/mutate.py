@@ -52,7 +52,7 @@ def mutate(folder, before, name, kind, draw):
 
     Args:
       folder: of the step.
-      before: of the step before, for "swap".
+      before: of the step before, for "swap": its file of the same name, or any where it has none.
       name: of the file.
       kind: one of KINDS; "add" puts a file beside the named one.
       draw: random.Random.
@@ -71,7 +71,7 @@ def mutate(folder, before, name, kind, draw):
         "empty": lambda: b"",
         "flip": lambda: content[:place] + bytes(byte ^ bit for byte in content[place : place + 1]) + content[place + 1 :],
         "overwrite": lambda: content[:place] + draw.randbytes(len(content[place : place + 64])) + content[place + 64 :],
-        "swap": lambda: (before / draw.choice(files(before))).read_bytes(),
+        "swap": lambda: (before / (name if name in files(before) else draw.choice(files(before)))).read_bytes(),
     }[kind]()
     path.write_bytes(changed)
     return changed != content
