@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from jaxord import sharding, trees
+from jaxord import progress, sharding, trees
 
 _Spec = collections.namedtuple("_Spec", "shape dtype")
 
@@ -92,7 +92,8 @@ class Checkpoints:
         Args:
           step: int, the updates made.
           state: a tree of arrays.
-          meta: a dict that JSON can hold; `score`, if it is there, is better when lower, and NaN is never the best.
+          meta: a dict that JSON can hold; `score`, if it is there, is better when lower; NaN is never the best and comes
+            back as None.
 
         Raises:
           ValueError: a sound checkpoint of a later step is there: the run did not go on from it. Or the step before could not
@@ -200,8 +201,9 @@ class Checkpoints:
         return json.loads((self.folder / str(step) / "checkpoint.json").read_text())
 
     def _best(self, steps):
-        scores = {s: self._record(s)["meta"].get("score", math.nan) for s in steps}
-        return min((s for s in steps if not math.isnan(scores[s])), key=lambda s: (scores[s], s), default=None)
+        scores = {s: self._record(s)["meta"].get("score") for s in steps}
+        judged = (s for s in steps if scores[s] is not None and not math.isnan(scores[s]))  # nan: of older runs
+        return min(judged, key=lambda s: (scores[s], s), default=None)
 
     def _wait(self):
         pending, self._pending = self._pending, None
@@ -323,9 +325,18 @@ def replacing(path, mode="w", **settings):
 
 
 def write_json(path, obj):
-    """Writes JSON, `replacing` what is there."""
+    """Writes JSON, `replacing` what is there; numbers that are not finite become null."""
     with replacing(path) as file:
-        file.write(json.dumps(obj, indent=1) + "\n")
+        file.write(json.dumps(progress.strict(obj), indent=1, allow_nan=False) + "\n")
+
+
+def read_numbers(path):
+    """Nested dicts of numbers as `write_json` has written them, such as results.json; nan where null is."""
+
+    def numbers(part):
+        return {name: math.nan if value is None else value for name, value in part.items()}
+
+    return json.loads(pathlib.Path(path).read_text(), object_hook=numbers)
 
 
 @contextlib.contextmanager

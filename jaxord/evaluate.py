@@ -138,8 +138,7 @@ def groups_of(arrays):
         return {}
     predicted = arrays["group_logits"].argmax(1)
     true, hit, distance = shots.histogram(arrays["group"], predicted, arrays["group_logits"].shape[1])
-    empty = [None if np.isnan(value) else float(value) for value in distance]  # JSON has no nan
-    return {"true": true.tolist(), "predicted": hit.tolist(), "distance": empty}
+    return {"true": true.tolist(), "predicted": hit.tolist(), "distance": distance.tolist()}
 
 
 def placed_references(task, variables, gathering=make_gather):

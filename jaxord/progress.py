@@ -22,7 +22,8 @@ class Log:
             log.progress(140, "loss 1.25")
 
     metrics.jsonl has a line for each call of `scalars`, {"step": 140, "split": "train", "loss": 1.25}, and no clock:
-    the file of a resumed run is that of an uninterrupted one, byte for byte, if a step is logged before it is saved.
+    the file of a resumed run is that of an uninterrupted one, byte for byte, if a step is logged before it is saved. A number
+    that is not finite is null there.
     """
 
     def __init__(self, workdir, *, restored, total, batch, bar=True):
@@ -82,7 +83,8 @@ class Log:
             if not isinstance(value, (int, float)):
                 kind = type(value).__name__
                 raise ValueError(f"{split}/{name} at step {step} is a {kind}, expected a Python number: fetch it first")
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        line = {"step": step, "split": split, **values}
+        self._file.write(json.dumps(strict(line), allow_nan=False) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
@@ -111,6 +113,15 @@ def _drop(path, restored):
     temporary = path.with_name(".metrics.jsonl")
     temporary.write_text("".join(kept))
     os.replace(temporary, path)
+
+
+def strict(value):
+    """Nested dicts and lists with None in place of numbers that are not finite: JSON has no word for those."""
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(rows, columns):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from jaxord import progress, sharding
+from jaxord import checkpoint, progress, sharding
 
 
 @sharding.first
@@ -20,7 +20,7 @@ def summarise(config, folders):
     """
     if config.summary not in ("mean", "median"):
         raise ValueError(f"summary is {config.summary!r}; it takes 'mean' or 'median'")
-    results = [json.loads((folder / "results.json").read_text())["test"] for folder in folders]
+    results = [checkpoint.read_numbers(folder / "results.json")["test"] for folder in folders]
     done = json.loads((folders[0] / "DONE.json").read_text())
     rows = []
     for row in results[0]:

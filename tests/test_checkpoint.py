@@ -400,6 +400,21 @@ def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == dict(a=1) and os.listdir(tmp_path) == ["a.json"]
 
 
+def test_what_is_not_finite_is_null_in_json_and_nan_again_in_results(tmp_path):
+    rows = {"value": {"mae": 1.5, "srcc": float("nan")}, "constant": {"mae": float("inf"), "srcc": np.float64("nan")}}
+    write_json(tmp_path / "results.json", {"test": rows})
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    text = (tmp_path / "results.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["test"]["constant"] == {"mae": None, "srcc": None}
+    found = checkpoint.read_numbers(tmp_path / "results.json")["test"]
+    assert found["value"]["mae"] == 1.5 and np.isnan([found["value"]["srcc"], *found["constant"].values()]).all()
+    (tmp_path / "results.json").write_text('{"test": {"value": {"mae": NaN}}}')  # as older runs have it
+    assert np.isnan(checkpoint.read_numbers(tmp_path / "results.json")["test"]["value"]["mae"])
+
+
 def test_a_file_that_was_half_written_leaves_the_old_one(tmp_path):
     (tmp_path / "a.csv").write_text("whole")
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.csv") as file:

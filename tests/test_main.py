@@ -13,6 +13,7 @@ import time
 import pytest
 
 from jaxord import main, signals
+from jaxord.checkpoint import Checkpoints
 from jaxord.data import load
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -59,6 +60,25 @@ def test_train_prints_the_table_and_the_bar(whole):
 
 def saved(workdir):
     return {path.name for path in workdir.glob("checkpoints/[0-9]*")}
+
+
+def arrays(workdir):
+    """Every array of every checkpoint that is kept: {step: {part: {path: bytes}}}."""
+    with Checkpoints(workdir / "checkpoints") as found:
+        parts = {step: found.read(step, ("trained", "frozen", "stats", "opt_state")) for step in found.steps()}
+    return {step: {part: {path: array.tobytes() for path, array in flat.items()} for part, flat in some.items()}
+            for step, some in parts.items()}  # fmt: skip
+
+
+@pytest.mark.long
+def test_the_same_command_twice_gives_the_same_bytes(whole, photos, tmp_path):
+    again = command(*folder(photos, tmp_path / "run"))
+    assert again.returncode == 0, again.stderr
+    assert files(tmp_path / "run") == files(whole[0])
+    found = arrays(tmp_path / "run")
+    assert found == arrays(whole[0])
+    first, last = min(found), max(found)
+    assert found[first]["trained"] != found[last]["trained"] and found[last]["opt_state"]
 
 
 @pytest.mark.long

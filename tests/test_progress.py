@@ -61,10 +61,15 @@ def test_only_python_numbers(tmp_path, value):
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
-def test_not_a_number_is_logged(tmp_path):
+def not_json(word):
+    raise AssertionError(f"{word} is no JSON")
+
+
+def test_not_a_number_is_logged_as_null(tmp_path):
     with open_log(tmp_path) as log:
-        log.scalars(1, "train", dict(loss=float("nan")))
-    assert np.isnan(json.loads((tmp_path / "metrics.jsonl").read_text())["loss"])
+        log.scalars(1, "train", dict(loss=float("nan"), norm=float("inf"), rate=0.5))
+    line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=not_json)
+    assert line == {"step": 1, "split": "train", "loss": None, "norm": None, "rate": 0.5}
 
 
 def events(folder):

@@ -16,7 +16,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from jaxord import assemble, evaluate, metrics, settings, workdir
 from jaxord.binding import lookup
-from jaxord.checkpoint import write_json
+from jaxord.checkpoint import read_numbers, write_json
 from jaxord.data import load, tiers
 from jaxord.ranks import build
 from tools import plan
@@ -64,7 +64,7 @@ def read_all(experiment, runs, folder):
 
 
 def tested(folder):
-    return json.loads((folder / "results.json").read_text())["test"]
+    return read_numbers(folder / "results.json")["test"]
 
 
 def over_folds(folds, summary="mean"):
@@ -125,7 +125,7 @@ def nearest(result, folder):
     source = {field: settings.plain(c.data[field]) for field in ("reader", "root", "table", "shots", "shift", "corruption")}
     key = json.dumps([source, settings.plain(c.shots), c.fold, c.seed, sorted(scorers), result.ranks])
     file = folder / "nearest.json"
-    kept = json.loads(file.read_text()) if file.exists() else {}
+    kept = read_numbers(file) if file.exists() else {}
     if key not in kept:
         folds = []
         for fold in workdir.chosen_folds(c):

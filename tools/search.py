@@ -58,7 +58,8 @@ def curves(folder, config):
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         # The last one may be being written; most are of other splits, and a run is looked at every second.
         whole = [json.loads(line) for line in lines if '"split": "val"' in line and line.endswith("\n")]
-        found.append([sign * line[config.select_metric] for line in whole])
+        values = (line[config.select_metric] for line in whole)
+        found.append([math.nan if value is None else sign * value for value in values])  # null: not defined
     return found
 
 

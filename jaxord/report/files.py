@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from jaxord import shots, workdir
+from jaxord import checkpoint, shots, workdir
 from jaxord.ranks import Ranks
 
 
@@ -105,7 +105,7 @@ def _read_fold(root, config, name):
     predictions = {rule["name"]: _numbers(columns, rule["name"]) for rule in config.rules}
     ranks, _, train_targets = workdir.read_facts(folder)
     facts = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-    results = read_json(folder / "results.json")
+    results = checkpoint.read_numbers(folder / "results.json")
     return Fold(root, name, stages, results, columns, predictions, _numbers(columns, "target"), ranks, train_targets, facts)
 
 

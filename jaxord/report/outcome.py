@@ -9,7 +9,7 @@ import json
 import jax
 import numpy as np
 
-from jaxord import metrics, shots, workdir
+from jaxord import checkpoint, metrics, shots, workdir
 from jaxord.figures import groups, page, predictions, training
 from jaxord.report import files
 
@@ -255,7 +255,7 @@ def elsewhere(folds, seen):
     own = folds[0].results["test"][folds[0].headline]
     body = []
     for file in found:
-        test = files.read_json(file)["test"]
+        test = checkpoint.read_numbers(file)["test"]
         row = next(iter(test))
         for metric, number in test[row].items():
             change = number / own[metric] - 1 if own.get(metric) else float("nan")
