@@ -127,7 +127,7 @@ def write_run(folder, seconds, sizes):
       sizes: split -> number of examples.
     """
     checkpoint.write_json(folder / "run.json", {
-        "command": shlex.join(sys.argv), "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "command": shlex.join(sys.orig_argv), "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": versions(),
         "seconds": round(seconds, 1), **{f"{split} examples": size for split, size in sizes.items()},
     })  # fmt: skip

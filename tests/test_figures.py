@@ -130,6 +130,14 @@ def test_few_and_many_ranks_are_drawn_with_few_ticks(count):
     assert len(ticks(matrices.axes[0].yaxis)) <= 10
 
 
+def test_a_name_stands_once_in_the_middle_of_its_neighbours():
+    ax = predictions.confusion([0], [0], ["a"]).axes[0]
+    style.name_ticks(ax.xaxis, ["1", "1", "1", "2", "3", "3"], most=3)
+    assert list(ax.get_xticks()) == [1, 3, 4.5] and ticks(ax.xaxis) == ["1", "2", "3"]
+    style.name_ticks(ax.xaxis, ["1", "1", "1", "2", "3", "4"], most=3)
+    assert list(ax.get_xticks()) == [0, 2, 4] and ticks(ax.xaxis) == ["1", "1", "3"]
+
+
 def test_the_map_parts_what_is_apart():
     rows = np.random.default_rng(0).normal(size=(14, 5)) / 10 + np.repeat([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], 7, axis=0)
     places = embeddings.plane(rows)

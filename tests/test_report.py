@@ -231,6 +231,8 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
         np.savez(place / "constants.npz", train_targets=np.repeat(target, 8))
         checkpoint.write_json(place / "ranks.json", {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": []})
         (place / "parameters.txt").write_text("Total: 12 -- 48 bytes\n")
+        place_of_run = {"device": "1 x gpu" if seed else "1 x cpu", "seconds": 3.0 + seed, "val examples": 12 - 3 * seed}
+        checkpoint.write_json(place / "run.json", place_of_run)
         lines = [{"step": step, "split": "train", "loss": 3.0 / step, "gradient_norm": 1.0 / step} for step in (1, 2, 4)]
         others = {f"{entry['name']} mae": mae / 9 for entry in config.rules[1:]}
         lines += [{"step": step, "split": split, "mae": mae / step, **others}
@@ -289,10 +291,18 @@ def test_a_sweep_has_its_table_claims_curves_and_group_figures(tmp_path, unrende
     first = tmp_path / "freshness-group_dir-seed=0"
     np.savez(first / "features.npz", embeds=np.eye(12), target=np.arange(12.0), places=np.eye(12)[:, :2], text_embeds=np.eye(3))
     module = experiment((*LABELS, "l1"), claims=(("mse", "group_dir"), ("group_dir", "mse", "few")))
+    module.FULL = {"group_dir": "mse"}
+    (tmp_path / "journal.jsonl").write_text('{"event": "begun", "command": "python sweep.py"}\n{"event": "ended"}\n{"ev')
     text = sweep_report.write(module, tmp_path, tmp_path / "png", "trial").read_text()
     assert outside(text) == [] and "How good? freshness: 8 of 10 runs are done." in text
-    assert titles(text) == ["Results", "Claims", "Metrics by setting", "Learning curves", "Groups", "Features side by side",
-                            "What is not here"]  # fmt: skip
+    facts = dict(re.findall("<tr><td>([^<]*)</td><td>([^<]*)</td></tr>", text.partition("</section>")[0]))
+    assert facts["seeds"] == "0; 1" and facts["settings"] == "4, 8 finished runs of 10"
+    assert facts["command"] == "python sweep.py"
+    assert facts["examples"] == "train 80, test 10, val 9 to 12" and facts["training took"] == "28 s in all, 4 s a run and fold"
+    assert facts["device"] == "1 x cpu; 1 x gpu" and facts["folds"] == "none: one split"
+    assert "<td>+24.9 ± 0.2 %</td>" in text  # 1.25 and 1.26 for 1.00 and 1.01
+    assert titles(text) == ["What was run", "Results", "Claims", "Metrics by setting", "Learning curves", "Groups",
+                            "Features side by side", "What is not here"]  # fmt: skip
     assert "MISSING, 2 runs: freshness-l1-seed=0, freshness-l1-seed=1." in text and "confirmed" in text
     made = {path.stem.removeprefix("trial-") for path in (tmp_path / "png").iterdir()}
     assert made == {"claims", "metrics-1", "curves-1", "groups-5-histograms", "groups-5-distance", "groups-5-decomposition",
@@ -333,6 +343,28 @@ def test_numbers_among_the_settings_become_axes(tmp_path):
     assert name == "against-count"
     accuracy = figure.axes[3].lines[0].get_ydata()
     assert accuracy == pytest.approx([0.55] * 3)  # of the seeds 0.5 and 0.6
+
+
+def test_evaluations_of_a_number_become_an_axis_and_severity_begins_with_the_clean_split(tmp_path):
+    written(tmp_path, ("mse", "l1"), seeds=1)
+    for label, plus in (("mse", 0.0), ("l1", 1.0)):
+        for severity in (1, 2, 10):
+            for kind in ("fog", "snow"):
+                place = tmp_path / f"freshness-{label}-seed=0/evaluated/severity={severity}/{kind}"
+                place.mkdir(parents=True)
+                rows = {"value": {"mae": severity + plus + (kind == "snow")}}
+                checkpoint.write_json(place / "results.json", {"test": rows})
+        for k in (4, 8):
+            (place.parents[1] / f"k={k}").mkdir()
+            checkpoint.write_json(place.parents[1] / f"k={k}/results.json", {"test": {"value": {"mae": 1.0}}})
+    s = the_set(tmp_path, experiment(("mse", "l1"), seeds=1))
+    assert list(sweep_report.evaluated(s)) == ["severity"]  # of k there are two numbers
+    ((figure, name),) = sweep_report.against_numbers(s)
+    assert name == "evaluated-severity" and figure.axes[0].get_xlabel() == "severity"
+    lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines if not line.get_label().startswith("_")}
+    drawn = [bars[0].get_xydata() for bars in figure.axes[0].containers]
+    assert not lines and drawn[0] == pytest.approx(np.array([(0, 1.0), (1, 1.5), (2, 2.5), (10, 10.5)]))
+    assert drawn[1][:, 1] == pytest.approx([1.25, 2.5, 3.5, 11.5])
 
 
 def test_an_experiment_without_a_finished_run(tmp_path):

@@ -211,8 +211,8 @@ def test_relative_losses_are_paired_and_stand_beside_the_papers(written):
     made.FULL, made.PAPER = {"ce": "l1", "numclip": "l1"}, (Table("Table 1", "freshness:mae", {"ce": "3.30", "l1": "2.39"}),)
     text = table.report(made, written)
     half = np.array([1.5 / 1.0, 1.7 / 1.1]) * 100 - 100
-    ours = f"{half.mean():.3f} ± {half.std(ddof=1):.3f} %"
-    last, other = text.partition("relative loss of mae")[2], f"{100 * (1.4 / 1.1 - 1):.3f} %"
+    ours = f"+{half.mean():.1f} ± {half.std(ddof=1):.1f} %"
+    last, other = text.partition("relative loss of mae")[2], f"+{100 * (1.4 / 1.1 - 1):.1f} %"
     assert cells(last, "ce") == ["ce", "l1", ours, "2", "+38.1 %"]
     assert cells(last, "numclip") == ["numclip", "l1", other, "1", "-"]
     made.FULL = {"ce": "none"}

@@ -1,8 +1,8 @@
 """The journal of an experiment: what happened to its runs, a JSON object a line, for people and for the sweep that goes on.
 
-    {"time": "2031-05-01T12:00:00", "event": "started", "run": "hci-coop-seed=0", "attempt": 1, "place": "gpu 0", "process": 17}
+    {"time": "2031-05-01T12:00:00.250", "event": "started", "run": "hci-coop-seed=0", "attempt": 1, "place": "gpu 0", ...}
 
-begun       a sweep, with the number of its places; attempts are counted from here
+begun       a sweep, with its command and the number of its places; attempts are counted from here
 made        the config.json of a run, from these arguments and from config files of this digest
 started     its process, or its job on a cluster; where, and which attempt of this sweep it is
 found       a process that an earlier sweep has started and that goes on
@@ -20,6 +20,12 @@ def mend(file):
     whole = text[: text.rfind(b"\n") + 1]
     if whole != text:
         file.write_bytes(whole)
+
+
+def last_begun(file):
+    """The last sweep of a journal that a sweep may be writing; {} where there is none."""
+    lines = file.read_text(encoding="utf-8").rpartition("\n")[0].splitlines() if file.exists() else []
+    return next((json.loads(line) for line in reversed(lines) if '"event": "begun"' in line), {})
 
 
 class Journal:
@@ -42,7 +48,7 @@ class Journal:
 
     def write(self, event, run="", **more):
         """Adds an event of a run, "" of the sweep, with what there is to say of it."""
-        time = datetime.datetime.now().isoformat(timespec="seconds")
+        time = datetime.datetime.now().isoformat(timespec="milliseconds")
         line = {"time": time, "event": event, **({"run": run} if run else {}), **more}
         self._keep(line)
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -25,6 +25,7 @@ import collections
 import json
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import time
@@ -202,7 +203,7 @@ class Queue:
           [Run] that were given up.
         """
         self.total = self.total or len(runs)
-        self.journal.write("begun", runs=self.total, places=len(self.launcher.places))
+        self.journal.write("begun", command=shlex.join(sys.orig_argv), runs=self.total, places=len(self.launcher.places))
         try:
             for run in runs:
                 self.take(run)

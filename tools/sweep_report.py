@@ -2,10 +2,11 @@
 
     python tools/sweep_report.py experiments/stsb.py [--output=runs] [--figures=experiments/figures] [--runs]
 
-The page, <output>/<experiment>/report.html, holds for each data set the table and the claims of tools/table.py, each metric by
-setting, metrics against a number among the settings, curves of training, Group-DIR's figures where runs have groups, and maps
-of features side by side. Each figure is a PNG file too, in the folder of --figures or in <output>/<experiment>/figures. Maps
-come from the features.npz that a run's own report keeps; --runs writes the reports of all finished runs first.
+The page, <output>/<experiment>/report.html, holds for each data set what was run, the tables and the claims of tools/table.py,
+each metric by setting, metrics against a number among the settings or the evaluations, curves of training, Group-DIR's figures
+where runs have groups, and maps of features side by side. Each figure is a PNG file too, in the folder of --figures or in
+<output>/<experiment>/figures. Maps come from the features.npz that a run's own report keeps; --runs writes the reports of all
+finished runs first.
 """
 
 import argparse
@@ -24,11 +25,13 @@ from jaxord import metrics, report  # noqa: E402
 from jaxord.figures import comparison, embeddings, groups, page, style, training  # noqa: E402
 from jaxord.report import files  # noqa: E402
 from tools import plan, table  # noqa: E402
+from tools.journal import last_begun  # noqa: E402
 from tools.results import read, read_all  # noqa: E402
 
 LINES = 6  # of a figure of curves
 PANELS = 3  # beside each other
 MAPS = 9  # of features
+SEVERITY = "severity"  # of damage, in names of evaluations
 CLASSIFIERS = {"descending_soft_label": "soft labels", "cross_entropy": "cross-entropy", "logit_adjusted": "logit adjustment"}
 
 # The runs of one data set: [plan.Run], run -> table.Result or None, run -> [files.Fold] of finished ones, CLAIMS, folder of
@@ -50,6 +53,43 @@ def numbers(s, label, metric, part=""):
     rows = [(s.results[run].rows, table.headline(s.results[run]) + part) for run in labels_of(s)[label]]
     return np.array([rows[row].get(metric, rows.get("model", {}).get(metric, np.nan)) if row in rows else np.nan
                      for rows, row in rows])  # fmt: skip
+
+
+def what(s, folder):
+    """What was run: data, splits, seeds, training, command, machine."""
+    runs = list(s.folds)
+    every = [fold for run in runs for fold in s.folds[run]]
+    c, of_stages = every[0].config, [config for fold in every for _, config in fold.stages]
+    sizes = {"train": [len(fold.train_targets) for fold in every], "test": [len(fold.target) for fold in every],
+             "val": [fold.facts["val examples"] for fold in every if "val examples" in fold.facts]}  # fmt: skip
+    names = list(dict.fromkeys(fold.name for fold in every if fold.name))
+    seconds = [fold.facts["seconds"] for fold in every if "seconds" in fold.facts]
+    towers = [config.model.image_tower or f"CLIP {config.model.variant}" for config in of_stages]
+    pairs = [
+        ("data", f"{c.name}, read by {c.data.reader['name']} from {c.data.root}"),
+        ("folds", ", ".join(names) or "none: one split"),
+        ("examples", ", ".join(f"{name} {span(found)}" for name, found in sizes.items() if found)),
+        ("settings", f"{len(labels_of(s))}, {len(runs)} finished runs of {len(s.runs)}"),
+        ("seeds", listed(sorted({run.seed for run in runs}))),
+        ("image tower", listed(towers)),
+        ("weights", listed(config.model.weights or config.model.image_weights or "from scratch" for config in of_stages)),
+        ("training", listed(f"{config.train.duration}, batches of {config.data.batch}" for config in of_stages)),
+        ("predicts with", listed(fold.done["selected"] for fold in every)),
+        ("command", last_begun(folder / "journal.jsonl").get("command", "the journal has none")),
+        *((name, listed(fold.facts[name] for fold in every if name in fold.facts)) for name in ("device", "versions")),
+        ("training took", f"{sum(seconds):,.0f} s in all, {np.mean(seconds):,.0f} s a run and fold" if seconds else ""),
+    ]  # fmt: skip
+    note = "All settings of a run are in the config.json of its folder, and its own report says more of it."
+    return [page.facts([(name, value) for name, value in pairs if value]), page.paragraph(note, kind="note")]
+
+
+def listed(values):
+    """The values that there are, each once."""
+    return "; ".join(dict.fromkeys(map(str, values)))
+
+
+def span(sizes):
+    return f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
 
 
 def by_setting(s):
@@ -88,7 +128,7 @@ def numbered(labels):
 
 
 def against_numbers(s):
-    """Metrics over a temperature, a number of groups, ..."""
+    """Metrics over a temperature, a number of groups, a severity of damage, ..."""
     done = [result for result in s.results.values() if result]
     columns = table.columns_of(done)
     select = done[0].config.select_metric
@@ -106,7 +146,30 @@ def against_numbers(s):
                 panels[title][rest] = [x for x, _ in pairs], [x.mean() for x in seeds], spread
         words = f"Means over the seeds against {key}, with standard deviations where there are several seeds."
         parts.append(s.show(comparison.against_number(panels, key), words, f"against-{key}"))
-    return parts or "no option of the labels has three numbers."
+    for key, lines in evaluated(s).items():
+        panels = {select: {}}
+        for label, pairs in lines.items():
+            seeds = [numbers(s, label, select, part) for _, part in pairs]
+            spread = [x.std(ddof=1) if len(x) > 1 else 0.0 for x in seeds]
+            panels[select][label] = [x for x, _ in pairs], [x.mean() for x in seeds], spread
+        words = f"Finished runs evaluated with {key}: means over the seeds, with standard deviations where there are several."
+        words += " Of a severity the mean over the kinds of damage; 0 is the clean test split." if key == SEVERITY else ""
+        parts.append(s.show(comparison.against_number(panels, key), words, f"evaluated-{key}"))
+    return parts or "no option of the labels and of their evaluations has three numbers."
+
+
+def evaluated(s):
+    """Evaluations whose name is a number: {key: {label: [(number, part of the table)]}}, where a label has three."""
+    found = {}
+    for label, runs in labels_of(s).items():
+        rule = table.headline(s.results[runs[0]]) + ", "
+        for row in s.results[runs[0]].rows:
+            key, is_number, value = row.removeprefix(rule).partition("=")
+            if row.startswith(rule) and is_number and value.isdigit():
+                clean = [(0, "")] if key == SEVERITY else []
+                found.setdefault(key, {}).setdefault(label, clean).append((int(value), f", {key}={value}"))
+    lines = {key: {label: sorted(pairs) for label, pairs in of.items() if len(pairs) > 2} for key, of in found.items()}
+    return {key: of for key, of in lines.items() if of}
 
 
 def curves(s):
@@ -294,7 +357,10 @@ def write(experiment, folder, figures, name):
         lead.append(f"{data_set}: {len(folds)} of {len(runs)} runs are done")
         before = f"{data_set}: " if len(sets) > 1 else ""
         printed = published.printed(paper, data_set)
-        content[f"{before}Results"] = page.markdown(table.table(runs, results, folder, paper=printed))
+        if folds:
+            content[f"{before}What was run"] = what(s, folder)
+        lost = table.losses(getattr(experiment, "FULL", {}), runs, results, printed[0])
+        content[f"{before}Results"] = page.markdown([*table.table(runs, results, folder, paper=printed), *lost])
         if not folds:
             continue
         for title, make in SECTIONS.items():

@@ -215,9 +215,18 @@ def losses(full, runs, results, printed):
         if all(theirs):
             here, there = (float(found[0]) for found in theirs)
             paper = f"{100 * sign * (here - there) / there:+.1f} %"
-        ours = cell(100 * sign * (a - b) / b) if both else "-"
-        body.append([label, whole, f"{ours} %" if ours != "-" else ours, str(len(both)), paper])
-    return ["", *markdown([f"relative loss of {metric}", "against", "ours", "n", "paper"], body)] if body else []
+        body.append([label, whole, percent(sign * (a - b) / b) if both else "-", str(len(both)), paper])
+    if not body:
+        return []
+    said = f"By how much {metric} is worse than with all training data, as a share of that, paired by seed and fold."
+    return ["", *markdown([f"relative loss of {metric}", "against", "ours", "n", "paper"], body), "", said]
+
+
+def percent(shares):
+    """mean ± sd of shares in percent; "-" where one of them is not defined."""
+    if not np.isfinite(shares).all():
+        return "-"
+    return f"{100 * np.mean(shares):+.1f}" + (f" ± {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else "") + " %"
 
 
 def value(result, part=""):

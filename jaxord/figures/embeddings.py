@@ -85,7 +85,8 @@ def points(panels, bar):
         ax.grid(False)
         ax.spines[:].set_visible(False)
         ax.set_aspect("equal", "datalim")
-    figure.colorbar(dots, ax=axes, label=bar, shrink=0.8)
+    distinct = np.unique(everything)
+    figure.colorbar(dots, ax=axes, label=bar, shrink=0.8, ticks=distinct if len(distinct) <= 12 else None)
     return figure
 
 

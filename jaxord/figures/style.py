@@ -5,6 +5,7 @@ Figures are made without pyplot: nothing is global and no window opens. matplotl
 
 import functools
 import io
+import itertools
 import math
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, without the yellow
@@ -62,10 +63,15 @@ def legend(figure, axes):
 
 
 def name_ticks(axis, names, most=MOST_TICKS):
-    """Names at 0, 1, 2, ... of an axis; only each second, third, ... where there are many, slanted where they are long."""
-    step = math.ceil(len(names) / most)
-    ticks = range(0, len(names), step)
-    shown = [str(names[tick]) for tick in ticks]
+    """Names at 0, 1, 2, ... of an axis, one for all neighbours of a name in their middle; only each second, third, ... where
+    there are many, slanted where they are long."""
+    runs = [[place for place, _ in same] for _, same in itertools.groupby(enumerate(names), lambda pair: pair[1])]
+    if len(runs) <= most:
+        ticks = [(run[0] + run[-1]) / 2 for run in runs]
+        shown = [str(names[run[0]]) for run in runs]
+    else:
+        ticks = range(0, len(names), math.ceil(len(names) / most))
+        shown = [str(names[tick]) for tick in ticks]
     slanted = axis.axis_name == "x" and (max(map(len, shown)) > 4 or len("".join(shown)) > 32)
     axis.set_ticks(ticks, shown, **({"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}))
 

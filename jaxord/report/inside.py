@@ -17,7 +17,7 @@ def calibration(folds, seen):
     for logits, of in (("logits", "rank"), ("group_logits", "group")):
         if logits in seen.arrays and of in seen.arrays:
             chances = np.asarray(jax.nn.softmax(seen.arrays[logits].astype(np.float32), axis=1))
-            said = f"Probabilities of the {of}s on {len(chances):,} test samples; on the dashed line they come true."
+            said = f"Probabilities of the {of}s on {of_all(folds, seen)}; on the dashed line they come true."
             parts.append(page.picture(predictions.calibration(chances, seen.arrays[of], of), said))
     return parts or absent(seen, "the model gives no probabilities of ranks or groups.")
 
@@ -46,13 +46,21 @@ def features(folds, seen):
             "band follows the diagonal and fades away from it."  # fmt: skip
     parts = [page.picture(embeddings.matrices(panel, "− distance", "true label"), words)]
     if "places" in seen.arrays:
-        figure = embeddings.points({f"t-SNE of {len(target):,} test samples": (seen.arrays["places"], target)}, "label")
+        figure = embeddings.points({f"t-SNE of {of_all(folds, seen)}": (seen.arrays["places"], target)}, "label")
         words = "Near in the map is near among the features; sizes of clusters and distances between them mean nothing."
+        if len(target) < len(folds[0].target):
+            words += " The samples are drawn by chance, the same ones in each report."
         parts.append(page.picture(figure, words))
     off = np.abs(seen.arrays["prediction"] - folds[0].predictions[folds[0].headline][seen.arrays["row"]]).max()
     words = f"differ from predictions.csv by {off:.2g} at most" if off > 1e-4 else "agree with predictions.csv"
     parts.append(page.paragraph(f"The model was run again for this report; its predictions {words}.", kind="note"))
     return parts
+
+
+def of_all(folds, seen):
+    """How many test samples the model was run on, of how many."""
+    ran, there = len(seen.arrays["target"]), len(folds[0].target)
+    return f"{ran:,} test samples" if ran == there else f"{ran:,} of {there:,} test samples"
 
 
 def scalar_target(seen):

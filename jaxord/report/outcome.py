@@ -42,7 +42,8 @@ def what(folds, seen):
         *([("stages", ", ".join(folder.name for folder, _ in fold.stages))] if len(fold.stages) > 1 else []),
         ("parameters taken from", f"step {done['step']:,} of {done['steps']:,}: {done['selected']}"),
         ("seed", c.seed),
-        *((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fold.facts.items()),
+        *((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fold.facts.items()
+          if not name.endswith(" examples")),
         ("this report", f"{workdir.versions()}, on {jax.devices()[0].device_kind}"),
     ]  # fmt: skip
     parts = [page.facts(pairs)]
@@ -252,13 +253,13 @@ def elsewhere(folds, seen):
     found = sorted((folds[0].root / "evaluated").rglob("results.json"))
     if not found:
         return "the run was evaluated on no other data; --mode=evaluate --config=... does that."
-    own = folds[0].results["test"][folds[0].headline]
-    body = []
+    own, c = folds[0].results["test"][folds[0].headline], folds[0].config
+    names, select = [name for name in c.metrics if name in own], c.select_metric
+    body = [["its own test split", *(float(own[name]) for name in names), ""]]
     for file in found:
         test = checkpoint.read_numbers(file)["test"]
-        row = next(iter(test))
-        for metric, number in test[row].items():
-            change = number / own[metric] - 1 if own.get(metric) else float("nan")
-            where = str(file.parent.relative_to(folds[0].root / "evaluated"))
-            body.append([where, metric, float(number), own.get(metric, float("nan")), f"{change:+.1%}"])
-    return [page.table(["evaluated on", "metric", "there", "own test split", "relative change"], body, words=(1,))]
+        there = next(iter(test.values()))
+        change = there.get(select, np.nan) / own[select] - 1 if own.get(select) else np.nan
+        where = str(file.parent.relative_to(folds[0].root / "evaluated"))
+        body.append([where, *(float(there.get(name, np.nan)) for name in names), f"{change:+.1%}"])
+    return [page.table(["evaluated on", *names, f"relative change of {select}"], body, first=True)]
