@@ -11,8 +11,7 @@ import inspect
 
 def lookup(module, name):
     """The public member `name` of `module`; an unknown name raises ValueError with the nearest one."""
-    own = {n: member for n, member in vars(module).items() if getattr(member, "__module__", "").startswith("jaxord.")}
-    public = [n for n, member in own.items() if callable(member) and not n.startswith("_")]
+    public = [n for n, member in vars(module).items() if callable(member) and not n.startswith("_")]
     if name not in public:
         near = difflib.get_close_matches(name, public, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"It has {sorted(public)}."

@@ -52,7 +52,7 @@ class ClipSettings:
         for side, tower in (("vision", self.vision), ("text", self.text)):
             sizes |= {f"{side} {name}": getattr(tower, name) for name in ("width", "layers", "heads", "mlp")}
         wrong = [f"{name} is {size!r}, expected a whole number" for name, size in sizes.items()
-                 if not isinstance(size, int) or size < (name != "eos_token_id")]  # fmt: skip
+                 if not isinstance(size, int) or size < (not name.endswith(("layers", "eos_token_id")))]  # fmt: skip
         if wrong:
             raise ValueError("these CLIP settings cannot be built: " + "; ".join(wrong))
         problems = [
