@@ -143,6 +143,7 @@ def curves(folder, config):
       config: of the stage.
     """
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [{key: np.nan if value is None else value for key, value in line.items()} for line in lines]  # null: not defined
     first, *others = (rule["name"] for rule in config.rules)
     found = {}
     for line in lines:
