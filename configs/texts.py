@@ -105,7 +105,7 @@ def read_concepts(choice):
         scale = [found[key] for key in keys[1:4]]
         check_scale(found["task"], *scale)
         check_concepts(found["concepts"], *scale)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     return found
 

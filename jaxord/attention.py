@@ -58,7 +58,7 @@ def fastest(shape, dtype, causal, gradient, implementations=IMPLEMENTATIONS):
         try:
             runs[name] = _calls(name, shape, dtype, causal, gradient)
             runs[name]()  # compiles
-        except (jax.errors.JaxRuntimeError, ValueError, RuntimeError, NotImplementedError) as error:
+        except (ValueError, RuntimeError) as error:  # of XLA too: what it does not know, or has no memory for
             runs.pop(name, None)
             mistakes.append(f"{name}: {str(error).splitlines()[0][:200]}")
     if not runs:

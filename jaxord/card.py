@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 
-from jaxord import metrics, settings
+from jaxord import checkpoint, metrics, settings
 from jaxord.binding import bind, lookup, needs
 
 RESAMPLES, MANY = 1000, 5000  # of the bootstrap; a fifth of them where there are more rows than that
@@ -57,7 +57,7 @@ def card(config, ranks, folder, train_targets, done, fold=""):
     target, first = numbers(table, "target"), numbers(table, rules[0])
     low, high = np.min(train_targets, axis=0), np.max(train_targets, axis=0)
     reader, run = settings.plain(config.data.reader), folder / "run.json"
-    sizes = json.loads(run.read_text()) if run.exists() else {}
+    sizes = checkpoint.read_json(run) if run.exists() else {}
     data = [
         f"- data: `{config.name}`, read by `{reader.pop('name')}`" + (f", fold {fold}" if fold else ""),
         *([f"- settings of the reader, which splits the data: `{json.dumps(reader)}`"] if reader else []),

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging as stdlib_logging
 import math
 import os
 import pathlib
@@ -189,6 +190,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # the latter is orbax's
+            stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)  # the other files' tracebacks bury the reason
             if sharding.is_first():
                 shutil.rmtree(self._unfinished(step), ignore_errors=True)
             before = [s for s in self._stored() if not self._damage(s)]
@@ -336,7 +338,31 @@ def read_numbers(path):
     def numbers(part):
         return {name: math.nan if value is None else value for name, value in part.items()}
 
-    return json.loads(pathlib.Path(path).read_text(), object_hook=numbers)
+    return read_json(path, numbers)
+
+
+def read_json(path, object_hook=None):
+    """A JSON file of a run; ValueError where it is none."""
+    with reading(path):
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"), object_hook=object_hook)
+
+
+def read_arrays(path):
+    """{name: array} of an .npz file of a run, none of which is unpickled; ValueError where it is none."""
+    with reading(path), np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+@contextlib.contextmanager
+def reading(path):
+    """Makes one ValueError, with the file's name, of whatever is raised where the content of a run's file is read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; it has to be restored") from None
+    except Exception as error:  # numpy's and zlib's parsers raise many types
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is damaged and has to be restored ({reason})") from None
 
 
 @contextlib.contextmanager

@@ -252,7 +252,7 @@ def evaluate_run(workdir, config=None, output=""):
             begin(target)
             begin(folder)
         gallery = source / "gallery.npz"
-        report(task, make_evaluate(task), placed, folder, dict(np.load(gallery)) if gallery.exists() else None)
+        report(task, make_evaluate(task), placed, folder, checkpoint.read_arrays(gallery) if gallery.exists() else None)
         if target:
             sharding.first(checkpoint.write_json)(folder / "DONE.json", done(source))
         folders.append(folder)

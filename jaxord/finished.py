@@ -6,7 +6,6 @@ Shapes: B images, V views, C side of the stored canvas, H W side of the model's 
 import copy
 import dataclasses
 import functools
-import json
 import pathlib
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxord import assemble, workdir
+from jaxord import assemble, checkpoint, workdir
 from jaxord.binding import bind, needs
 from jaxord.data import augment
 from jaxord.models import ordinal
@@ -110,11 +109,11 @@ def load(folder, fold=""):
         constants["text_embeds"] = np.asarray(assemble.text_embeds(model, variables["params"], constants))
     gallery = stage_folder / "gallery.npz"
     if gallery.exists():
-        with np.load(gallery, allow_pickle=False) as stored:
-            constants |= {"gallery_embeds": stored["embeds"]}
-            constants |= {"gallery_targets": stored["targets"] / np.float32(config.data.target_scale)}
+        stored = checkpoint.read_arrays(gallery)
+        constants |= {"gallery_embeds": stored["embeds"]}
+        constants |= {"gallery_targets": stored["targets"] / np.float32(config.data.target_scale)}
     words = stage_folder / "vocabulary.json"
-    vocabulary = tuple(json.loads(words.read_text(encoding="utf-8"))) if words.exists() else ()
+    vocabulary = tuple(checkpoint.read_json(words)) if words.exists() else ()
     return Finished(stage_folder, config, ranks, model, constants, variables, vocabulary)
 
 

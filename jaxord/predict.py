@@ -14,7 +14,7 @@ import time
 import jax
 import tqdm
 
-from jaxord import checkpoint, settings
+from jaxord import checkpoint, settings, workdir
 from jaxord.predictor import Predictor
 
 PERIOD = 5.0  # seconds between two moments at which what is written is forced onto the disk
@@ -78,7 +78,7 @@ def predict_run(workdir, source, output, fold="", batch=0, root=""):
 def identity(predictor, names, given):
     """What a half-written file belongs to: the parameters, the examples, the batch."""
     folder = predictor.run.folder
-    step = json.loads((folder / "DONE.json").read_text())["step"]
+    step = workdir.done(folder)["step"]
     run = settings.to_json(predictor.run.config).encode() + (folder / "checkpoints" / str(step) / "sha256.json").read_bytes()
     rows = hashlib.sha256()
     for row in zip(names, given, strict=True):
@@ -102,7 +102,7 @@ def growing(output, belongs, batch):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another process writes {part}; wait for it, or give another --output") from None
-        if file.tell() and (not mark.exists() or json.loads(mark.read_text()) != belongs):
+        if file.tell() and (not mark.exists() or checkpoint.read_json(mark) != belongs):
             raise ValueError(f"{part} belongs to another run, list of examples or --batch; finish that command, or remove it")
         checkpoint.write_json(mark, belongs)
         place, rows = whole(file, batch, output.suffix.lower() == ".csv")

@@ -1,10 +1,9 @@
 """The table that a finished run prints: one fold's figures, or their mean and spread over the folds."""
 
-import json
 
 import numpy as np
 
-from jaxord import checkpoint, progress, sharding
+from jaxord import checkpoint, progress, sharding, workdir
 
 
 @sharding.first
@@ -21,7 +20,7 @@ def summarise(config, folders):
     if config.summary not in ("mean", "median"):
         raise ValueError(f"summary is {config.summary!r}; it takes 'mean' or 'median'")
     results = [checkpoint.read_numbers(folder / "results.json")["test"] for folder in folders]
-    done = json.loads((folders[0] / "DONE.json").read_text())
+    done = workdir.done(folders[0])
     rows = []
     for row in results[0]:
         numbers = {metric: np.array([result[row].get(metric, np.nan) for result in results]) for metric in config.metrics}

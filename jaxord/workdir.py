@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.metadata
-import json
 import platform
 import shlex
 import sys
@@ -86,7 +85,7 @@ def done(folder):
     """DONE.json of a finished stage."""
     if not (folder / "DONE.json").exists():
         raise ValueError(f"{folder} is not done; the command that began it goes on with it")
-    return json.loads((folder / "DONE.json").read_text())
+    return checkpoint.read_json(folder / "DONE.json")
 
 
 @sharding.first
@@ -111,11 +110,12 @@ def read_facts(folder):
     """(Ranks or None, {name: array}, training labels f32[N] or [N, 2]) as `write_facts` has written them."""
     ranks, file = None, folder / "ranks.json"
     if file.exists():
-        facts = json.loads(file.read_text())
-        ranks = Ranks(np.array(facts["values"], np.float32), tuple(facts["names"]), np.array(facts["edges"], np.float32))
-    with np.load(folder / "constants.npz", allow_pickle=False) as stored:
-        constants = dict(stored)
-    return ranks, constants, constants.pop("train_targets")
+        facts = checkpoint.read_json(file)
+        with checkpoint.reading(file):
+            ranks = Ranks(np.array(facts["values"], np.float32), tuple(facts["names"]), np.array(facts["edges"], np.float32))
+    constants = checkpoint.read_arrays(folder / "constants.npz")
+    with checkpoint.reading(folder / "constants.npz"):
+        return ranks, constants, constants.pop("train_targets")
 
 
 @sharding.first
@@ -143,5 +143,6 @@ def versions():
 
 def read_settings(folder):
     """Sizes of CLIP's towers as `write_facts` has written them; None where the model has neither."""
-    found = json.loads((folder / "clip.json").read_text())
-    return ClipSettings(**{k: Tower(**v) if isinstance(v, dict) else v for k, v in found.items()}) if found else None
+    found = checkpoint.read_json(folder / "clip.json")
+    with checkpoint.reading(folder / "clip.json"):
+        return ClipSettings(**{k: Tower(**v) if isinstance(v, dict) else v for k, v in found.items()}) if found else None

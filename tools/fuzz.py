@@ -3,14 +3,18 @@
     python tools/fuzz.py --runs=10000 [--seed=0] [--targets=images,tables]
     python tools/fuzz.py --runs=10000 --targets=tables --coverage        # guided by coverage (pip install atheris)
 
-Targets: images (jaxord.data.decode), tables (list and CSV files, their numbers and columns), weights (headers and tensors of
-safetensors files, CLIP's config.json), configs (config.json of a run, and what its command would override). An input is a
-good one, changed by a few random edits: bits, bytes, pieces cut, doubled or moved, numbers made huge. Each has SECONDS of time
-and the process MEMORY bytes more than at its start; the input of a fault is kept in --keep and its traceback printed.
+Targets: images (jaxord.data.decode), videos (their decoding), tables (list and CSV files, their numbers and columns), matlab
+(lists in MATLAB files, one input in twenty of the others: each is read in a process of its own), vectors (GloVe's text files),
+concepts (files of concepts, and a language model's answers), weights (headers and tensors of safetensors files, CLIP's
+config.json), archives (OpenAI's TorchScript), configs (config.json of a run, and what its command would override), facts (what
+a run keeps beside its parameters, in JSON and .npz files). An input is a good one, changed by a few random edits: bits, bytes,
+pieces cut, doubled or moved, numbers made huge. Each has SECONDS of time and the process MEMORY bytes more than at its start;
+the input of a fault is kept in --keep and its traceback printed.
 """
 
 import argparse
 import collections
+import functools
 import io
 import json
 import pathlib
@@ -21,6 +25,8 @@ import sys
 import tempfile
 import time
 import traceback
+import types
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -28,12 +34,16 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # configs/ and tools/ lie in the repository
 
 from configs import folder as folder_config  # noqa: E402
-from jaxord import settings, workdir  # noqa: E402
-from jaxord.data import decode, tables  # noqa: E402
+from configs import texts  # noqa: E402
+from jaxord import checkpoint, settings, workdir  # noqa: E402
+from jaxord.data import decode, extraction, matlab, sentences, tables  # noqa: E402
+from jaxord.models.clip import ClipSettings, Tower  # noqa: E402
+from jaxord.ranks import Ranks  # noqa: E402
 from jaxord.weights import hf_clip, torchvision  # noqa: E402
-from tools import plan  # noqa: E402
+from tools import make_concepts, plan, torchscript  # noqa: E402
 
 SECONDS, MEMORY = 10, 3 << 30
+TARGETS = ("images", "videos", "tables", "matlab", "vectors", "concepts", "weights", "archives", "configs", "facts")
 PIECES = (b"\x00", b"\xff" * 4, b"-1", b"1e999", b"nan", b"99999999999999999999", b"\xef\xbb\xbf", b'"', b"\n", b"\t", b"{",
           b"[" * 2000, b"../../etc/passwd", b"\xf0\x9f\x8d\x85", b"\x7f\xff\xff\xff")  # fmt: skip
 
@@ -64,6 +74,63 @@ def weights():
     return [save(tensors), CLIPConfig().to_json_string().encode()]
 
 
+def videos():
+    """A good video of three frames."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=3)
+        stream.width = stream.height = 32
+        for level in (0, 100, 200):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), level, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return [file.getvalue()]
+
+
+def matlabs():
+    """A good list in MATLAB files, one of them compressed."""
+    from scipy.io import savemat
+
+    names, found = np.empty((1, 2), object), []
+    names[0] = [np.array([name]) for name in ("a.jpg", "b.jpg")]
+    for compressed in (False, True):
+        savemat(file := io.BytesIO(), {"names": names, "mos": np.array([[1.0, 2.5]])}, do_compression=compressed)
+        found.append(file.getvalue())
+    return found
+
+
+def archives():
+    """A good TorchScript archive, as `torch.jit.save` lays it out."""
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQ"
+    sizes = b"K\x00K\x02\x85K\x01\x85\x89ccollections\nOrderedDict\n)R"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + sizes + b"tR"
+    program = b"\x80\x02c__torch__\nM\n)\x81}X\x01\x00\x00\x00w" + tensor + b"sb."
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        for name, content in (("data.pkl", program), ("code/m.py", b""), ("data/0", np.ones(2, np.float32).tobytes()),
+                              ("byteorder", b"little")):  # fmt: skip
+            archive.writestr(f"m/{name}", content)
+    return [file.getvalue()]
+
+
+FACTS = ("DONE.json", "ranks.json", "clip.json", "constants.npz")
+
+
+@functools.cache
+def facts():
+    """The good files of FACTS."""
+    tower = Tower(width=8, layers=1, heads=2, mlp=8)
+    clip = ClipSettings(vision=tower, text=tower, image_size=8, patch_size=8, vocab_size=16, max_positions=9, projection_dim=4,
+                        eos_token_id=15)  # fmt: skip
+    ranks = Ranks(np.arange(3, dtype=np.float32), ("a", "b", "c"), np.zeros(0, np.float32))
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        workdir.write_facts(place, {"kernel": np.ones(2, np.float32)}, ranks, {"weights": np.ones(3)}, np.arange(4.0), clip)
+        checkpoint.write_json(place / "DONE.json", {"step": 3, "steps": 3, "selected": "last"})
+        return [(place / name).read_bytes() for name in FACTS]
+
+
 def of_image(data):
     decode.decode(data, resize="square" if len(data) % 2 else "shorter", stored_size=16)
 
@@ -77,6 +144,50 @@ def of_table(data, folder):
             found.numbers(name), found.annotations(name)
         except ValueError:
             continue
+
+
+def of_video(data, folder):
+    (folder / "a.mp4").write_bytes(data)
+    form = {"frames": 2, "clips": 1, "clip_frames": 4, "clip_size": 32, "resize": "square", "stored_size": 16}
+    extraction.decode_video(folder / "a.mp4", **form)
+
+
+def of_matlab(data, folder):
+    (folder / "list.mat").write_bytes(data)
+    matlab.read(folder / "list.mat", ("names", "mos"))
+
+
+def of_vectors(data, folder):
+    (folder / "glove.txt").write_bytes(data)
+    sentences.vectors(folder / "glove.txt", ("<padding>", "<unknown>", "the", "a"), 0)
+
+
+def of_concepts(data, folder):
+    try:
+        texts.check_concepts(make_concepts.parse(data.decode("utf-8", "replace")), 0, 10, 1)
+    except ValueError:
+        pass
+    (folder / "made.json").write_bytes(data)
+    texts.concept_ranks(str(folder / "made.json"))
+
+
+def of_archive(data, folder):
+    (folder / "model.pt").write_bytes(data)
+    if torchscript.is_archive(folder / "model.pt"):
+        torchscript.read(folder / "model.pt")
+
+
+def of_facts(data, folder):
+    refused = []
+    for changed in FACTS:
+        for name, good in zip(FACTS, facts(), strict=True):
+            (folder / name).write_bytes(data if name == changed else good)
+        try:
+            workdir.done(folder), workdir.read_settings(folder), workdir.read_facts(folder)
+        except ValueError as error:
+            refused.append(error)
+    if len(refused) == len(FACTS):
+        raise refused[0]
 
 
 def of_weights(data, folder):
@@ -108,9 +219,13 @@ def targets():
     config = folder_config.get_config("method=ce_l1,backbone=tiny")
     lists = [b"path,age,split\na.jpg,3,train\n\xc3\xa4 b.jpg,4.5,test\n", b"a b.jpg\t1\nc.jpg\t2\n",
              b"x.png 1 2 2\ny.png 3 3 4\n", b'Content;MOS\n"a;b";3,25\n', b",path,label\n0,a,1\n1,\"b,c\",2\n"]  # fmt: skip
+    concepts = [(texts.CONCEPTS / f"{name}.json").read_bytes() for name in ("age", "koniq")]
+    concepts += [b'["text"]: child: 0-4\nadult: 5 to 10\n', b'[{"text": "a", "low": 0, "high": 10}]']
     return {
-        "images": (images(), lambda data, folder: of_image(data)), "tables": (lists, of_table),
-        "weights": (weights(), of_weights), "configs": ([settings.to_json(config).encode()], of_config),
+        "images": (images(), lambda data, folder: of_image(data)), "videos": (videos(), of_video),
+        "tables": (lists, of_table), "matlab": (matlabs(), of_matlab), "vectors": ([b"the 1 2 3\na 0.5 -1e-3 2\n"], of_vectors),
+        "concepts": (concepts, of_concepts), "weights": (weights(), of_weights), "archives": (archives(), of_archive),
+        "configs": ([settings.to_json(config).encode()], of_config), "facts": (facts(), of_facts),
     }  # fmt: skip
 
 
@@ -188,9 +303,9 @@ def guided(name, good, function, runs, seed):
     folder, corpus = pathlib.Path(tempfile.mkdtemp()), pathlib.Path(tempfile.mkdtemp())
     for k, data in enumerate(good):
         (corpus / str(k)).write_bytes(data)
-    for module in (decode, tables, hf_clip, torchvision, settings, workdir):
+    for module in (decode, tables, sentences, texts, make_concepts, hf_clip, torchvision, torchscript, settings, workdir):
         for member, value in list(vars(module).items()):
-            if getattr(value, "__module__", "") == module.__name__ and callable(value) and not isinstance(value, type):
+            if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
                 setattr(module, member, atheris.instrument_func(value))
 
     def one(data):
@@ -207,7 +322,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000, help="inputs, shared by the targets")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--targets", default="images,tables,weights,configs")
+    parser.add_argument("--targets", default=",".join(TARGETS))
     parser.add_argument("--coverage", action="store_true", help="guided by atheris; one target")
     parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path("faults"), help="folder of inputs that are faults")
     given = parser.parse_args(arguments)
@@ -221,7 +336,8 @@ def main(arguments=None):
         return guided(names[0], *known[names[0]], given.runs, given.seed)
     before, began, faults = peak(), time.monotonic(), 0
     for name in names:
-        counts = fuzz(name, *known[name], given.runs // len(names), given.seed, given.keep)
+        share = given.runs // len(names)
+        counts = fuzz(name, *known[name], share // 20 if name == "matlab" else share, given.seed, given.keep)
         faults += counts["FAULT"]
         print(json.dumps({"target": name, **counts}), flush=True)
     more = f"{(peak() - before) / 2**20:.0f} MiB more at the peak"

@@ -66,7 +66,10 @@ def parse(answer):
         raise ValueError(f"the answer has more than {LONGEST_ANSWER} characters")
     answer = answer.rpartition("</think>")[2]
     if start := re.search(r'\[\s*\{|\{\s*"', answer):
-        found = json.JSONDecoder().raw_decode(answer, start.start())[0]
+        try:
+            found = json.JSONDecoder().raw_decode(answer, start.start())[0]
+        except RecursionError:
+            raise ValueError("the answer's JSON is nested without end") from None
         found = found.get("concepts") if isinstance(found, dict) else found
         if not isinstance(found, list):
             raise ValueError("the answer's JSON is no list of objects with text, low and high")

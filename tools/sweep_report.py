@@ -21,7 +21,7 @@ from scipy import stats
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and experiments/ lie beside tools/ and are not installed
 
 from experiments import published  # noqa: E402
-from jaxord import metrics, report  # noqa: E402
+from jaxord import checkpoint, metrics, report  # noqa: E402
 from jaxord.figures import comparison, embeddings, groups, page, style, training  # noqa: E402
 from jaxord.report import files  # noqa: E402
 from tools import plan, table  # noqa: E402
@@ -204,7 +204,7 @@ def by_groups(s):
     for label, runs in labels_of(s).items():
         fold = s.folds[runs[0]][0]
         if (fold.folder / "groups.json").exists():
-            count = len(files.read_json(fold.folder / "groups.json")["true"])
+            count = len(checkpoint.read_json(fold.folder / "groups.json")["true"])
             found.setdefault(count, []).append((classifier(fold.config), label, runs))
     return {
         count: {(title if [t for t, _, _ in some].count(title) == 1 else label): runs for title, label, runs in some}
@@ -218,7 +218,7 @@ def group_figures(s):
     for count, lines in by_groups(s).items():
         hits, off, true = {}, {}, None
         for title, runs in lines.items():
-            read = [files.read_json(s.folds[run][0].folder / "groups.json") for run in runs]
+            read = [checkpoint.read_json(s.folds[run][0].folder / "groups.json") for run in runs]
             true = np.mean([one["true"] for one in read], axis=0)
             hits[title] = true, np.mean([one["predicted"] for one in read], axis=0)
             off[title] = np.mean([[np.nan if d is None else d for d in one["distance"]] for one in read], axis=0)
@@ -264,8 +264,7 @@ def maps(s):
     for label, runs in labels_of(s).items():
         file = s.folds[runs[0]][0].folder / "features.npz"
         if file.exists():
-            with np.load(file, allow_pickle=False) as stored:
-                found[label] = dict(stored)
+            found[label] = checkpoint.read_arrays(file)
         else:
             left.append(label)
     if not found:

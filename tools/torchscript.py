@@ -71,10 +71,11 @@ def rebuilt(storage, offset, shape, stride, *ignored):
 
 def is_archive(file):
     """Whether a file is a TorchScript archive: torch.save's have no code."""
-    if not zipfile.is_zipfile(file):
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
+    except Exception:  # no zip, or a damaged one: its parser raises many types
         return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
 
 
 def read(file):

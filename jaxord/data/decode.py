@@ -80,7 +80,9 @@ def decode(encoded, *, resize, stored_size):
 def _rgb(image):
     """RGB of an image in any mode."""
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"pixels from {values.min()} to {values.max()} in 32 bits; store the image with 8 or 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers of unknown range; store the image with 8 or 16 bits")

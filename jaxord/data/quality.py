@@ -13,11 +13,10 @@ the seed and the fold.
 import os
 import re
 
-import numpy as np
-
+from jaxord.data import matlab
 from jaxord.data.select import split_records
 from jaxord.data.sources import by_split, concatenate, image_records, require
-from jaxord.data.tables import Table, read_matlab, read_table
+from jaxord.data.tables import Table, read_table
 
 FOLDS = tuple(str(k) for k in range(10))
 NAMES = ("image name", "img name", "name", "img name/patch name", "image number")  # "_" and capitals do not count
@@ -242,8 +241,8 @@ def _read(file):
         return read_table(file)
     keys = ("AllImages_release", "AllMOS_release", "AllStdDev_release")
     paths = require(os.path.dirname(file), [f"{key}.mat" for key in keys], "of CLIVE's folder Data all three files are needed")
-    names, scores, deviations = (read_matlab(path, [key])[0].ravel() for path, key in zip(paths, keys, strict=True))
-    rows = zip((str(np.ravel(name)[0]) for name in names), map(str, scores), map(str, deviations), strict=True)
+    names, scores, deviations = (matlab.read(path, [key])[0] for path, key in zip(paths, keys, strict=True))
+    rows = zip(names, map(str, scores), map(str, deviations), strict=True)
     return Table(file, ("image_name", "MOS", "std"), tuple(rows), tuple(range(1, len(names) + 1)))
 
 

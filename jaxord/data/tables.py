@@ -138,21 +138,3 @@ def read_table(path, names=()):
         rows=tuple(tuple(row[i] for i in kept) for row in rows),
         lines=tuple(number for number, _ in lines),
     )
-
-
-def read_matlab(path, variables):
-    """Arrays of a MATLAB file, by the names of its variables.
-
-    Raises:
-        ValueError: no such file, no MATLAB file before version 7.3, or one without a variable.
-    """
-    from scipy.io import loadmat  # 0.3 s, and most lists are text
-    from scipy.io.matlab import MatReadError
-
-    try:
-        found = loadmat(path)
-        return [found[name] for name in variables]
-    except (OSError, NotImplementedError, MatReadError, ValueError, KeyError) as error:  # NotImplementedError: saved as HDF5
-        raise ValueError(
-            f"{path} is no MATLAB file (before 7.3) with {list(variables)}: {type(error).__name__} {error}; export it as CSV"
-        ) from None

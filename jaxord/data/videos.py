@@ -13,10 +13,10 @@ import re
 import numpy as np
 
 from jaxord import binding
-from jaxord.data import examples, extraction, load
+from jaxord.data import examples, extraction, load, matlab
 from jaxord.data.select import carve, named, split_records
 from jaxord.data.sources import image_records, require
-from jaxord.data.tables import read_matlab, read_table
+from jaxord.data.tables import read_table
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".y4m", ".m4v")
 FORM = ("frames", "clips", "clip_frames", "clip_size", "resize", "stored_size")  # settings of what a video becomes
@@ -193,12 +193,10 @@ def _rated(root, table, about, columns, variables):
 
 def _matlab(file, variables):
     """A cell array of names and the array of scores beside it."""
-    names, scores = read_matlab(file, variables)
-    names = [str(np.asarray(name).item()) for name in names.ravel()]
-    scores = np.asarray(scores, np.float32).ravel()
+    names, scores = matlab.read(file, variables)
     if len(names) != len(scores):
         raise ValueError(f"{file} has {len(names)} {variables[0]}, but {len(scores)} {variables[1]}")
-    return names, scores
+    return names, np.asarray(scores, np.float32)
 
 
 def _drawn(title, root, names, scores, about, fractions, seed, fold, extract):

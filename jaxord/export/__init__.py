@@ -13,7 +13,6 @@ By formats "stablehlo" and "onnx" the whole model is one file, see `jaxord.expor
 
 import copy
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -58,7 +57,7 @@ def export(folder, output, *, format="", naming="hf", fold=""):
     shutil.rmtree(part, ignore_errors=True)
     compare = write(run, part, format, naming)
     _, _, targets = workdir.read_facts(run.folder)
-    done = json.loads((run.folder / "DONE.json").read_text())
+    done = workdir.done(run.folder)
     model_card = card.card(run.config, run.ranks, run.folder, targets, done, fold)
     with open(part / "README.md", "a", encoding="utf-8") as file:
         file.write("\n" + model_card)

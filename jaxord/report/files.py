@@ -57,7 +57,7 @@ class Fold:
 
     @property
     def done(self):
-        return read_json(self.folder / "DONE.json")
+        return checkpoint.read_json(self.folder / "DONE.json")
 
     @functools.cached_property
     def error(self):
@@ -104,7 +104,7 @@ def _read_fold(root, config, name):
     columns = {title: [row[k] for row in rows] for k, title in enumerate(header)}
     predictions = {rule["name"]: _numbers(columns, rule["name"]) for rule in config.rules}
     ranks, _, train_targets = workdir.read_facts(folder)
-    facts = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    facts = checkpoint.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     results = checkpoint.read_numbers(folder / "results.json")
     return Fold(root, name, stages, results, columns, predictions, _numbers(columns, "target"), ranks, train_targets, facts)
 
@@ -124,10 +124,6 @@ def distance(prediction, target):
     """Absolute errors, f64[N]; of several numbers a label their mean."""
     error = np.abs(prediction - target)
     return error if error.ndim == 1 else error.mean(1)
-
-
-def read_json(file):
-    return json.loads(file.read_text())
 
 
 def numbers_of(folds, row, metric, split="test"):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxord import assemble, finished, labels
+from jaxord import assemble, checkpoint, finished, labels
 from jaxord.binding import needs
 from jaxord.data import load, pipeline, tiers
 from jaxord.figures import embeddings
@@ -63,8 +63,7 @@ def look(fold, most=MOST):
     except (ValueError, OSError) as error:
         kept, file = {}, fold.folder / FEATURES
         if file.exists():
-            with np.load(file, allow_pickle=False) as stored:
-                kept = dict(stored)
+            kept = checkpoint.read_arrays(file)
         return Seen(kept, missing=str(error).splitlines()[0])
     return Seen(arrays, run, records, places)
 

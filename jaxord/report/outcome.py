@@ -205,7 +205,7 @@ def of_groups(folds, seen):
     file = folds[0].folder / "groups.json"
     if not file.exists():
         return "the method has no groups."
-    found = files.read_json(file)
+    found = checkpoint.read_json(file)
     distance = np.array([np.nan if d is None else d for d in found["distance"]])
     first = f" Fold {folds[0].name}." if len(folds) > 1 else ""
     return [

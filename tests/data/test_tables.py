@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from jaxord.data.tables import read_matlab, read_table
+from jaxord.data import matlab
+from jaxord.data.tables import read_table
 
 
 def write(root, name, text):
@@ -81,8 +82,13 @@ def test_spreadsheet_is_refused(tmp_path):
 
 def test_matlab_files_and_what_is_none(tmp_path):
     savemat(tmp_path / "a.mat", {"mos": np.array([1.0, 2.0])})
-    assert read_matlab(tmp_path / "a.mat", ["mos"])[0].ravel().tolist() == [1, 2]
+    assert matlab.read(tmp_path / "a.mat", ["mos"])[0] == [1, 2]
     (tmp_path / "b.mat").write_bytes(b"not a matrix")
     for file, variable in (("a.mat", "names"), ("b.mat", "mos"), ("c.mat", "mos")):
         with pytest.raises(ValueError, match=f"{file} is no MATLAB file .*{variable}.*export it as CSV"):
-            read_matlab(tmp_path / file, [variable])
+            matlab.read(tmp_path / file, [variable])
+    data = bytearray((tmp_path / "a.mat").read_bytes())
+    data[176] = 14  # numbers become an array of arrays: scipy reads where it has no memory
+    (tmp_path / "d.mat").write_bytes(data)
+    with pytest.raises(ValueError, match="d.mat is no MATLAB file .*its reader died by signal 11"):
+        matlab.read(tmp_path / "d.mat", ["mos"])
