@@ -55,3 +55,24 @@ def test_losses_and_rules_import_no_model():
 
 def test_no_file_is_longer_than_400_lines():
     assert not [f"{file}: {n}" for file in PACKAGE.rglob("*.py") if (n := len(file.read_text().splitlines())) > 400]
+
+
+EXECUTES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "torch"}  # what they load can run
+
+
+def calls(file):
+    """(source of what is called, node) of every call in a file."""
+    return [(ast.unparse(node.func), node) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+
+
+def test_what_is_read_can_execute_nothing():
+    files = [file for file in PACKAGE.rglob("*") if file.suffix in (".py", ".txt")]
+    assert len(files) > 90
+    for file in files:
+        found = {name.split(".")[0] for name in imports(file)} & EXECUTES
+        assert not found - ({"torch"} if file.name == "predict_template.txt" else set()), f"{file} imports {found}"
+        for name, node in calls(file):
+            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert name not in ("eval", "exec", "compile", "__import__", "os.system"), f"{file}:{node.lineno} calls {name}"
+            assert words.get("allow_pickle", "False") == "False" and words.get("shell", "False") == "False", f"{file}:{node.lineno}"
+            assert not name.startswith("torch") or name.rpartition(".")[2] not in ("load", "hub"), f"{file}:{node.lineno}"

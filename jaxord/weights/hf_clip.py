@@ -9,6 +9,7 @@ Hugging Face's names first (`jaxord.weights.open_clip`).
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -101,10 +102,10 @@ def resolve(source):
         "<hub id>@<commit>" is that commit for ever, where the id alone is what its branch holds on that day.
 
     Returns:
-      pathlib.Path of a folder.
+      pathlib.Path of a folder. Each file of the hub's has the hash that the hub gave for that commit.
 
     Raises:
-      ValueError: no such folder, and the hub does not give it either.
+      ValueError: no such folder, and the hub does not give it either; a file of the hub's that has another content.
     """
     folder = pathlib.Path(source).expanduser()
     if folder.is_dir():
@@ -115,13 +116,37 @@ def resolve(source):
 
     try:
         name, _, revision = str(source).partition("@")
-        return pathlib.Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
+        folder = pathlib.Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
     except (OSError, ValueError) as error:  # offline, unknown, private, or not the form of an id
         raise ValueError(
             f"no weights at {str(source)!r}: it is not a folder, and the Hugging Face hub did not give it "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). Download the files {', '.join(HUB_FILES)} where "
             "there is a network and pass their folder: --config.model.weights=<folder>"
         ) from error
+    for file in sorted(folder.iterdir()):
+        check_hash(file)
+    return folder
+
+
+def check_hash(file):
+    """Raises ValueError where a file of the hub's cache has another content than the hub has said.
+
+    The cache keeps a content under its hash in the commit, SHA-256 of large files, git's SHA-1 of small ones, and links to it;
+    on a file system without links there is no hash to compare.
+    """
+    content = file.resolve()
+    if not file.is_symlink():
+        return
+    large = len(content.name) == 64
+    with open(content, "rb") as stream:
+        found = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % content.stat().st_size, usedforsecurity=False)
+        while piece := stream.read(1 << 20):
+            found.update(piece)
+    if found.hexdigest() != content.name:
+        raise ValueError(
+            f"{file} has the hash {found.hexdigest()}, the hub says {content.name}: it is damaged, or was changed; remove "
+            f"{content} to have it downloaded again"
+        )
 
 
 def _read_json(file):
