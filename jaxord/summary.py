@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from jaxord import checkpoint, progress, sharding, workdir
+from jaxord import checkpoint, progress, sharding
 
 
 @sharding.first
@@ -20,7 +20,7 @@ def summarise(config, folders):
     if config.summary not in ("mean", "median"):
         raise ValueError(f"summary is {config.summary!r}; it takes 'mean' or 'median'")
     results = [checkpoint.read_numbers(folder / "results.json")["test"] for folder in folders]
-    done = workdir.done(folders[0])
+    done = checkpoint.read_json(folders[0] / "DONE.json")
     rows = []
     for row in results[0]:
         numbers = {metric: np.array([result[row].get(metric, np.nan) for result in results]) for metric in config.metrics}
