@@ -4,24 +4,29 @@
 
 reads the lists in the source folder as configs/morph.py does, writes every image that they name, in any fold, as it is to
 data/morph/store/1.0.0 and copies the list files. Afterwards data/morph needs no image files: the readers find the store.
-`--dataset=aesthetics:preset=regclip` gives the config an argument. Nothing of TensorFlow is needed.
+`--dataset=aesthetics:preset=regclip` gives the config an argument. Nothing of TensorFlow is needed. The source may be an
+archive (.zip, .tar, .tar.gz, ...), which is unpacked into the target's folder for that time; it is not trusted
+(tools/unpack.py).
 """
 
+import contextlib
 import importlib
 import pathlib
 import shutil
 import sys
+import tempfile
 
 from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ lies beside tools/ and is not installed
 
 from jaxord.data import arrayrecord, load  # noqa: E402
+from tools.unpack import unpack  # noqa: E402
 
 LISTS = (".txt", ".csv", ".tsv", "_release.mat")  # the last are CLIVE's
 
 DATASET = flags.DEFINE_string("dataset", None, "File in configs/, with its argument: morph.", required=True)
-SOURCE = flags.DEFINE_string("source", None, "Folder with the lists and images, laid out as the reader says.", required=True)
+SOURCE = flags.DEFINE_string("source", None, "Folder or archive with the lists and images, as the reader says.", required=True)
 OUT = flags.DEFINE_string("out", "data", "Folder; the data set's name is added.")
 
 
@@ -76,7 +81,13 @@ def main(_):
     try:
         data = importlib.import_module(f"configs.{name}").get_config(argument).data
         root = pathlib.Path(OUT.value) / name
-        count = prepare(data.reader, SOURCE.value, root, tuple(data.folds) or ("",))
+        with contextlib.ExitStack() as unpacked:
+            source = pathlib.Path(SOURCE.value)
+            if source.is_file():
+                pathlib.Path(OUT.value).mkdir(parents=True, exist_ok=True)
+                folder = unpacked.enter_context(tempfile.TemporaryDirectory(prefix=".source-", dir=OUT.value))
+                source = unpack(source, pathlib.Path(folder, "files"))
+            count = prepare(data.reader, source, root, tuple(data.folds) or ("",))
     except (ModuleNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"{count} images and the lists are in {root}")

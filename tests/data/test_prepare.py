@@ -90,3 +90,9 @@ def test_the_command(source, tmp_path):
     np.testing.assert_array_equal(splits["test"].targets, [24])
     again = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 1 and again.stderr.startswith("error: there is a store already")
+    archive = shutil.make_archive(tmp_path / "morph", "gztar", source.parent, source.name)
+    command = [*command[:2], f"--source={archive}", f"--out={tmp_path / 'other'}"]
+    run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0 and "5 images" in run.stdout, run.stderr
+    stores = [arrayrecord.metadata(arrayrecord.find(tmp_path / out / "morph"))["paths"] for out in ("data", "other")]
+    assert stores[0] == stores[1] and [file.name for file in (tmp_path / "other").iterdir()] == ["morph"]
