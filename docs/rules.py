@@ -11,12 +11,14 @@ Rule = collections.namedtuple("Rule", "pattern how words more order", defaults=(
 MAIN = r"python -m jaxord\.main "
 APART = " --workdir=runs/{number}"  # in a folder of its own
 LISTS = "missing under"
-HERE = {extra: bool(importlib.util.find_spec(module)) for extra, module in (("onnx", "jax2onnx"), ("torch", "torch"))}
+HERE = {module: bool(importlib.util.find_spec(module)) for module in ("jax2onnx", "torch", "atheris")}
 
 # What makes a command small: it is added to it (a flag that is there twice counts as the last says).
 STEPS = {"train.duration": "'2 steps'", "data.batch": "8", "data.eval_batch": "64"}
 SHORT = " ".join(f"--config.{field}={value}" for field, value in STEPS.items())
 SETS = " ".join(f"--set {field}={value}" for field, value in STEPS.items())
+SWEPT = "--output=runs/{number}"
+STEP = "--rounds=1 --seconds=0.1 --synthetic=64 --set data.batch=4"
 LOSSES = "--sizes=8 --width=8 --rounds=1 --seconds=0.1"
 SEARCH = "--queries=8 --gallery=64 --width=8 --rounds=1"
 SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")': 'in ("ce_l1",)',
@@ -28,23 +30,29 @@ RULES = (
     Rule(r"mkdocs serve", "parsed", "it does not end"),
     Rule(r"(srun|export|JAX_PROCESS_ID=\d) .*", "parsed", "several hosts"),
     Rule(r"python tools/sweep\.py .*(--launcher=slurm|--gpus=).*", "parsed", "SLURM, GPUs"),
+    Rule(r"python tools/sweep\.py experiments/(hci|group_counts)\.py.*", "parsed", "data that are not here"),
+    Rule(r"python tools/sweep\.py .*--search=.*", "runs", "", f"{SETS} {SWEPT} --trials=1"),
     Rule(r"python tools/sweep\.py experiments/mine\.py --slots=2", "runs", "", SETS),
-    Rule(r"python tools/sweep\.py .*", "parsed", "hours, or data that are not here"),
+    Rule(r"python tools/sweep\.py .*", "runs", "", f"{SETS} {SWEPT}"),
     Rule(r"python tools/(table|sweep_report)\.py .*", "runs", order=3),
     Rule(r"python tools/bench_losses\.py --losses=conord,rnc", "runs", "", LOSSES),
     Rule(r"python tools/bench_knn\.py --queries=1024 .*", "runs", "", SEARCH),
-    Rule(r"(taskset -c 1 )?python tools/bench_\w+\.py .*", "parsed", "minutes"),
-    Rule(r"python tools/torture\.py .*", "parsed", "minutes"),
+    Rule(r"(taskset -c 1 )?python tools/bench_losses\.py .*", "runs", "", LOSSES),
+    Rule(r"(taskset -c 1 )?python tools/bench_step\.py .*--vs-torch.*", "runs" if HERE["torch"] else "parsed", "", STEP),
+    Rule(r"python tools/bench_step\.py .*", "runs", "", STEP),
+    Rule(r"python tools/bench_data\.py .*", "runs", "", "--steps=1"),
+    Rule(r"python tools/bench_epoch\.py .*", "runs", "", "--steps=1 --images=2"),
+    Rule(r"python tools/bench_population\.py .*", "runs", "", "--rates=1 --decays=1 --seeds=2"),
+    Rule(r"python tools/torture\.py .*", "parsed", "minutes; tests/test_main.py kills runs"),
+    Rule(r"python tools/fuzz\.py .*--coverage", *(("runs",) if HERE["atheris"] else ("wants", "atheris")), more="--runs=200"),
+    Rule(r"python tools/fuzz\.py .*", "runs", "", "--runs=200"),
     Rule(r"python tools/make_concepts\.py .*", "wants", "answer"),
     Rule(r"python tools/convert_weights\.py .*", "wants", "clip/pytorch_model.bin"),
     Rule(r"python tools/prepare_data\.py .*", "wants", LISTS),
     Rule(MAIN + r"--mode=evaluate .*--config=configs/konvid\.py.*", "wants", LISTS),
-    Rule(MAIN + r"--mode=evaluate --workdir=runs/hci-numclip", "parsed", "as docs/quickstart.md has it"),
     Rule(MAIN + r"--mode=evaluate .*", "runs"),
-    Rule(MAIN + r"--mode=export .*--format=onnx", *(("runs",) if HERE["onnx"] else ("wants", "onnx"))),
-    Rule(MAIN + r"--mode=export .*--naming=open_clip", "parsed", "tests/test_export.py"),
+    Rule(MAIN + r"--mode=export .*--format=onnx", *(("runs",) if HERE["jax2onnx"] else ("wants", "onnx"))),
     Rule(MAIN + r"--mode=(predict|export) .*", "runs"),
-    Rule(MAIN + r"--mode=report --workdir=runs/hci-numclip", "parsed", "as docs/quickstart.md has it"),
     Rule(MAIN + r"--mode=report .*", "runs", order=3),
     Rule(r"cd exported && python predict\.py .*", *(("runs", "", "", 3) if HERE["torch"] else ("parsed", "torch"))),
     Rule(r"python predict\.py .*", "parsed", "in an exported folder, as docs/exporting.md has it"),
@@ -53,12 +61,7 @@ RULES = (
     Rule(MAIN + r"--config=configs/folder\.py(:method=\w+)? .*", "wants", "--config.model.weights=<folder>", APART),
     Rule(MAIN + r"--config=configs/quickstart\.py", "runs", "", f"{SHORT} --config.data.eval_crop.views=1", 1),
     Rule(MAIN + r"--config=configs/folder\.py:method=numclip.*", "runs", "", SHORT, 1),
-    Rule(MAIN + r"--config=configs/digits\.py", "parsed", "the sweep of docs/experiments.md trains it"),
-    Rule(MAIN + r"--config=configs/digits\.py.*", "parsed", "another program to compile; tests/test_methods.py"),
-    Rule(MAIN + r"--config=configs/folder\.py:backbone=tiny --config\.data\.root=my/ --config\.data\.table=my\.csv", "parsed",
-         "as with ranks.edges"),
-    Rule(MAIN + r".* --config\.ranks\.names=.*", "parsed", "as with ranks.edges"),
-    Rule(MAIN + r"--config=configs/(folder|my_set)\.py.*", "runs", "", SHORT + APART),
+    Rule(MAIN + r"--config=configs/(folder|my_set|digits)\.py.*", "runs", "", SHORT + APART),
     Rule(r"python tools/verify_data\.py --config=configs/folder\.py.*", "runs"),
     Rule(r"python README\.md\.py", "parsed", "as docs/predicting.md has it"),
     Rule(r"python \S+\.md\.py", "runs"),

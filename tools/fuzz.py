@@ -298,8 +298,10 @@ def fuzz(name, good, function, runs, seed, keep):
 
 def guided(name, good, function, runs, seed):
     """The same by atheris, which follows the coverage; it ends the process at the first fault."""
-    import atheris
-
+    try:
+        import atheris
+    except ImportError:
+        return "error: --coverage needs a library that is not installed: pip install atheris"
     folder, corpus = pathlib.Path(tempfile.mkdtemp()), pathlib.Path(tempfile.mkdtemp())
     for k, data in enumerate(good):
         (corpus / str(k)).write_bytes(data)

@@ -50,7 +50,7 @@ RUNNING = ("jaxord.train", "jaxord.evaluate", "jaxord.predict", "jaxord.export.p
            "tensorboardX", "transformers", "matplotlib.figure")  # fmt: skip
 
 # More of what makes them small.
-LAYERS, TILES, SWEPT = 0, 2, 1  # of the towers of `tiny`; of a scene and severity; runs of the sweep
+LAYERS, TILES, SWEPT = 0, 2, 1  # of the towers of `tiny`; of a scene and severity; runs of a sweep
 QUICKLY = "--xla_cpu_max_isa=SSE4_2"  # of compiling
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know it, and end
     QUICKLY += " --xla_cpu_use_fusion_emitters=false"
@@ -138,10 +138,14 @@ def run(words):
     if words[0] == "cd":
         os.chdir(words[1])
         words = words[3:]
+    if words[0] == "taskset":
+        words = words[3:]
     _, *sys.argv = words
     if sys.argv[0] == "tools/sweep.py":
-        from tools import launch
+        from tools import launch, plan
 
+        among = plan.among
+        plan.among = lambda runs, patterns: among(runs, patterns)[:SWEPT]
         READY.extend(waiting_process() for _ in range(SWEPT))
         launch.Machine.start = of_sweep
     if sys.argv[0] == "-m":
@@ -202,6 +206,9 @@ def parse(words):
         unknown = set(re.fullmatch(r"\.\[(.*)\]", words[3])[1].split(",")) - set(extras)
         if unknown or words[4:]:
             raise ValueError(f"no extra {unknown or words[4:]}")
+    elif words[:2] == ["pip", "install"]:
+        if words[2:] != ["atheris"]:  # the only one that no extra names
+            raise ValueError(f"{words[2:]} should be an extra of pyproject.toml")
     elif words[:2] == ["python", "-m"]:
         parse_main(words[2:])
     elif words[0] == "python" and words[1].startswith("tools/"):
