@@ -38,7 +38,7 @@ RULES = (
     Rule(r"python tools/bench_losses\.py --losses=conord,rnc", "runs", "", LOSSES),
     Rule(r"python tools/bench_knn\.py --queries=1024 .*", "runs", "", SEARCH),
     Rule(r"(taskset -c 1 )?python tools/bench_losses\.py .*", "runs", "", LOSSES),
-    Rule(r"(taskset -c 1 )?python tools/bench_step\.py --config=configs/folder\.py:method=ce .*", "parsed", "minutes: ViT-B/16"),
+    Rule(r".*tools/bench_step\.py --config=configs/folder\.py:method=ce .*", "parsed", "minutes: ViT-B/16"),
     Rule(r"(taskset -c 1 )?python tools/bench_step\.py .*--vs-torch.*", "runs" if HERE["torch"] else "parsed", "", STEP),
     Rule(r"python tools/bench_step\.py .*", "runs", "", STEP),
     Rule(r"python tools/bench_data\.py .*", "runs", "", "--steps=1"),
