@@ -138,11 +138,14 @@ def test_a_name_stands_once_in_the_middle_of_its_neighbours():
     assert list(ax.get_xticks()) == [0, 2, 4] and ticks(ax.xaxis) == ["1", "1", "3"]
 
 
-def test_the_map_parts_what_is_apart():
-    rows = np.random.default_rng(0).normal(size=(14, 5)) / 10 + np.repeat([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], 7, axis=0)
+@pytest.mark.parametrize(("each", "large"), [(7, 2000), (100, 150)])  # the second by interpolation
+def test_the_map_parts_what_is_apart(each, large, monkeypatch):
+    monkeypatch.setattr(embeddings, "LARGE", large)
+    rows = np.random.default_rng(0).normal(size=(2 * each, 5)) / 10 + np.repeat(np.eye(5)[:2], each, axis=0)
     places = embeddings.plane(rows)
     nearest = np.argsort(np.linalg.norm(places[:, None] - places, axis=-1), axis=1)[:, 1]
-    assert np.array_equal(nearest // 7, np.arange(14) // 7)
+    assert np.array_equal(nearest // each, np.arange(2 * each) // each)
+    assert np.array_equal(embeddings.plane(rows), places)
 
 
 def test_constant_predictions_are_drawn():

@@ -7,6 +7,8 @@ import numpy as np
 
 from jaxord.figures import style
 
+LARGE = 2000  # samples
+
 
 def unit(rows):
     """[M, D] -> f64[M, D], rows of length one; a row of zeros stays one."""
@@ -35,11 +37,17 @@ def plane(embeds, seed=0):
     """[N, D] -> f32[N, 2] by t-SNE (van der Maaten and Hinton 2008) of unit features.
 
     Perplexity 30, less for fewer than 100 samples; started from the two first principal components. Only who is near whom
-    means something: distances between clusters and their sizes do not.
+    means something: distances between clusters and their sizes do not. More than LARGE samples are placed by interpolation
+    (Linderman et al. 2019), whose time grows as N.
     """
+    rows = unit(embeds)
+    if len(rows) > LARGE:
+        from openTSNE import TSNE
+
+        made = TSNE(perplexity=30, initialization="pca", negative_gradient_method="fft", random_state=seed).fit(rows)
+        return np.asarray(made, np.float32)
     from sklearn.manifold import TSNE
 
-    rows = unit(embeds)
     method = "exact" if len(rows) <= 200 else "barnes_hut"  # for few points the approximation takes longer
     return TSNE(perplexity=min(30.0, (len(rows) - 1) / 3.3), init="pca", method=method, random_state=seed).fit_transform(rows)
 

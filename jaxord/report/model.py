@@ -17,7 +17,7 @@ from jaxord.data import load, pipeline, tiers
 from jaxord.figures import embeddings
 
 FEATURES = "features.npz"
-MOST = 2000  # test images that go through the model
+MOST = 5000  # test images that go through the model
 KEPT = ("image_embeds", "logits", "group_logits")
 
 
