@@ -145,7 +145,6 @@ def test_the_map_parts_what_is_apart(each, large, monkeypatch):
     places = embeddings.plane(rows)
     nearest = np.argsort(np.linalg.norm(places[:, None] - places, axis=-1), axis=1)[:, 1]
     assert np.array_equal(nearest // each, np.arange(2 * each) // each)
-    assert np.array_equal(embeddings.plane(rows), places)
 
 
 def test_constant_predictions_are_drawn():

@@ -126,7 +126,7 @@ def make(ask, task, low, high, *, step=1.0, count=5, unit="", words=None, attemp
                 raise ValueError(f"found {len(found)} ranges, expected {count}")
             check_concepts(found, low, high, step)
             check_tokens([concept["text"] for concept in found], words or tokenizer.byte_tokenizer())
-        except (ValueError, RecursionError) as fault:
+        except ValueError as fault:
             faults.append(str(fault))
             again = f"This answer cannot be used: {fault}. Answer the question again, in its form."
             messages += [{"role": "assistant", "content": answer[:LONGEST_ANSWER]}, {"role": "user", "content": again}]

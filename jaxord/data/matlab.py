@@ -1,6 +1,8 @@
 """Lists in MATLAB files, read in a process of its own: scipy's reader trusts sizes in the file, and a damaged one kills it."""
 
+import functools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -21,7 +23,16 @@ def read(path, variables):
     Raises:
         ValueError: no such file, not such a file, or one without a variable.
     """
-    command = [sys.executable, "-I", __file__, str(path), *variables]
+    try:
+        status = os.stat(path)
+    except OSError:
+        status = None  # the reader says so
+    return _read(str(path), tuple(variables), status and (status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(16)  # folds read the same files; starting a process takes half a second
+def _read(path, variables, stamp):
+    command = [sys.executable, "-I", __file__, path, *variables]
     try:
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
         if done.returncode == 0:
