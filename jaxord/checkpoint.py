@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import logging as stdlib_logging
 import math
 import os
 import pathlib
@@ -190,7 +189,6 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # the latter is orbax's
-            stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)  # the other files' tracebacks bury the reason
             if sharding.is_first():
                 shutil.rmtree(self._unfinished(step), ignore_errors=True)
             before = [s for s in self._stored() if not self._damage(s)]
@@ -354,15 +352,13 @@ def read_arrays(path):
 
 
 @contextlib.contextmanager
-def reading(path):
-    """Makes one ValueError, with the file's name, of whatever is raised where the content of a run's file is read."""
+def reading(path, remedy="it has to be restored"):
+    """Makes one ValueError, with the file's name, of whatever is raised where the content of a file of ours is read."""
     try:
         yield
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; it has to be restored") from None
     except Exception as error:  # numpy's and zlib's parsers raise many types
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is damaged and has to be restored ({reason})") from None
+        fault = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({type(error).__name__}: {error})"
+        raise ValueError(f"{path} is {fault}; {remedy}") from None
 
 
 @contextlib.contextmanager

@@ -126,14 +126,14 @@ def read(folder, names):
     """f32[N, C]: the features of these rows, from all files of the folder; None where one of the rows has none."""
     features, missing = None, np.ones(len(names), bool)
     for file in sorted(folder.glob("*.npz")):
-        part = checkpoint.read_arrays(file)
-        places = {name: place for place, name in enumerate(part["names"].tolist())}
-        rows = [row for row in np.flatnonzero(missing) if names[row] in places]
-        if rows:
-            stored = part["features"]
-            features = np.empty((len(names), stored.shape[1]), np.float32) if features is None else features
-            features[rows] = stored[[places[names[row]] for row in rows]]
-            missing[rows] = False
+        with checkpoint.reading(file, "remove it, and it is computed anew"), np.load(file, allow_pickle=False) as part:
+            places = {name: place for place, name in enumerate(part["names"].tolist())}
+            rows = [row for row in np.flatnonzero(missing) if names[row] in places]
+            if rows:
+                stored = part["features"]
+                features = np.empty((len(names), stored.shape[1]), np.float32) if features is None else features
+                features[rows] = stored[[places[names[row]] for row in rows]]
+                missing[rows] = False
         if not missing.any():
             return features
     return None

@@ -1,6 +1,7 @@
 """The command: python -m jaxord.main --config=configs/hci.py [--workdir=runs/hci] [--config.seed=1 ...]."""
 
 import errno
+import logging as stdlib_logging
 import os
 import pathlib
 import platform
@@ -105,11 +106,17 @@ def main(_):
     except ValueError as error:
         if _TRACEBACK.value:
             raise
-        sys.exit(f"error: {error}")
+        end(str(error))
     except OSError as error:
         if _TRACEBACK.value or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        sys.exit(f"error: {error}; make room, and the same command goes on")
+        end(f"{error}; make room, and the same command goes on")
+
+
+def end(message):
+    """Exits with 1 and a message, which stays the last: what fails beside it tells nothing more."""
+    stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)  # it tells of each task when that is collected
+    sys.exit(f"error: {message}")
 
 
 def parse(arguments):

@@ -14,8 +14,9 @@ import time
 import jax
 import tqdm
 
-from jaxord import checkpoint, settings, workdir
+from jaxord import checkpoint, settings
 from jaxord.predictor import Predictor
+from jaxord.workdir import done
 
 PERIOD = 5.0  # seconds between two moments at which what is written is forced onto the disk
 ERRORS = {".csv": "surrogateescape", ".jsonl": "backslashreplace"}  # names that are no UTF-8: their bytes, or JSON's escapes
@@ -78,7 +79,7 @@ def predict_run(workdir, source, output, fold="", batch=0, root=""):
 def identity(predictor, names, given):
     """What a half-written file belongs to: the parameters, the examples, the batch."""
     folder = predictor.run.folder
-    step = workdir.done(folder)["step"]
+    step = done(folder)["step"]
     run = settings.to_json(predictor.run.config).encode() + (folder / "checkpoints" / str(step) / "sha256.json").read_bytes()
     rows = hashlib.sha256()
     for row in zip(names, given, strict=True):

@@ -40,14 +40,14 @@ def good(place):
 
 def bad():
     """{name: (bytes, what is said of them)}."""
-    whole = saved(gradient(1), "JPEG")
+    whole, bitmap = saved(gradient(1), "JPEG"), saved(gradient(1), "BMP")
     deep = saved(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF")
     huge = saved(Image.new("1", (20_000, 20_000)), "PNG")  # 50 kB that would fill 1.2 GB
     return {
         "nothing.png": (b"", "zero bytes"), "cut.jpg": (whole[: len(whole) // 2], "runcated"),
         "text.jpg": (b"no picture", "no image in a known format"), "bomb.png": (huge, "pixels"),
         "deep.tiff": (deep, "store the image with 8 or 16 bits"),
-        "absurd.bmp": (saved(gradient(1), "BMP")[:18] + b"\xff\xff\xff\x7f" * 2 + b"\0" * 40, ""),
+        "absurd.bmp": (bitmap[:18] + b"\xff\xff\xff\x7f" * 2 + bitmap[26:], "4611686014132420609 pixels"),
     }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def main(_):
             if source.is_file():
                 pathlib.Path(OUT.value).mkdir(parents=True, exist_ok=True)
                 folder = unpacked.enter_context(tempfile.TemporaryDirectory(prefix=".source-", dir=OUT.value))
-                source = unpack(source, pathlib.Path(folder, "files"))
+                source = unpack(source, folder)
             count = prepare(data.reader, source, root, tuple(data.folds) or ("",))
     except (ModuleNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -206,9 +206,6 @@ def parse(words):
         unknown = set(re.fullmatch(r"\.\[(.*)\]", words[3])[1].split(",")) - set(extras)
         if unknown or words[4:]:
             raise ValueError(f"no extra {unknown or words[4:]}")
-    elif words[:2] == ["pip", "install"]:
-        if words[2:] != ["atheris"]:  # the only one that no extra names
-            raise ValueError(f"{words[2:]} should be an extra of pyproject.toml")
     elif words[:2] == ["python", "-m"]:
         parse_main(words[2:])
     elif words[0] == "python" and words[1].startswith("tools/"):

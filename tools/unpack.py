@@ -4,10 +4,8 @@ import pathlib
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 
-ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MOST_FILES, RATIO = 5_000_000, 200  # a bomb says that it holds more files, or that many times its own bytes
 
 
@@ -15,29 +13,22 @@ def unpack(archive, folder):
     """Writes the files of an archive.
 
     Args:
-        archive: a file with one of ENDINGS.
-        folder: that is made; nothing is left of it where the archive is refused.
+        archive: a zip, or a tar that may be compressed.
+        folder: that is there, and empty; what is in it after an error is of no use.
 
     Returns:
         pathlib.Path: the folder, or the only one in it, as most archives have one.
 
     Raises:
-        ValueError: no such archive, a damaged one, or the folder is there; an entry that leads out of the folder, is a link,
-            a device or encrypted; more than the disk has room for, MOST_FILES or RATIO allow.
+        ValueError: no such archive, or a damaged one; an entry that leads out of the folder, is a link, a device or encrypted;
+            more than the disk has room for, MOST_FILES or RATIO allow.
     """
     archive, folder = pathlib.Path(archive), pathlib.Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder} is there already; give another folder, or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder.parent) as part:
-        whole = pathlib.Path(part, "files")
-        whole.mkdir()
-        try:
-            (_zip if archive.name.lower().endswith(".zip") else _tar)(archive, whole)
-        except Exception as error:  # the parsers raise many types on damaged files
-            reason = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
-            raise ValueError(f"{archive} is not unpacked: {reason}") from None
-        whole.rename(folder)
+    try:
+        (_zip if zipfile.is_zipfile(archive) else _tar)(archive, folder)
+    except Exception as error:  # the parsers raise many types on damaged files
+        reason = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{archive} is not unpacked: {reason}") from None
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
@@ -70,7 +61,7 @@ def _check(archive, folder, entries):
         raise ValueError(f"{own:,} bytes hold {len(entries):,} files of {size:,} bytes; expected at most {MOST_FILES:,} files "
                          f"and {RATIO} times the bytes; if that is right, unpack it by hand, and give the folder")  # fmt: skip
     if size > room:
-        raise ValueError(f"its files take {size:,} bytes, and the disk of {folder.parent} has {room:,}")
+        raise ValueError(f"its files take {size:,} bytes, and the disk of {folder} has {room:,}")
     for name, _ in entries:
         parts = pathlib.PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or "\0" in name or parts.parts[:1] and parts.parts[0].endswith(":"):

@@ -32,7 +32,7 @@ def read(path, variables):
 
 @functools.lru_cache(16)  # folds read the same files; starting a process takes half a second
 def _read(path, variables, stamp):
-    command = [sys.executable, "-I", __file__, path, *variables]
+    command = [sys.executable, "-P", __file__, path, *variables]  # -P: the modules beside this one are not on its path
     try:
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
         if done.returncode == 0:

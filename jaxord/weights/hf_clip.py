@@ -9,6 +9,7 @@ Hugging Face's names first (`jaxord.weights.open_clip`).
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -112,39 +113,44 @@ def resolve(source):
         return folder
     if folder.is_file():
         raise ValueError(f"{folder} is a file; weights are a folder with config.json and model.safetensors. {CONVERT}")
+    return _of_hub(str(source))
+
+
+@functools.cache  # a process takes one commit, and hashes it once
+def _of_hub(source):
     from huggingface_hub import snapshot_download  # 0.3 s, and not needed for a folder
 
     try:
-        name, _, revision = str(source).partition("@")
+        name, _, revision = source.partition("@")
         folder = pathlib.Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
     except (OSError, ValueError) as error:  # offline, unknown, private, or not the form of an id
         raise ValueError(
-            f"no weights at {str(source)!r}: it is not a folder, and the Hugging Face hub did not give it "
+            f"no weights at {source!r}: it is not a folder, and the Hugging Face hub did not give it "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). Download the files {', '.join(HUB_FILES)} where "
             "there is a network and pass their folder: --config.model.weights=<folder>"
         ) from error
     for file in sorted(folder.iterdir()):
-        check_hash(file)
+        _check_hash(file)
     return folder
 
 
-def check_hash(file):
+def _check_hash(file):
     """Raises ValueError where a file of the hub's cache has another content than the hub has said.
 
     The cache keeps a content under its hash in the commit, SHA-256 of large files, git's SHA-1 of small ones, and links to it;
     on a file system without links there is no hash to compare.
     """
-    content = file.resolve()
     if not file.is_symlink():
         return
-    large = len(content.name) == 64
+    content = file.resolve()
     with open(content, "rb") as stream:
-        found = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % content.stat().st_size, usedforsecurity=False)
-        while piece := stream.read(1 << 20):
-            found.update(piece)
-    if found.hexdigest() != content.name:
+        if len(content.name) == 64:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        else:
+            found = hashlib.sha1(b"blob %d\0" % content.stat().st_size + stream.read(), usedforsecurity=False).hexdigest()
+    if found != content.name:
         raise ValueError(
-            f"{file} has the hash {found.hexdigest()}, the hub says {content.name}: it is damaged, or was changed; remove "
+            f"{file} has the hash {found}, the hub says {content.name}: it is damaged, or was changed; remove "
             f"{content} to have it downloaded again"
         )
 
