@@ -19,7 +19,7 @@ SHORT = " ".join(f"--config.{field}={value}" for field, value in STEPS.items())
 SETS = " ".join(f"--set {field}={value}" for field, value in STEPS.items())
 SWEPT = "--output=runs/{number}"
 STEP = "--rounds=1 --seconds=0.1 --synthetic=64 --set data.batch=4"
-LOSSES = "--sizes=8 --width=8 --rounds=1 --seconds=0.1"
+LOSSES = "--sizes=8 --largest=8 --width=8 --rounds=1 --seconds=0.1"
 SEARCH = "--queries=8 --gallery=64 --width=8 --rounds=1"
 SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")': 'in ("ce_l1",)',
            '(("ce_l1", "ce"),)': "()"}  # within pieces of Python
@@ -35,7 +35,6 @@ RULES = (
     Rule(r"python tools/sweep\.py experiments/mine\.py --slots=2", "runs", "", SETS),
     Rule(r"python tools/sweep\.py .*", "runs", "", f"{SETS} {SWEPT}"),
     Rule(r"python tools/(table|sweep_report)\.py .*", "runs", order=3),
-    Rule(r"python tools/bench_losses\.py --losses=conord,rnc", "runs", "", LOSSES),
     Rule(r"python tools/bench_knn\.py --queries=1024 .*", "runs", "", SEARCH),
     Rule(r"(taskset -c 1 )?python tools/bench_losses\.py .*", "runs", "", LOSSES),
     Rule(r".*tools/bench_step\.py --config=configs/folder\.py:method=ce .*", "parsed", "minutes: ViT-B/16"),

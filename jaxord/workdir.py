@@ -102,7 +102,8 @@ def write_facts(folder, parameters, ranks, constants, targets, clip):
         checkpoint.write_json(folder / "ranks.json", facts)
     others = ("text_", "seed")
     derived = {name: np.asarray(array) for name, array in constants.items() if not name.startswith(others)}
-    np.savez(folder / "constants.npz", train_targets=targets, **derived)
+    with checkpoint.replacing(folder / "constants.npz", "wb") as file:
+        np.savez(file, train_targets=targets, **derived)
     checkpoint.write_json(folder / "clip.json", dataclasses.asdict(clip) if clip else None)
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -352,6 +353,15 @@ def test_mistakes_are_one_sentence(runs, album, tmp_path):
     shutil.copytree(runs["ce_l1"], tmp_path / "run")
     (tmp_path / "run/DONE.json").unlink()
     with pytest.raises(ValueError, match="is not done"):
+        Predictor.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["DONE.json", "ranks.json", "constants.npz", "clip.json", "config.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"PK\x03\x04 cut", b"\xff\xfe{}"])
+def test_a_damaged_file_of_a_run_names_itself(runs, tmp_path, name, content):
+    shutil.copytree(runs["ce_l1"], tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "run" / name))):
         Predictor.load(tmp_path / "run")
 
 

@@ -244,6 +244,7 @@ def versus_torch(given, limit, notes):
     for name, (size, form, held) in TORCH.items():
         if name not in given.losses:
             continue
+        size = min(size, given.largest)
         if held(size, given.width) > limit:
             notes.append(f"{name} in torch would hold {held(size, given.width) / measure.MIB:,.0f} MiB, more than --limit.")
             continue
@@ -292,8 +293,10 @@ def main(arguments=None):
     parser.add_argument("--seconds", type=float, default=20.0, help="of a loss, about; then no larger batches (%(default)s)")
     parser.add_argument("--limit", type=float, default=0.0, help="MiB of temporary memory (default: half of what is free)")
     parser.add_argument("--vs-torch", action="store_true", help="compare with PyTorch too")
+    parser.add_argument("--largest", type=int, default=max(SIZES), help="batch, beside torch too (%(default)s)")
     given = parser.parse_args(arguments)
     given.sizes, given.losses = sorted(map(int, filter(None, given.sizes.split(",")))), given.losses.split(",")
+    given.sizes = [size for size in given.sizes if size <= given.largest]
     if not set(given.losses) <= set(LOSSES):
         return f"error: --losses has {sorted(set(given.losses) - set(LOSSES))}; there are {', '.join(LOSSES)}"
     notes, facts = [], measure.header()
