@@ -212,13 +212,15 @@ def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2), val_fraction=0.0):
     in_splits = bool(heads) and heads <= set(SPLITS)
     depth = 1 if in_splits else 0
     stray = [path for path in paths if path.count("/") <= depth]
-    if not paths or stray:
-        raise ValueError(
-            f"folder: {f'{stray[:SHOWN]} lie in no rank' if paths else 'no images'} under "
-            f"{os.path.abspath(root)}\n{about}"
-        )
-    ranks = [path.split("/")[depth] for path in paths]
-    targets = _rank_targets(ranks)
+    ranks = [path.split("/")[depth] for path in paths if path.count("/") > depth]
+    targets = _numbers(ranks) or _natural_order(ranks)
+    fault = f"{stray[:SHOWN]} lie in no rank" if stray else "" if paths else "no images"
+    if len(set(ranks)) == 1 and not _numbers(ranks):
+        fault = fault or f"all images lie in {ranks[0]!r}, which is no number,"
+    if fault:
+        tables = sorted(path.name for path in pathlib.Path(root).glob("*.csv"))
+        hint = f"\nif {tables[0]} has their labels: --config.data.table={tables[0]}" if tables else ""
+        raise ValueError(f"folder: {fault} under {os.path.abspath(root)}\n{about}{hint}")
     columns = {"rank_name": np.array(ranks)}
     records = image_records(root, paths, targets, name="folder", about=about, columns=columns)
     if in_splits:
@@ -325,17 +327,23 @@ def _image_paths(root):
     return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
-def _rank_targets(names):
+def _numbers(names):
+    """The names as floats; None where one is no number."""
     try:
         return [float(name) for name in names]
     except ValueError:
-        order = {name: i for i, name in enumerate(sorted(set(names), key=_natural))}
-        return [order[name] for name in names]
+        return None
+
+
+def _natural_order(names):
+    """Each name's place among the distinct ones."""
+    order = {name: i for i, name in enumerate(sorted(set(names), key=_natural))}
+    return [order[name] for name in names]
 
 
 def _natural(name):
     """Sorts grade2 before grade10."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
 def _tfds_records(where, split, image, target, path):

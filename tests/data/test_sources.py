@@ -272,6 +272,12 @@ def test_folder(tmp_path):
         sources.folder(tmp_path, **RUN)
     with pytest.raises(ValueError, match="no images under"):
         sources.folder(tmp_path / "nothing", **RUN)
+    touch(tmp_path, "photos/images/a.jpg", "photos/images/more/b.jpg", "photos/labels.csv")
+    with pytest.raises(ValueError, match=r"all images lie in 'images', which(.|\n)*--config.data.table=labels.csv"):
+        sources.folder(tmp_path / "photos", **RUN)
+    touch(tmp_path, "graded/5/a.jpg", "powers/²/a.jpg", "powers/³/a.jpg")
+    assert sources.folder(tmp_path / "graded", fractions=(0, 0, 1), **RUN)["test"].targets.tolist() == [5]
+    assert sources.folder(tmp_path / "powers", fractions=(0, 0, 1), **RUN)["test"].targets.tolist() == [0, 1]
 
 
 def test_folder_with_names_and_splits(tmp_path):
