@@ -78,15 +78,27 @@ def build(config: Any, targets: Array, names: Sequence[str] = ()) -> Any:
         values = edges if config.anchor == "left_edge" else (edges + tops) / 2
         if last < edges[-1]:
             raise ValueError(f"ranks.last is {last:g}, below the top bin's left edge {edges[-1]:g}")
-    for title, numbers in (("labels", values), ("edges", edges)):
-        if np.any(np.diff(numbers) <= 0):
-            raise ValueError(f"ranks.{title} must ascend, found {numbers.tolist()}")
+    return checked(values, tuple(config.names) or tuple(names) or tuple(f"{v:g}" for v in values), edges)
+
+
+def checked(values: Array, names: tuple[str, ...], edges: Array) -> Ranks:
+    """Ranks of the values and edges in float32.
+
+    Raises:
+      ValueError: fewer than two, another number of names or edges, or values or edges that do not ascend or are not finite.
+    """
+    with np.errstate(over="ignore"):  # infinite then
+        single = {title: np.asarray(numbers).astype(np.float32) for title, numbers in (("labels", values), ("edges", edges))}
+    for title, numbers in single.items():
+        if not np.all(np.isfinite(numbers)) or not np.all(np.diff(numbers) > 0):
+            raise ValueError(f"ranks.{title} must be finite and ascend, found {numbers.tolist()}")
     if len(values) < 2:
-        raise ValueError(f"an ordinal task needs at least two ranks, found {values.tolist()}")
-    names = tuple(config.names) or tuple(names) or tuple(f"{v:g}" for v in values)
+        raise ValueError(f"an ordinal task needs at least two ranks, found {single['labels'].tolist()}")
     if len(names) != len(values):
-        raise ValueError(f"{len(values)} ranks {values.tolist()} but {len(names)} names {list(names)}")
-    return Ranks(values.astype(np.float32), names, edges.astype(np.float32))
+        raise ValueError(f"{len(values)} ranks {single['labels'].tolist()} but {len(names)} names {list(names)}")
+    if len(edges) not in (0, len(values)):
+        raise ValueError(f"{len(values)} ranks {single['labels'].tolist()} but {len(edges)} edges {single['edges'].tolist()}")
+    return Ranks(single["labels"], names, single["edges"])
 
 
 def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: int) -> Any:

@@ -13,7 +13,7 @@ from clu import parameter_overview
 
 from jaxord import checkpoint, settings, sharding
 from jaxord.models.clip import ClipSettings, Tower
-from jaxord.ranks import Ranks
+from jaxord.ranks import checked
 
 # Fields that came after others, and what runs from before them did.
 LATER = {"model.attention": "xla", "train.skips": 10, "data.broken_share": 0.0}
@@ -113,7 +113,7 @@ def read_facts(folder):
     if file.exists():
         facts = checkpoint.read_json(file)
         with checkpoint.reading(file):
-            ranks = Ranks(np.array(facts["values"], np.float32), tuple(facts["names"]), np.array(facts["edges"], np.float32))
+            ranks = checked(np.array(facts["values"], np.float64), tuple(facts["names"]), np.array(facts["edges"], np.float64))
     constants = checkpoint.read_arrays(folder / "constants.npz")
     with checkpoint.reading(folder / "constants.npz"):
         return ranks, constants, constants.pop("train_targets")

@@ -365,6 +365,15 @@ def test_a_damaged_file_of_a_run_names_itself(runs, tmp_path, name, content):
         Predictor.load(tmp_path / "run")
 
 
+@pytest.mark.parametrize("edit", [("values", [0, 1, 1e39, 3]), ("values", [0, 2, 1, 3]), ("names", ["a"]), ("edges", [0, 1])])
+def test_ranks_that_are_none_are_not_read(runs, tmp_path, edit):
+    shutil.copytree(runs["ce_l1"], tmp_path / "run")
+    file = tmp_path / "run/ranks.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict([edit])))
+    with pytest.raises(ValueError, match=re.escape(f"{file} is damaged (ValueError: ")):
+        Predictor.load(tmp_path / "run")
+
+
 def test_the_python_api_is_typed():
     import jaxord
 

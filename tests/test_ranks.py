@@ -42,7 +42,10 @@ def test_derived_ranks_are_the_labels_or_equal_bins():
 
 
 @pytest.mark.parametrize("fields, words", [
-    (dict(labels=(1.0, 0.0)), "must ascend"),
+    (dict(labels=(1.0, 0.0)), "must be finite and ascend"),
+    (dict(labels=(1.0, float("nan"))), "must be finite and ascend"),
+    (dict(labels=(1.0, 1e39)), "must be finite and ascend"),
+    (dict(labels=(1.0, 1.0 + 1e-9)), "must be finite and ascend"),  # one number in float32
     (dict(labels=(1.0, 2.0), edges=(0.0, 1.0)), "both given"),
     (dict(labels=(1.0, 2.0), names=("a",)), "1 names"),
     (dict(labels=(1.0,)), "at least two"),

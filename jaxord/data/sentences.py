@@ -142,11 +142,13 @@ def vectors(path, words, seed):
             if name != word and len(values) == dim:
                 continue  # GloVe's largest file has words with blanks in them, such as ". . ."
             try:
-                found[places[word]] = np.array(values, np.float32)
+                with np.errstate(over="ignore"):  # infinite then
+                    vector = np.array(values, np.float32)
             except ValueError:
-                values = []
-            if len(values) != dim:
-                raise ValueError(f"{path}, line {number}: expected a word and {dim} numbers, found {line[:60]!r}")
+                vector = np.empty(0)
+            if len(vector) != dim or not np.isfinite(vector).all():
+                raise ValueError(f"{path}, line {number}: expected a word and {dim} finite numbers, found {line[:60]!r}")
+            found[places[word]] = vector
     if not found:
         raise ValueError(f"{path} has none of the {len(words) - 2} words, such as {list(words[2:7])}; is it a GloVe text file?")
     draw = np.random.Generator(np.random.Philox(key=seed % 2**64))

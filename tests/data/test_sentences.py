@@ -121,8 +121,10 @@ def test_vectors(tmp_path, caplog):
     ("text", "message"),
     [
         ("other 1 2\n", r"has none of the 1 words, such as \['man'\]"),
-        ("other 1 2\nman 1 x\n", "line 2: expected a word and 2 numbers, found 'man 1 x"),
-        ("other 1 2\nman 1\n", "line 2: expected a word and 2 numbers"),
+        ("other 1 2\nman 1 x\n", "line 2: expected a word and 2 finite numbers, found 'man 1 x"),
+        ("other 1 2\nman 1\n", "line 2: expected a word and 2 finite numbers"),
+        ("other 1 2\nman 1 nan\n", "line 2: expected a word and 2 finite numbers"),
+        ("other 1 2\nman 1 1e39\n", "line 2: expected a word and 2 finite numbers"),
     ],
 )
 def test_faulty_vectors(tmp_path, text, message):
