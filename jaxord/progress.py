@@ -23,7 +23,7 @@ class Log:
 
     metrics.jsonl has a line for each call of `scalars`, {"step": 140, "split": "train", "loss": 1.25}, and no clock:
     the file of a resumed run is that of an uninterrupted one, byte for byte, if a step is logged before it is saved. A number
-    that is not finite is null there.
+    that is not finite is null there, and no point in TensorBoard.
     """
 
     def __init__(self, workdir, *, restored, total, batch, bar=True):
@@ -87,7 +87,8 @@ class Log:
         self._file.write(json.dumps(strict(line), allow_nan=False) + "\n")
         self._file.flush()
         for name, value in values.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+            if math.isfinite(value):
+                self._board.add_scalar(f"{split}/{name}", value, step)
 
     def progress(self, step, note=""):
         """Moves the bar to a step; it shows img/s and the time left."""
