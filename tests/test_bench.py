@@ -69,6 +69,7 @@ def test_no_larger_batch_than_the_seconds_allow(tmp_path):
 
 
 def test_torch_stands_beside_in_the_same_run(tmp_path):
+    pytest.importorskip("torch")
     small = ("--sizes=", "--largest=9", "--width=4", "--ranks=5")
     found = written(bench_losses.main, tmp_path, "--losses=conord,rnc", "--vs-torch", *small)
     rows, = found["tables"].values()
