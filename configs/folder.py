@@ -5,8 +5,8 @@
 
 The ranks are the distinct labels of the training split, or ten equal bins where there are more than 128; or give them:
 --config.ranks.labels='(1.,2.,3.)', --config.ranks.edges='(0.,10.,20.)', --config.ranks.names="('bad','fair','good')".
-Without a split column the rows are split 70/10/20, stratified by label, with the config's seed. backbone=tiny starts a small
-model from scratch, every other one from its pretrained weights.
+Without a split column the rows are split 70/10/20 (data.reader.fractions), stratified by label, with the config's seed. The
+columns' names are settings too. backbone=tiny starts a small model from scratch, every other one from its pretrained weights.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,9 @@ from configs.base import finish, start
 
 def get_config(argument=""):
     c, options = start("folder", argument, method="ce_l1")
-    c.data.reader = ConfigDict({"name": "sources.own"}, type_safe=False)
+    columns = {"path_column": "path", "label_column": "label", "split_column": "split"}
+    shares = {"fractions": (0.7, 0.1, 0.2), "val_fraction": 0.0}
+    c.data.reader = ConfigDict({"name": "sources.own", **columns, **shares}, type_safe=False)
     c.data.root = "data/folder"
     if c.model.variant == "tiny":
         c.data.image_size, c.data.stored_size = 32, 40

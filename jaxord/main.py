@@ -127,10 +127,8 @@ def parse(arguments):
             raise flags.Error(f"found {rest[1]!r}; options begin with --")
         getattr(_CONFIG.value, "name", "")  # a config file that could not be loaded says so only now
         return rest
-    except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-        text = str(error).replace("\\n", "\n").replace("\\'", "'")
-        if text[:1] == text[-1:] == "'":  # a KeyError's message comes quoted
-            text = text[1:-1]
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
+        text = settings.wrong_field(arguments) or str(error)
         # An exception in the config file comes as a traceback in the text; its last part is the message.
         sys.exit("error: " + (text.rpartition("Error: ")[2] if "Traceback" in text else text))
 

@@ -2,9 +2,13 @@
 
 import copy
 import difflib
+import functools
 import json
+import operator
+import re
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 # --deterministic. A flag of jaxlib 0.10 to 0.12; XLA ends the process where it does not know one.
 REPEATABLE = "--xla_gpu_deterministic_ops=true"
@@ -35,6 +39,37 @@ def from_json(text):
     return restore(json.loads(text)).lock()
 
 
+def missing(config, field):
+    """What a config lacks for a field, such as "losses[0].weight", as text; "" where it has it."""
+    place, before = config, ""
+    for index, name in re.findall(r"\[(-?\d+)\]|([^.\[\]]+)", field):
+        names = list(place) if isinstance(place, ConfigDict) else []
+        entries = len(place) if isinstance(place, (tuple, list)) else 0
+        if index and not -entries <= int(index) < entries or name and name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            there = ", ".join(names) or (f"[0] to [{entries - 1}]" if entries else "none")
+            hint = f"Did you mean {near[0]!r}?" if near else f"It has {there}."
+            return f"{before or 'the config'} has no field {name or f'[{index}]'!r}. {hint}"
+        place = place[int(index) if index else name]
+        before += f"[{index}]" if index else f".{name}" if before else name
+    return ""
+
+
+def wrong_field(arguments):
+    """The first --config.<field>=<value> of a command whose field the config lacks, and what it lacks; "" where there is none."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[""])
+    try:
+        values(["", *(argument for argument in arguments if argument.startswith("--config="))])
+        config = values["config"].value
+    except Exception:  # of the file, which is the caller's error already
+        return ""
+    fields = {argument: argument.removeprefix("--config.").partition("=")[0] for argument in arguments
+              if argument.startswith("--config.")}  # fmt: skip
+    lacking = {argument: missing(config, field) for argument, field in fields.items()}
+    return next((f"{argument}: {text}" for argument, text in lacking.items() if text), "")
+
+
 def staged(config, stage):
     """The config of one stage: `stage.set`, entries of dict(field, value), set in a copy that has no stages of its own.
 
@@ -43,15 +78,10 @@ def staged(config, stage):
     """
     c = copy.deepcopy(config).unlock()
     for entry in stage.set:
+        if lacks := missing(c, entry.field):
+            raise ValueError(f"stage {stage.name!r} sets {entry.field!r}: {lacks}")
         *parents, last = entry.field.split(".")
-        place = c
-        for name in [*parents, last]:
-            if name not in place:
-                near = difflib.get_close_matches(name, list(place), n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"stage {stage.name!r} sets {entry.field!r}, which the config does not have.{hint}")
-            place, parent = place[name], place
-        parent[last] = copy.deepcopy(entry.value)
+        functools.reduce(operator.getitem, parents, c)[last] = copy.deepcopy(entry.value)
     c.stages = ()
     return c.lock()
 

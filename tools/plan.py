@@ -130,8 +130,8 @@ def config_of(run):
     try:
         values(arguments)
         return values["config"].value.lock()
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(f"{run.name}: {str(error).rpartition('Error: ')[2]}") from None
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
+        raise ValueError(f"{run.name}: {settings.wrong_field(arguments) or str(error).rpartition('Error: ')[2]}") from None
 
 
 def digest(run):
