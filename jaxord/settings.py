@@ -56,7 +56,7 @@ def missing(config, field):
 
 
 def wrong_field(arguments):
-    """The first --config.<field>=<value> of a command whose field the config lacks, and what it lacks; "" where there is none."""
+    """The first --config.<field>=<value> of a command whose field the config lacks, and what it lacks; "" where none is."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[""])
     try:
