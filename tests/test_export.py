@@ -324,7 +324,7 @@ def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
                      {"selected": "last step", "step": 5, "steps": 9})  # fmt: skip
     assert "by rank, worst first: 3 2.5 (n = 20)" in text and "by gender, worst first: f 1.57 (n = 40)" in text
     assert "selected on the test split**" in text and "step 5 of 9" in text
-    assert '`{"fractions": [0.6, 0.2, 0.2]}`' in text and "- validation: 1,234 examples" in text
+    assert '"fractions": [0.6, 0.2, 0.2]' in text and "- validation: 1,234 examples" in text
     monkeypatch.setattr(card, "RESAMPLES", 1000)
     facts = {"prediction": np.arange(50.0) % 7, "target": np.arange(50.0) % 5}
     low, high = card.interval(lookup(card.metrics, "mae"), facts)
