@@ -156,7 +156,7 @@ def test_settings_fold_and_seed_are_in_the_name(config, fields, name):
 
 
 def test_a_mistake_is_told_before_anything_is_started(place):
-    assert "Did you mean \"duration\"" in place.main("--set", "train.durations=5 steps")
+    assert "Did you mean 'duration'" in place.main("--set", "train.durations=5 steps")
     assert "quickstart has no method" in place.main("--option", "method=cee")
     assert "--slots is 0" in place.main("--slots=0") and "--trials is of a search" in place.main("--trials=3")
     assert "there are none" in place.main("--gpus=0") and "--slurm means nothing" in place.main("--slurm", "x=1")
