@@ -87,18 +87,18 @@ def checked(values: Array, names: tuple[str, ...], edges: Array) -> Ranks:
     Raises:
       ValueError: fewer than two, another number of names or edges, or values or edges that do not ascend or are not finite.
     """
-    with np.errstate(over="ignore"):  # infinite then
-        single = {title: np.asarray(numbers).astype(np.float32) for title, numbers in (("labels", values), ("edges", edges))}
-    for title, numbers in single.items():
-        if not np.all(np.isfinite(numbers)) or not np.all(np.diff(numbers) > 0):
-            raise ValueError(f"ranks.{title} must be finite and ascend, found {numbers.tolist()}")
+    for title, numbers in (("labels", values), ("edges", edges)):
+        with np.errstate(over="ignore"):  # infinite then
+            single = numbers.astype(np.float32)
+        if not np.all(np.isfinite(single)) or not np.all(np.diff(single) > 0):
+            raise ValueError(f"ranks.{title} must be finite and ascend, in float32 too, found {numbers.tolist()}")
     if len(values) < 2:
-        raise ValueError(f"an ordinal task needs at least two ranks, found {single['labels'].tolist()}")
+        raise ValueError(f"an ordinal task needs at least two ranks, found {values.tolist()}")
     if len(names) != len(values):
-        raise ValueError(f"{len(values)} ranks {single['labels'].tolist()} but {len(names)} names {list(names)}")
+        raise ValueError(f"{len(values)} ranks {values.tolist()} but {len(names)} names {list(names)}")
     if len(edges) not in (0, len(values)):
-        raise ValueError(f"{len(values)} ranks {single['labels'].tolist()} but {len(edges)} edges {single['edges'].tolist()}")
-    return Ranks(single["labels"], names, single["edges"])
+        raise ValueError(f"{len(values)} ranks {values.tolist()} but {len(edges)} edges {edges.tolist()}")
+    return Ranks(values.astype(np.float32), names, edges.astype(np.float32))
 
 
 def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: int) -> Any:

@@ -55,19 +55,32 @@ def missing(config, field):
     return ""
 
 
+def from_arguments(arguments):
+    """The config that --config=<file> and --config.<field>=<value> among a command's arguments make, as the command reads them.
+
+    Raises:
+      ValueError: of the file, a field that the config lacks, or a value of another type.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", *arguments])
+    try:
+        values(["", *arguments])
+        return values["config"].value.lock()
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
+        raise ValueError(wrong_field(arguments) or str(error).rpartition("Error: ")[2]) from None
+
+
 def wrong_field(arguments):
     """The first --config.<field>=<value> of a command whose field the config lacks, and what it lacks; "" where none is."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[""])
+    given = [argument for argument in arguments if argument.startswith("--config.")]
     try:
-        values(["", *(argument for argument in arguments if argument.startswith("--config="))])
-        config = values["config"].value
-    except Exception:  # of the file, which is the caller's error already
+        config = from_arguments([argument for argument in arguments if argument.startswith("--config=")]) if given else None
+    except ValueError:  # the file's fault, which is the caller's error already
         return ""
-    fields = {argument: argument.removeprefix("--config.").partition("=")[0] for argument in arguments
-              if argument.startswith("--config.")}  # fmt: skip
-    lacking = {argument: missing(config, field) for argument, field in fields.items()}
-    return next((f"{argument}: {text}" for argument, text in lacking.items() if text), "")
+    for argument in given:
+        if lacks := missing(config, argument.removeprefix("--config.").partition("=")[0]):
+            return f"{argument}: {lacks}"
+    return ""
 
 
 def staged(config, stage):

@@ -65,13 +65,12 @@ def not_json(word):
     raise AssertionError(f"{word} is no JSON")
 
 
-def test_not_a_number_is_logged_as_null(tmp_path, capfd):
+def test_not_a_number_is_logged_as_null(tmp_path):
     with open_log(tmp_path) as log:
         log.scalars(1, "train", dict(loss=float("nan"), norm=float("inf"), rate=0.5))
     line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=not_json)
     assert line == {"step": 1, "split": "train", "loss": None, "norm": None, "rate": 0.5}
     assert [v.tag for event in events(tmp_path) for v in event.summary.value] == ["train/rate"]
-    assert "NaN" not in capfd.readouterr().err
 
 
 def events(folder):

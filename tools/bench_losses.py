@@ -293,7 +293,7 @@ def main(arguments=None):
     parser.add_argument("--seconds", type=float, default=20.0, help="of a loss, about; then no larger batches (%(default)s)")
     parser.add_argument("--limit", type=float, default=0.0, help="MiB of temporary memory (default: half of what is free)")
     parser.add_argument("--vs-torch", action="store_true", help="compare with PyTorch too")
-    parser.add_argument("--largest", type=int, default=max(SIZES), help="batch, beside torch too (%(default)s)")
+    parser.add_argument("--largest", type=int, default=max(SIZES), help="no batch is larger, nor beside torch (%(default)s)")
     given = parser.parse_args(arguments)
     given.sizes, given.losses = sorted(map(int, filter(None, given.sizes.split(",")))), given.losses.split(",")
     given.sizes = [size for size in given.sizes if size <= given.largest]

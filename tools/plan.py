@@ -15,9 +15,6 @@ import importlib.util
 import pathlib
 import re
 
-from absl import flags
-from ml_collections import config_flags
-
 from jaxord import settings, workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -125,13 +122,10 @@ def arguments_for(path, argument, fields):
 
 def config_of(run):
     """The finished config of a run, from its arguments, read as the command reads them."""
-    values, arguments = flags.FlagValues(), ["", *run.arguments]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        values(arguments)
-        return values["config"].value.lock()
-    except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
-        raise ValueError(f"{run.name}: {settings.wrong_field(arguments) or str(error).rpartition('Error: ')[2]}") from None
+        return settings.from_arguments(run.arguments)
+    except ValueError as error:
+        raise ValueError(f"{run.name}: {error}") from None
 
 
 def digest(run):

@@ -213,14 +213,16 @@ def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2), val_fraction=0.0):
     depth = 1 if in_splits else 0
     stray = [path for path in paths if path.count("/") <= depth]
     ranks = [path.split("/")[depth] for path in paths if path.count("/") > depth]
-    targets = _numbers(ranks) or _natural_order(ranks)
-    fault = f"{stray[:SHOWN]} lie in no rank" if stray else "" if paths else "no images"
-    if len(set(ranks)) == 1 and not _numbers(ranks):
-        fault = fault or f"all images lie in {ranks[0]!r}, which is no number,"
+    targets, fault = _numbers(ranks), ""
+    if stray or not paths:
+        fault = f"{stray[:SHOWN]} lie in no rank" if stray else "no images"
+    elif targets is None and len(set(ranks)) == 1:
+        fault = f"all images lie in {ranks[0]!r}, which is no number,"
     if fault:
         tables = sorted(path.name for path in pathlib.Path(root).glob("*.csv"))
         hint = f"\nif {tables[0]} has their labels: --config.data.table={tables[0]}" if tables else ""
         raise ValueError(f"folder: {fault} under {os.path.abspath(root)}\n{about}{hint}")
+    targets = _natural_order(ranks) if targets is None else targets
     columns = {"rank_name": np.array(ranks)}
     records = image_records(root, paths, targets, name="folder", about=about, columns=columns)
     if in_splits:
