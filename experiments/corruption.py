@@ -1,6 +1,6 @@
 """Trained on clean faces, evaluated on damaged ones: 19 kinds of damage, five severities (ConOrd Table 19, Figure 12b).
 
-    python tools/sweep.py experiments/corruption.py
+    pip install -e ".[corruptions]" && python tools/sweep.py experiments/corruption.py
 
 A figure of a severity is the mean over the kinds; severity 0 is the clean test split.
 """

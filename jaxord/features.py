@@ -25,7 +25,7 @@ from jaxord import checkpoint, settings, sharding
 from jaxord.data import augment, pipeline, tiers
 from jaxord.step import nested
 
-FORMAT = 1  # raised when features change, so that no old ones are read
+FORMAT = 2  # raised when features change, so that no old ones are read
 IMAGES = ("frames", "size")  # inputs that become the tower's image
 
 

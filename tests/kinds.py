@@ -78,7 +78,7 @@ def brightness(clips):
     return np.broadcast_to(clips.mean((1, 2, 3, 4))[:, None, None, None, None] / 255, (len(clips), 4, 1, 1, 256))
 
 
-def paint(path, share, shape=(20, 28)):
+def paint(path, share, shape=(36, 48)):
     """A picture whose brightness tells the label, a share of the scale."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(round(1e4 * share)).normal(0, 10, (*shape, 3))
@@ -115,7 +115,7 @@ def photographs(root, method="conord"):
     for i in range(40):
         paint(root / f"images/{i}.png", i / 40)
     (root / "koniq10k_distributions_sets.csv").write_text("\n".join(["image_name,MOS", *lines]) + "\n")
-    return config("koniq", f"method={method},fold=0,backbone=tiny", root)
+    return config("koniq", f"method={method},fold=0,backbone=tiny", root, **{"data.stored_size": 32})  # can be damaged
 
 
 def faces(root, method="fds"):

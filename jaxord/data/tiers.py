@@ -26,7 +26,7 @@ from jaxord.data import decode as decoding
 from jaxord.data.sources import Records
 from jaxord.memory import device_memory
 
-CACHE_FORMAT = 1  # raised when decoding changes, so that no old cache is read
+CACHE_FORMAT = 2  # raised when decoding changes, so that no old cache is read
 SHOWN, NAMED = 5, 50  # broken images that a message names; where they are too many to be left out
 CUTTING_CROPS = ("random_crop", "center_crop", "diagonal_crops", "spread_crops")  # they do not enlarge
 
@@ -233,6 +233,8 @@ def _check(records, data):
     if records.read is None:
         return
     crops = {data.train_crop.name, data.eval_crop.name} & set(CUTTING_CROPS)
+    if data.corruption.name:
+        corrupt.check(data.corruption.name, data.corruption.severity)
     if data.stored_size < data.image_size and crops:
         raise ValueError(
             f"config.data.stored_size is {data.stored_size}, smaller than image_size {data.image_size}, but "

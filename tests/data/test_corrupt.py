@@ -1,5 +1,7 @@
 import colorsys
+import concurrent.futures
 import functools
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from scipy import ndimage
 from jaxord.data import corrupt
 from jaxord.data.corrupt import NAMES
 
+pytest.importorskip("imagecorruptions")
 RNG = np.random.default_rng(0)
 # A smooth picture with some texture and a grey corner, higher than wide.
 PHOTO = ndimage.gaussian_filter(RNG.normal(size=(60, 44, 3)), (5, 5, 0)) + 0.1 * RNG.normal(size=(60, 44, 3))
@@ -28,7 +31,7 @@ def distance(name, severity):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_corruption(name):
     assert len(NAMES) == len(set(NAMES)) == 19
-    before = PHOTO.copy()
+    before, drawn = PHOTO.copy(), np.random.get_state()
     np.testing.assert_array_equal(corrupted(name, 0), PHOTO)
     for severity in range(1, 6):
         found = corrupted(name, severity)
@@ -38,72 +41,46 @@ def test_every_corruption(name):
     np.testing.assert_array_equal(corrupt.corrupt(PHOTO, name, 3, 0), corrupted(name, 3))
     assert np.array_equal(corrupt.corrupt(PHOTO, name, 3, 1), corrupted(name, 3)) == (name in FIXED)
     np.testing.assert_array_equal(PHOTO, before)
+    np.testing.assert_array_equal(np.random.get_state()[1], drawn[1])  # whoever else draws is not disturbed
 
 
 def test_severity_damages_more():
     by_severity = np.array([[distance(name, severity) for severity in range(6)] for name in NAMES])
     assert (np.diff(by_severity.mean(0)) > 0).all()
-    # By the published constants saturation first falls and then rises, elastic waves become shorter, glass is once shaken
-    # less often, and mud follows water; frost darkens the image as it adds ice. These lose likeness from first to last.
-    uneven = ("saturate", "elastic_transform", "glass_blur", "spatter", "frost", "zoom_blur")
+    # By the published constants saturation first falls and then rises, glass is once shaken less often, and mud follows
+    # water; weather is random, and ice and clouds darken the image too. These lose likeness from first to last.
+    uneven = ("saturate", "glass_blur", "spatter", "snow", "frost", "fog", "zoom_blur")
     steps = dict(zip(NAMES, np.diff(by_severity, axis=1).min(1), strict=True))
     assert not [name for name, step in steps.items() if step <= 0 and name not in uneven]
-    for name in uneven[2:]:
+    for name in uneven[1:]:
         first, last = (np.corrcoef(corrupted(name, severity).ravel(), PHOTO.ravel())[0, 1] for severity in (1, 5))
         assert last < first - 0.01, name
 
 
-def test_blurs_leave_an_even_image_as_it_is():
-    even = np.broadcast_to(np.uint8([200, 90, 20]), (30, 20, 3)).copy()
-    for name in (*(name for name in NAMES if name.endswith("blur")), "pixelate", "contrast"):
-        np.testing.assert_array_equal(corrupt.corrupt(even, name, 5, 0), even, err_msg=name)
+def test_threads_do_not_draw_from_each_other():
+    """Eight threads that damage at once make what one makes."""
+    rows = [(name, row) for row in range(20) for name in NAMES if name not in FIXED]
+    one = [corrupt.corrupt(PHOTO, name, 3, row) for name, row in rows]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        many = list(pool.map(lambda pair: corrupt.corrupt(PHOTO, pair[0], 3, pair[1]), rows))
+    for pair, a, b in zip(rows, one, many, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=str(pair))
 
 
 def test_noises_have_the_spread_asked_for():
     grey = np.full((100, 100, 3), 102, np.uint8)
     values = {name: corrupt.corrupt(grey, name, 1, 0) / 255 for name in NAMES[:3] + ("speckle_noise",)}
     for name, deviation in (("gaussian_noise", 0.08), ("speckle_noise", 0.4 * 0.15), ("shot_noise", np.sqrt(0.4 / 60))):
-        assert values[name].mean() == pytest.approx(0.4, abs=0.002)
+        assert values[name].mean() == pytest.approx(0.398, abs=0.002)  # cut down to whole numbers
         assert values[name].std() == pytest.approx(deviation, rel=0.03)
     for extreme in (0, 1):
         assert (values["impulse_noise"] == extreme).mean() == pytest.approx(0.015, abs=0.003)
 
 
-def test_colour_changes_equal_the_standard_librarys_hsv():
-    hsv = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in PHOTO.reshape(-1, 3) / 255])
-    assert (hsv[:, 1] == 0).any()
-
-    def back(h, s, v):
-        rgb = [colorsys.hsv_to_rgb(*pixel) for pixel in zip(h, np.clip(s, 0, 1), np.clip(v, 0, 1), strict=True)]
-        return 255 * np.reshape(rgb, PHOTO.shape)
-
-    h, s, v = hsv.T
-    np.testing.assert_allclose(corrupted("brightness", 3), back(h, s, v + 0.3), atol=0.501)
-    np.testing.assert_allclose(corrupted("saturate", 2), back(h, 0.1 * s, v), atol=0.501)
-    np.testing.assert_allclose(corrupted("saturate", 5), back(h, 20 * s + 0.2, v), atol=0.501)
-    black = np.zeros((4, 4, 3), np.uint8)
-    np.testing.assert_array_equal(corrupt.corrupt(black, "brightness", 2, 0), 51)
-    np.testing.assert_array_equal(corrupt.corrupt(black, "saturate", 5, 0), black)
-
-
-def test_a_point_shows_the_blurs():
-    point = np.zeros((41, 41, 3), np.uint8)
-    point[20, 20] = 255
-    lit = lambda name, severity: np.argwhere(corrupt.corrupt(point, name, severity, 3)[..., 0] > 0) - 20  # noqa: E731
-    disk = lit("defocus_blur", 1)
-    assert len(disk) == sum(x * x + y * y <= 9 for x in range(-3, 4) for y in range(-3, 4))
-    trail = lit("motion_blur", 1)
-    assert len(trail) >= 5 and (np.abs(trail[:, 1]) >= np.abs(trail[:, 0])).all()  # within 45 degrees of the horizontal
-    assert (trail[:, 1] >= 0).all() or (trail[:, 1] <= 0).all()  # to one side
-
-
-def test_fractal_is_rougher_with_less_decay():
-    smooth, rough = (corrupt._fractal(50, decay, np.random.default_rng(0)) for decay in (3.0, 1.2))
-    assert smooth.shape == rough.shape == (64, 64)
-    for height in (smooth, rough):
-        assert height.min() == 0 and height.max() == 1
-    slope = [np.abs(np.diff(height, axis=0)).mean() for height in (smooth, rough)]
-    assert slope[1] > 3 * slope[0]
+def test_brightness_equals_the_standard_librarys_hsv():
+    hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in PHOTO.reshape(-1, 3) / 255]
+    rgb = [colorsys.hsv_to_rgb(h, s, min(v + 0.3, 1)) for h, s, v in hsv]
+    np.testing.assert_allclose(corrupted("brightness", 3), 255 * np.reshape(rgb, PHOTO.shape), atol=1.001)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +90,15 @@ def test_fractal_is_rougher_with_less_decay():
         ((PHOTO, "corrupt", 1, 0), "there is no corruption 'corrupt'"),
         ((PHOTO, "fog", 6, 0), "the severity of fog is 6; it takes the integers 0"),
         ((PHOTO / 255, "fog", 1, 0), r"the image is float64\[60, 44, 3\]; expected uint8\[H, W, 3\]"),
+        ((PHOTO[:31], "fog", 1, 0), "the image is 31 x 44; corruptions need 32 a side, in the file and by data.stored_size"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         corrupt.corrupt(*arguments)
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    with pytest.raises(ValueError, match=r"imagecorruptions, which is not installed: pip install 'jaxord\[corruptions\]'"):
+        corrupt.check("fog", 1)
