@@ -82,6 +82,14 @@ def gelu(x):
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 
 
+class Dense(nn.Dense):
+    """nn.Dense over the rows of [..., C]: of gradients with more axes XLA makes a turned copy on a CPU before it multiplies."""
+
+    def __call__(self, x):
+        """x [..., C] -> [..., features]."""
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, softmax(q kᵀ / sqrt(C / heads)) v; `attention` names jax's implementation of it."""
 
@@ -94,7 +102,7 @@ class Attention(nn.Module):
         width, depth = self.tower.width, self.tower.layers
 
         def dense(std):
-            return nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.normal(std))
+            return Dense(width, dtype=self.dtype, kernel_init=nn.initializers.normal(std))
 
         self.q_proj, self.k_proj, self.v_proj = (dense(width**-0.5) for _ in range(3))
         self.out_proj = dense(width**-0.5 * (2 * depth) ** -0.5)
@@ -117,8 +125,8 @@ class Mlp(nn.Module):
     def setup(self):
         width, depth = self.tower.width, self.tower.layers
         normal = nn.initializers.normal
-        self.fc1 = nn.Dense(self.tower.mlp, dtype=self.dtype, kernel_init=normal((2 * width) ** -0.5))
-        self.fc2 = nn.Dense(width, dtype=self.dtype, kernel_init=normal(width**-0.5 * (2 * depth) ** -0.5))
+        self.fc1 = Dense(self.tower.mlp, dtype=self.dtype, kernel_init=normal((2 * width) ** -0.5))
+        self.fc2 = Dense(width, dtype=self.dtype, kernel_init=normal(width**-0.5 * (2 * depth) ** -0.5))
 
     def __call__(self, x):
         """x [N, T, C] -> [N, T, C]."""
