@@ -3,6 +3,7 @@
 import collections
 import importlib.util
 import re
+import shutil
 
 # how "runs": it succeeds. "wants": it ends in one message, which holds `words`. "parsed": flags, config and files are checked;
 # `words` are the reason. `more` is added to it. order: 1 before those that need its run, 3 after those that it needs.
@@ -26,10 +27,11 @@ SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")':
 RULES = (
     Rule(r".*(<\w|\.\.\.).*", "parsed", "a placeholder"),
     Rule(r"pip install .*", "parsed", "extras of pyproject.toml"),
-    Rule(r"pytest( -m long)?|PYTHONPATH=\. python tests/test_\w+\.py", "parsed", "the suite itself, and what it compares"),
+    Rule(r"pytest( -m long)?", "parsed", "the suite itself"),
+    Rule(r"PYTHONPATH=\. python tests/test_\w+\.py", "runs"),
     Rule(r"mkdocs serve", "parsed", "it does not end"),
     Rule(r"(srun|export|JAX_PROCESS_ID=\d) .*", "parsed", "several hosts"),
-    Rule(r"python tools/sweep\.py .*(--launcher=slurm|--gpus=).*", "parsed", "SLURM, GPUs"),
+    Rule(r"python tools/sweep\.py .*--launcher=slurm.*", *(("parsed", "SLURM") if shutil.which("srun") else ("wants", "srun"))),
     Rule(r"python tools/sweep\.py experiments/(hci|group_counts)\.py.*", "parsed", "data that are not here"),
     Rule(r"python tools/sweep\.py .*--search=.*", "runs", "", f"{SETS} {SWEPT} --trials=1"),
     Rule(r"python tools/sweep\.py experiments/mine\.py --slots=2", "runs", "", SETS),
@@ -43,7 +45,8 @@ RULES = (
     Rule(r"python tools/bench_data\.py .*", "runs", "", "--steps=1"),
     Rule(r"python tools/bench_epoch\.py .*", "runs", "", "--steps=1 --images=2"),
     Rule(r"python tools/bench_population\.py .*", "runs", "", "--rates=1 --decays=1 --seeds=2"),
-    Rule(r"python tools/torture\.py .*", "parsed", "minutes; tests/test_main.py kills runs"),
+    Rule(r"python tools/torture\.py --kills=100", "runs", "", "--kills=1 --steps=8"),
+    Rule(r"python tools/torture\.py .*", "parsed", "minutes; the line before it runs"),
     Rule(r"python tools/fuzz\.py .*--coverage", *(("runs",) if HERE["atheris"] else ("wants", "atheris")), more="--runs=200"),
     Rule(r"python tools/fuzz\.py .*", "runs", "", "--runs=200"),
     Rule(r"python tools/make_concepts\.py .*", "wants", "answer"),

@@ -86,6 +86,8 @@ def main(_):
     try:
         check(mode)
         config = read_config()
+        if config is not None:
+            settings.check_entries(config)
         with signals.Stop():  # it takes seconds
             from jaxord import evaluate, export, predict, report, sharding, train  # --help and a mistyped flag need no jax
 

@@ -55,6 +55,14 @@ def missing(config, field):
     return ""
 
 
+def check_entries(config):
+    """Raises ValueError where heads, losses, rules or stages are something else than entries with names."""
+    for field in ("heads", "losses", "rules", "stages"):
+        if not all(isinstance(entry, ConfigDict) and "name" in entry for entry in config[field]):
+            raise ValueError(f"config.{field} is {plain(config[field])}; expected entries with a name each, whose fields are "
+                             f"set one by one: --config.{field}[0].<field>=<value>")
+
+
 def from_arguments(arguments):
     """The config that --config=<file> and --config.<field>=<value> among a command's arguments make, as the command reads them.
 

@@ -131,6 +131,7 @@ def test_the_same_command_again_is_done_and_evaluate_agrees(whole, photos):
     (["--config=configs/quickstart.py", "--config.optim.nmae=adam"], "optim has no field 'nmae'. Did you mean 'name'?"),
     (["--config=configs/quickstart.py", "--config.data.xyz=1"], "data has no field 'xyz'. It has batch, broken, "),
     (["--config=configs/quickstart.py", "--config.losses[7].weight=1"], "losses has no field '[7]'. It has [0] to [0]."),
+    (["--config=configs/quickstart.py", "--config.losses=3"], "config.losses is [3]; expected entries with a name each"),
     (["--config=configs/quickstart.py", "--config.losses.0.weight=1"], "losses has no field '0'. It has [0] to [0]."),
     (["--config=configs/quickstart.py", "--config.data.batch=many"], "invalid literal for int() with base 10: 'many'"),
     (["--config=configs/quikstart.py"], "configs/quikstart.py"),

@@ -79,7 +79,7 @@ def make(folder):
     Returns:
       [(path, label, split)] of the images in my/: split as configs/folder.py would, so that programs are compiled once.
     """
-    for part in ("configs", "experiments", "jaxord", "tools", *(info.name for info in ROOT.glob("*.egg-info"))):
+    for part in ("configs", "experiments", "jaxord", "tests", "tools", *(info.name for info in ROOT.glob("*.egg-info"))):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     generator, rows = np.random.default_rng(0), []
     for rank, i in itertools.product(range(3), range(10)):
@@ -140,6 +140,8 @@ def run(words):
         words = words[3:]
     if words[0] == "taskset":
         words = words[3:]
+    if words[0] == "PYTHONPATH=.":  # as it is here
+        words = words[1:]
     _, *sys.argv = words
     if sys.argv[0] == "tools/sweep.py":
         from tools import launch, plan

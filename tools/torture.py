@@ -1,6 +1,6 @@
 """Kills a training again and again, wherever it is, and compares what comes out with an undisturbed one, byte by byte.
 
-    python tools/torture.py --kills=100 [--devices=4] [--processes=4] [--seed=0] [--signals=KILL,TERM]
+    python tools/torture.py --kills=100 [--devices=4] [--processes=4] [--seed=0] [--signals=KILL,TERM] [--steps=24]
 
 The run is the command itself: two folds of two stages (L2RCLIP) on drawn images, checkpoints every other step, evaluations
 every third, epochs of four. Half of the kills come after a time drawn from the seed, at most a little more than a whole run
@@ -40,7 +40,7 @@ KEPT = ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 EVERY = 3  # steps between evaluations
 FIELDS = {
     "data.batch": 8, "data.eval_batch": 8, "data.tier": "cached", "data.folds": "('0','1')", "fold": "all",
-    "train.duration": "24 steps", "train.log_every": "1 steps", "train.checkpoint_every": "2 steps",
+    "train.log_every": "1 steps", "train.checkpoint_every": "2 steps",
     "train.evaluate_every": f"{EVERY} steps",
 }  # fmt: skip
 PHASES = ("start and data", "compiling", "steps", "evaluation", "saving", "last step and report", "between stages and folds")
@@ -66,16 +66,20 @@ class Victim:
       devices: CPU devices that all its processes see.
       processes: how many share them.
       cold: without a cache of compiled programs.
+      steps: of each stage.
     """
 
-    def __init__(self, folder, devices=1, processes=1, cold=False):
+    def __init__(self, folder, devices=1, processes=1, cold=False, steps=24):
         self.folder, self.processes, self.started = folder, processes, []
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
-                            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // processes}"}  # fmt: skip
-        if not cold:
-            self.environment |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
-                                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip
-        fields = {**FIELDS, "data.root": photographs(folder / "photographs")}
+                            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
+                                         f"--xla_force_host_platform_device_count={devices // processes}"}  # fmt: skip
+        if cold:
+            self.environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        else:
+            self.environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "programs"))
+            self.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        fields = {**FIELDS, "train.duration": f"{steps} steps", "data.root": photographs(folder / "photographs")}
         self.fields = [f"--config.{name}={value}" for name, value in fields.items()]
 
     def log(self, number=0):
@@ -248,6 +252,7 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0, help="of times and phases")
     parser.add_argument("--signals", default="KILL", help="drawn from for each kill: KILL,TERM,USR1,INT")
     parser.add_argument("--cold", action="store_true", help="every attempt compiles anew")
+    parser.add_argument("--steps", type=int, default=24, help="of each stage")
     given = parser.parse_args(arguments)
     if given.devices % given.processes:
         parser.error(f"--devices={given.devices} does not divide by --processes={given.processes}")
@@ -255,7 +260,7 @@ def main(arguments=None):
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
-        victim = Victim(pathlib.Path(folder), given.devices, given.processes, given.cold)
+        victim = Victim(pathlib.Path(folder), given.devices, given.processes, given.cold, given.steps)
         try:
             torture(victim, given.kills, numbers, random.Random(given.seed), tally)
         except KeyboardInterrupt:

@@ -52,8 +52,8 @@ def corrupt(image, name, severity, seed):
     if severity == 0:
         return image.copy()
     if min(image.shape[:2]) < SMALLEST:
-        height, width = image.shape[:2]
-        raise ValueError(f"the image is {height} x {width}; corruptions need {SMALLEST} a side, in the file and by data.stored_size")
+        size = " x ".join(map(str, image.shape[:2]))
+        raise ValueError(f"the image is {size}; corruptions need {SMALLEST} a side, in the file and by data.stored_size")
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     with DRAWING:
         before = np.random.get_state()

@@ -32,7 +32,7 @@ def what(folds, seen):
         ("examples", ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size is not None)),
         ("label", _label(fold)),
         ("method", c.method + (f", preset {c.preset}" if c.preset else "")),
-        ("image tower", f"{tower}, {'from scratch' if not (c.model.weights or c.model.image_weights) else c.model.weights}"),
+        ("tower", f"{tower}, {'from scratch' if not (c.model.weights or c.model.image_weights) else c.model.weights}"),
         ("prompt", " ".join(filter(None, [c.prompt.name, c.prompt.template])) or "none: no text side"),
         ("heads", ", ".join(head["name"] for head in c.heads) or "none"),
         ("losses", ", ".join(f"{loss.get('weight', 1.0):g} x {loss['name']}" for loss in c.losses) or "none"),
