@@ -58,8 +58,9 @@ def missing(config, field):
 def check_entries(config):
     """Raises ValueError where heads, losses, rules or stages are something else than entries with names."""
     for field in ("heads", "losses", "rules", "stages"):
-        if not all(isinstance(entry, ConfigDict) and "name" in entry for entry in config[field]):
-            raise ValueError(f"config.{field} is {plain(config[field])}; expected entries with a name each, whose fields are "
+        entries = config.get(field, ())
+        if not isinstance(entries, tuple) or not all(isinstance(entry, ConfigDict) and "name" in entry for entry in entries):
+            raise ValueError(f"config.{field} is {plain(entries)}; expected entries with a name each, whose fields are "
                              f"set one by one: --config.{field}[0].<field>=<value>")
 
 

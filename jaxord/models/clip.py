@@ -83,7 +83,7 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 
 
 class Dense(nn.Dense):
-    """nn.Dense over the rows of [..., C]: of gradients with more axes XLA makes a turned copy on a CPU before it multiplies."""
+    """nn.Dense over the rows of [..., C]: gradients with more axes are transposed by a copy before XLA's CPU multiplies."""
 
     def __call__(self, x):
         """x [..., C] -> [..., features]."""
