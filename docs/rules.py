@@ -37,7 +37,7 @@ RULES = (
     Rule(r"python tools/sweep\.py experiments/mine\.py --slots=2", "runs", "", SETS),
     Rule(r"python tools/sweep\.py .*", "runs", "", f"{SETS} {SWEPT}"),
     Rule(r"python tools/(table|sweep_report)\.py .*", "runs", order=3),
-    Rule(r"python tools/bench_knn\.py --queries=1024 .*", "runs", "", SEARCH),
+    Rule(r"python tools/bench_knn\.py --queries=.*", "runs", "", SEARCH),
     Rule(r"(taskset -c 1 )?python tools/bench_losses\.py .*", "runs", "", LOSSES),
     Rule(r".*tools/bench_step\.py --config=configs/folder\.py:method=ce .*", "parsed", "minutes: ViT-B/16"),
     Rule(r"(taskset -c 1 )?python tools/bench_step\.py .*--vs-torch.*", "runs" if HERE["torch"] else "parsed", "", STEP),
