@@ -46,7 +46,7 @@ RULES = (
     Rule(r"python tools/bench_epoch\.py .*", "runs", "", "--steps=1 --images=2"),
     Rule(r"python tools/bench_population\.py .*", "runs", "", "--rates=1 --decays=1 --seeds=2"),
     Rule(r"python tools/torture\.py --kills=100", "runs", "", "--kills=1 --steps=8"),
-    Rule(r"python tools/torture\.py .*", "parsed", "minutes; the line before it runs"),
+    Rule(r"python tools/torture\.py .*", "parsed", "minutes; --kills=100 runs"),
     Rule(r"python tools/fuzz\.py .*--coverage", *(("runs",) if HERE["atheris"] else ("wants", "atheris")), more="--runs=200"),
     Rule(r"python tools/fuzz\.py .*", "runs", "", "--runs=200"),
     Rule(r"python tools/make_concepts\.py .*", "wants", "answer"),

@@ -24,7 +24,7 @@ from jaxord import (
     trees,
 )
 from jaxord.binding import bind, configured, lookup
-from jaxord.data import augment, load, pipeline, tiers
+from jaxord.data import augment, corrupt, load, pipeline, tiers
 from jaxord.models import ordinal
 from jaxord.weights import hf_clip, variants
 
@@ -115,6 +115,8 @@ def assemble(config, fold, start=None, facts=None):
     mesh = sharding.data_mesh()
     for name, rows in (("batch", config.data.batch * config.data.copies), ("eval_batch", config.data.eval_batch)):
         sharding.check_divides(rows, mesh, f"data.{name}")
+    if config.data.corruption.name:
+        corrupt.check(config.data.corruption.name, config.data.corruption.severity)
     records = load.load(config.data, fold, config.seed)
     train = records["train"]
     settings = clip_settings(config) if config.prompt.name or not config.model.image_tower else None

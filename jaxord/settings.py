@@ -74,9 +74,11 @@ def from_arguments(arguments):
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", *arguments])
     try:
         values(["", *arguments])
-        return values["config"].value.lock()
+        config = values["config"].value.lock()
     except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
         raise ValueError(wrong_field(arguments) or str(error).rpartition("Error: ")[2]) from None
+    check_entries(config)
+    return config
 
 
 def wrong_field(arguments):

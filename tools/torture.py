@@ -40,8 +40,7 @@ KEPT = ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 EVERY = 3  # steps between evaluations
 FIELDS = {
     "data.batch": 8, "data.eval_batch": 8, "data.tier": "cached", "data.folds": "('0','1')", "fold": "all",
-    "train.log_every": "1 steps", "train.checkpoint_every": "2 steps",
-    "train.evaluate_every": f"{EVERY} steps",
+    "train.log_every": "1 steps", "train.checkpoint_every": "2 steps", "train.evaluate_every": f"{EVERY} steps",
 }  # fmt: skip
 PHASES = ("start and data", "compiling", "steps", "evaluation", "saving", "last step and report", "between stages and folds")
 LOOK = 0.01  # seconds between two looks at a run

@@ -35,17 +35,15 @@ def corrupt(image, name, severity, seed):
 
     Args:
         image: u8[H, W, 3], without padding.
-        name: one of NAMES.
-        severity: 0 (the image as it is) to 5.
+        name, severity: as `check` accepts them; severity 0 leaves the image as it is.
         seed: an integer, or several, that fix what is drawn: give each image its own.
 
     Returns:
         u8[H, W, 3].
 
     Raises:
-        ValueError: an array that is no such image, or has a side below 32 pixels; what `check` refuses.
+        ValueError: an array that is no such image, or has a side below 32 pixels.
     """
-    check(name, severity)
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"the image is {image.dtype}{list(image.shape)}; expected uint8[H, W, 3]")

@@ -233,8 +233,6 @@ def _check(records, data):
     if records.read is None:
         return
     crops = {data.train_crop.name, data.eval_crop.name} & set(CUTTING_CROPS)
-    if data.corruption.name:
-        corrupt.check(data.corruption.name, data.corruption.severity)
     if data.stored_size < data.image_size and crops:
         raise ValueError(
             f"config.data.stored_size is {data.stored_size}, smaller than image_size {data.image_size}, but "
