@@ -22,4 +22,4 @@ CLAIMS = ()
 
 
 def sweep(add):
-    conord_settings.sweep(add, METHODS)
+    conord_settings.runs(add, METHODS)

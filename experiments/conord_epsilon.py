@@ -24,4 +24,4 @@ CLAIMS = ()
 
 
 def sweep(add):
-    conord_settings.sweep(add, METHODS)
+    conord_settings.runs(add, METHODS)

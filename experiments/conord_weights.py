@@ -29,4 +29,4 @@ CLAIMS = tuple(("conord,weights=VIII", other) for other in ROWS if other != "con
 
 
 def sweep(add):
-    conord_settings.sweep(add, ROWS)
+    conord_settings.runs(add, ROWS)

@@ -32,6 +32,12 @@ def test_an_experiment(name):
         check(table, labels, configs)
 
 
+@pytest.mark.parametrize("name", ["grid", "conord_settings"])
+def test_what_experiments_share_is_none(name):
+    with pytest.raises(ValueError, match=f"{name}.py has no function sweep"):
+        plan.load(FOLDER / f"{name}.py")
+
+
 def check(table, labels, configs):
     """Rows are labels, columns metrics that their configs measure, figures numbers."""
     columns = table.columns.split()

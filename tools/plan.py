@@ -35,6 +35,8 @@ def load(file):
         raise ValueError(f"{file} is not there; an experiment is a Python file with a function sweep(add)")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "sweep"):
+        raise ValueError(f"{file} has no function sweep(add), as an experiment has")
     return module
 
 
