@@ -11,6 +11,7 @@ from test_losses_embedding import agree, compiled, compute, features, labels_of,
 
 import jaxord.losses
 from jaxord import sharding, vectors
+from jaxord.binding import bind
 from jaxord.losses.blocks import over_blocks
 
 # Blocks against the loop.
@@ -61,6 +62,19 @@ def test_4_096_samples_fit_into_300_mib(name):
     shapes = jax.ShapeDtypeStruct((4096, 512), jnp.float32), jax.ShapeDtypeStruct((4096,), jnp.float32)
     memory = jax.jit(jax.value_and_grad(loss)).lower(*shapes).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 300 * 2**20  # 148 and 66 MiB measured; 4,096^2 floats are 64
+
+
+@pytest.mark.parametrize("name", ["info_nce", "asymmetric_contrastive", "fcrc", "ordinal_pairwise"])
+def test_the_pairs_of_65_536_samples_are_never_formed(name):
+    shapes = {"logits": (65536, 64), "image_embeds": (65536, 64), "text_embeds": (64, 64), "rank_values": (64,)}
+    arrays = {array: jax.ShapeDtypeStruct(shape, jnp.float32) for array, shape in shapes.items()}
+    rank = jax.ShapeDtypeStruct((65536,), jnp.int32)
+
+    def loss(arrays, rank):
+        return bind(getattr(jaxord.losses, name), {**arrays, "rank": rank})
+
+    memory = jax.jit(jax.value_and_grad(loss)).lower(arrays, rank).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 200 * 2**20  # 51 to 114 MiB measured; 65,536^2 floats are 16,384
 
 
 # Distances.

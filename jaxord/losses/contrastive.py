@@ -1,16 +1,14 @@
 """Contrastive losses between images and the texts of ranks.
 
-B batch, K ranks, D embedding. The text of a sample is the text of its rank, so a batch of pairs needs only its logits
-[B, K].
+B batch, K ranks, D embedding. The text of a sample is the text of its rank, so the B x B pairs of a batch are its logits
+[B, K], each as often as the batch has the rank, and no array has B x B entries.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jaxord import vectors
-from jaxord.losses.rank import choose, cross_entropy, negative_log_share, text_image_kl
+from jaxord.losses.rank import choose, cross_entropy, log_mass, log_share, negative_log_share, text_image_kl
 
 
 def info_nce(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> jax.Array:
@@ -33,7 +31,14 @@ def info_nce(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> 
       ValueError: unknown direction.
     """
     logits = jnp.asarray(logits, jnp.float32)
-    return _directed(direction, *_pairs(logits, rank, 1.0 - jnp.eye(logits.shape[0])))
+    own, carries = _own(logits, rank), jax.nn.one_hot(rank, logits.shape[1])  # [B], [B, K]
+    i2t = negative_log_share(own, logits, carries.sum(axis=0) - carries).mean()
+
+    # The images of a rank have one sum; where the rank has one image, the first term is exactly 0.
+    top, mass, _ = log_mass(logits.T, carries.T)  # [K], the images of the text's rank
+    highest, rest, some = log_mass(logits.T, 1.0 - carries.T)  # [K], all others
+    against = log_share(top, highest, rest - mass, some)
+    return _directed(direction, i2t, ((top[rank] - own) + mass[rank] + against[rank]).mean())
 
 
 def asymmetric_contrastive(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> jax.Array:
@@ -87,32 +92,31 @@ def ordinal_pairwise(
     """
     images, texts = vectors.unit(image_embeds), vectors.unit(text_embeds)
     values = jnp.asarray(rank_values, jnp.float32)
-    size, own = rank.size, texts[rank]  # [B, D]
+    own, carries = texts[rank], jax.nn.one_hot(rank, values.size)  # [B, D], [B, K]
+    gap = jnp.abs(values[rank][:, None] - values)  # [B, K]
 
-    def mean_of(terms: jax.Array, to: jax.Array, used: jax.Array) -> jax.Array:
-        """Mean of w * terms over the pairs (sample i, text of rank to_j) where used is 1."""
-        gap = jnp.abs(values[rank][:, None] - values[to])
-        largest, smallest = jnp.max(gap * used), jnp.min(jnp.where(used > 0, gap, jnp.inf))
+    def mean_of(terms: jax.Array, times: jax.Array) -> jax.Array:
+        """Mean of w * terms [B, K] over the pairs (sample i, text c), each of which is there so many times, [B, K]."""
+        used = times > 0
+        largest, smallest = jnp.max(jnp.where(used, gap, 0.0)), jnp.min(jnp.where(used, gap, jnp.inf))
         scaled = {
             "span": lambda: gap / _above_zero(values.max() - values.min()),
             "raw": lambda: gap,
             "pairs": lambda: (gap - jnp.where(used.any(), smallest, 0.0)) / _above_zero(largest),
         }
-        weight = used * choose("weight_scale", weight_scale, scaled)()
-        return (weight * terms).sum() / jnp.maximum(used.sum(), 1.0)
+        weight = times * choose("weight_scale", weight_scale, scaled)()
+        return (weight * terms).sum() / jnp.maximum(times.sum(), 1.0)
 
     def inner() -> jax.Array:
-        similarity = vectors.inner(images + strength * own, own)  # [B, B]
-        return mean_of(similarity, rank, 1.0 - jnp.eye(size)) - (images * own).sum(axis=1).mean()
+        similarity = vectors.inner(images + strength * own, texts)  # [B, K]
+        return mean_of(similarity, carries.sum(axis=0) - carries) - (images * own).sum(axis=1).mean()
 
     def euclid() -> jax.Array:
-        tightness = jnp.square(images - own).sum(axis=1).mean()
+        tightness, apart = jnp.square(images - own).sum(axis=1).mean(), vectors.distances(images, texts)  # [], [B, K]
         if not strength:
-            every = jnp.arange(values.size)
-            return tightness - mean_of(vectors.distances(images, texts), every, jnp.ones((size, values.size)))
-        later = jnp.triu(jnp.ones((size, size)), 1)
-        apart = vectors.distances(images, own) + strength * vectors.distances(own, own)  # [B, B]
-        return tightness / 2 - mean_of(apart, rank, later)
+            return tightness - mean_of(apart, jnp.ones_like(gap))
+        later = jnp.cumsum(carries[::-1], axis=0)[::-1] - carries  # [B, K], samples behind i
+        return tightness / 2 - mean_of(apart + strength * vectors.distances(texts, texts)[rank], later)
 
     return choose("form", form, {"inner": inner, "euclid": euclid})()
 
@@ -160,42 +164,50 @@ def fcrc(
     both_ways = choose("form", form, {"pair": _pair_form, "class": _class_form, "code": _code_form})
     scale = choose("distance", distance, {"absolute": jnp.asarray, "sqrt": jnp.sqrt, "square": jnp.square})
 
-    def distances(ranks: jax.Array) -> jax.Array:  # [B, len(ranks)]
-        return scale(jnp.abs(rank[:, None] - ranks).astype(jnp.float32))
-
-    return _directed(direction, *both_ways(jnp.asarray(logits, jnp.float32), rank, distances))
-
-
-def _pair_form(logits: jax.Array, rank: jax.Array, distances: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, ...]:
-    return _pairs(logits, rank, _with_mean_one(distances(rank), rank.size - 1, axis=1))
+    logits = jnp.asarray(logits, jnp.float32)
+    apart = scale(jnp.abs(jnp.arange(logits.shape[1])[:, None] - rank).astype(jnp.float32))  # [K, B]
+    return _directed(direction, *both_ways(logits, rank, apart))
 
 
-def _class_form(logits: jax.Array, rank: jax.Array, distances: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, ...]:
-    texts = logits.shape[1]
-    own = jnp.take_along_axis(logits, rank[:, None], axis=1)[:, 0]  # [B]
-    to_texts = _with_mean_one(distances(jnp.arange(texts)), texts - 1, axis=1)  # [B, K]
-    i2t = negative_log_share(own, logits, to_texts).mean()
-
-    between = distances(rank)  # [B, B]
-    negatives = (between > 0).sum(axis=1, keepdims=True)
-    to_images = _with_mean_one(between, negatives, axis=1)
-    terms = negative_log_share(own, jnp.take(logits, rank, axis=1).T, to_images)  # [B]
-    each = 1.0 / (rank.size - negatives[:, 0])  # the images of a rank share the weight of their one text
-    return i2t, (each * terms).sum() / each.sum()
+def _pair_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
+    own, others, number = _own(logits, rank), rank.size - 1, _number(logits, rank)
+    to_images = _with_mean_one(apart, others, axis=1)  # [K, B]
+    to_texts = _with_mean_one(number * apart.T, others, axis=1)  # [B, K], samples of a rank together
+    return negative_log_share(own, logits, to_texts).mean(), _among_images(own, logits, rank, to_images).mean()
 
 
-def _code_form(logits: jax.Array, rank: jax.Array, distances: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, ...]:
-    apart = distances(jnp.arange(logits.shape[1]))  # [B, K]
+def _class_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
+    own, number = _own(logits, rank), _number(logits, rank)
+    to_texts = _with_mean_one(apart.T, logits.shape[1] - 1, axis=1)  # [B, K]
+    to_images = _with_mean_one(apart, (rank.size - number)[:, None], axis=1)  # [K, B]
+    each = (1.0 / jnp.maximum(number, 1))[rank]  # the images of a rank share the weight of their one text
+    t2i = (each * _among_images(own, logits, rank, to_images)).sum() / each.sum()
+    return negative_log_share(own, logits, to_texts).mean(), t2i
+
+
+def _code_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
+    apart = apart.T
     # K-1 in both directions, as in the authors' program; over the batch the weights then have no mean of 1.
     u, v = (jnp.where(apart > 0, _with_mean_one(apart, logits.shape[1] - 1, axis), 1.0) for axis in (1, 0))
     return cross_entropy(u * logits, rank), text_image_kl(v * logits, rank)
 
 
-def _pairs(logits: jax.Array, rank: jax.Array, weights: jax.Array) -> tuple[jax.Array, ...]:
-    """(i2t, t2i) over the pairs of the batch; weights f32[B, B], row the anchor, 0 on the diagonal."""
-    scores = jnp.take(logits, rank, axis=1)  # [B, B], row image, column text
-    own = jnp.diagonal(scores)
-    return negative_log_share(own, scores, weights).mean(), negative_log_share(own, scores.T, weights).mean()
+def _own(logits: jax.Array, rank: jax.Array) -> jax.Array:
+    """f32[B], the score of each image and its own text."""
+    return jnp.take_along_axis(logits, rank[:, None], axis=1)[:, 0]
+
+
+def _number(logits: jax.Array, rank: jax.Array) -> jax.Array:
+    """f32[K], samples of each rank."""
+    return jax.nn.one_hot(rank, logits.shape[1]).sum(axis=0)
+
+
+def _among_images(own: jax.Array, logits: jax.Array, rank: jax.Array, weights: jax.Array) -> jax.Array:
+    """f32[B], -log of the share that an image has for its own text among itself and all images.
+
+    The weights f32[K, B] of the images for each text are 0 at those of the text's rank, so one sum serves all of these.
+    """
+    return log_share(own, *(part[rank] for part in log_mass(logits.T, weights)))
 
 
 def _with_mean_one(distance: jax.Array, negatives: int | jax.Array, axis: int) -> jax.Array:

@@ -27,7 +27,11 @@ def negative_log_share(own: jax.Array, others: jax.Array, weights: jax.Array) ->
     Returns:
       f32[...]; exactly 0, with gradient 0, where no candidate is left.
     """
-    top, mass, some = log_mass(others, weights)
+    return log_share(own, *log_mass(others, weights))
+
+
+def log_share(own: jax.Array, top: jax.Array, mass: jax.Array, some: jax.Array) -> jax.Array:
+    """`negative_log_share` of a score among itself and the candidates whose `log_mass` is known."""
     return jnp.where(some, jax.nn.softplus((top - own) + mass), 0.0)
 
 
