@@ -188,6 +188,27 @@ class Encoder(nn.Module):
         return self.layers(x)
 
 
+class Patches(nn.Module):
+    """The linear map of each patch of an image: the convolution of a checkpoint, whose stride is its size, as one product.
+
+    XLA's CPU multiplies the gradient of such a convolution by a plain loop where it stands in a loop of steps.
+    """
+
+    features: int
+    patch: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, image):
+        """image [N, H, W, c] -> [N, P, C], patches row by row."""
+        (n, height, width, channels), p = image.shape, self.patch
+        init = nn.initializers.normal((3 * channels * p * p) ** -0.5)  # torch's for a convolution: 1 / sqrt(3 fan-in)
+        kernel = self.param("kernel", init, (p, p, channels, self.features)).astype(self.dtype)
+        patches = image.astype(self.dtype).reshape(n, height // p, p, width // p, p, channels).swapaxes(2, 3)
+        mapped = patches.reshape(-1, p * p * channels) @ kernel.reshape(-1, self.features)
+        return mapped.reshape(n, -1, self.features)
+
+
 class VisionEmbeddings(nn.Module):
     """Patches as tokens behind the class token, plus positions."""
 
@@ -198,19 +219,15 @@ class VisionEmbeddings(nn.Module):
         width, patch = self.config.vision.width, self.config.patch_size
         normal = nn.initializers.normal
         self.class_embedding = self.param("class_embedding", normal(width**-0.5), (width,))
-        self.patch_embedding = nn.Conv(
-            width, (patch, patch), strides=(patch, patch), padding="VALID", use_bias=False, dtype=self.dtype,
-            kernel_init=normal((3 * 3 * patch * patch) ** -0.5),  # torch's for a convolution: 1 / sqrt(3 fan-in)
-        )
+        self.patch_embedding = Patches(width, patch, self.dtype)
         positions = 1 + (self.config.image_size // patch) ** 2
         self.position_embedding = nn.Embed(positions, width, dtype=self.dtype, embedding_init=normal(width**-0.5))
 
     def __call__(self, image):
         """image [N, H, W, 3] -> [N, 1 + P, C]."""
-        patches = self.patch_embedding(image)  # [N, H/patch, W/patch, C]
-        n, _, _, width = patches.shape
-        first = jnp.broadcast_to(self.class_embedding.astype(self.dtype), (n, 1, width))
-        x = jnp.concatenate([first, patches.reshape(n, -1, width)], axis=1)  # [N, 1 + P, C]
+        patches = self.patch_embedding(image)  # [N, P, C]
+        first = jnp.broadcast_to(self.class_embedding.astype(self.dtype), (image.shape[0], 1, patches.shape[2]))
+        x = jnp.concatenate([first, patches], axis=1)  # [N, 1 + P, C]
         return x + self.position_embedding(jnp.arange(x.shape[1]))
 
 
