@@ -3,7 +3,8 @@
     python tools/bench_step.py --config=configs/quickstart.py --synthetic=512
     python tools/bench_step.py --config=configs/morph.py:method=ce --synthetic=512 --set data.batch=4 --vs-torch --output=b.json
 
-It times the step that training runs: the same assembly, the same jitted update, the same batches. Pretrained weights are read
+It times the step that training runs: the same assembly, the same jitted update, the same batches, and as many updates a call
+(20 where the images are on the device, as with --set data.tier=resident; the header says it). Pretrained weights are read
 where config.model.weights is a folder that is there; else all are drawn, which changes no speed, but then sentences are bytes,
 longer than with the checkpoint's own tokenizer: the header prints K x T. --vs-torch runs the step of tools/torch_step.py on the
 same device in the same process, blocks of either in turn; torch gets the images already cropped and on the device. jax does not
@@ -41,6 +42,7 @@ from jaxord.memory import program_bytes  # noqa: E402
 from jaxord.models import ordinal  # noqa: E402
 from jaxord.progress import table  # noqa: E402
 from jaxord.step import make_forward, objective  # noqa: E402
+from jaxord.train import steps_per_call  # noqa: E402
 from tools import measure  # noqa: E402
 
 COLUMNS = (
@@ -118,9 +120,9 @@ def task_of(config, count, start):
         return assemble.assemble(config, fold, start)
 
 
-def training(task):
+def training(task, several=False):
     """The update as train.fit builds it: (jitted step, State, the schedule's factor at each step)."""
-    state, step, _, factor, total = measure.begin(task)
+    state, step, _, factor, total = measure.begin(task, several)
     return step, state, np.asarray(jax.vmap(factor)(jnp.arange(min(total, 10_000))))
 
 
@@ -172,23 +174,35 @@ def peak_bytes():
 
 
 def ours(task, train):
-    """The step of the task, compiled: (run(steps) -> (seconds, seconds in which it stood waiting for a batch), facts)."""
-    config = task.config
+    """The step of the task, compiled.
+
+    Returns:
+      (run(steps) -> (seconds, seconds in which it stood waiting for a batch, steps: at least so many, in whole calls), facts).
+    """
+    config, constants, split = task.config, task.constants, task.splits["train" if train else "test"]
+    most = steps_per_call(config, split) if train else 1
+    labels = task.labels.get("annotations", task.labels["train"]) if train else task.labels["test"]
     if train:
-        step, state, factors = training(task)
-        batches = pipeline.train_batches(task.splits["train"], batch=config.data.batch, seed=config.seed)
-        labels, constants = task.labels.get("annotations", task.labels["train"]), task.constants
+        step, state, factors = training(task, most > 1)
+        order = {"batch": config.data.batch, "seed": config.seed}
+        if most > 1:
+            labels = {**labels, **split.stored()}
+            calls = itertools.chain([(0, 1)], ((first, most) for first in itertools.count(1, most)))
+            batches = pipeline.train_calls(split, **order, calls=calls, most=most)
+        else:
+            batches = pipeline.train_batches(split, **order)
         first = next(batches)
     else:
         state, factors = sharding.put({"params": {**task.trained, **task.held(task.frozen)}, "stats": task.stats},
                                       sharding.replicated(task.mesh)), None
         step = make_forward(task.model, task.prepare(train=False), wanted(config), sharding.replicated(task.mesh))
-        passes = (pipeline.eval_batches(task.splits["test"], batch=config.data.eval_batch) for _ in itertools.count())
+        passes = (pipeline.eval_batches(split, batch=config.data.eval_batch) for _ in itertools.count())
         batches = ({k: v for k, v in batch.items() if k != "valid"} for batch in itertools.chain.from_iterable(passes))
-        labels, constants, first = task.labels["test"], evaluate.with_text(task, state), next(batches)
-    prepared = jax.jit(task.prepare(train))(first, labels, constants)
+        constants, first = evaluate.with_text(task, state), next(batches)
+    one = {name: array[0] for name, array in first.items() if name != "steps"} if most > 1 else first
+    prepared = jax.jit(task.prepare(train))(one, labels, constants)
     arrays = {name: np.asarray(prepared[name]) for name in ("image", "rank", "target")[: 3 if train else 1] if name in prepared}
-    work, forward = count_flops(task, first, labels, train)
+    work, forward = count_flops(task, one, labels, train)
     start = time.perf_counter()
     compiled = step.lower(state, first, labels, constants).compile()  # the calls below use this very program
     seconds = time.perf_counter() - start
@@ -204,20 +218,20 @@ def ours(task, train):
         return result
 
     def run(steps):
-        waited, start = 0.0, time.perf_counter()
-        for _ in range(steps):
+        waited, calls, start = 0.0, -(-steps // most), time.perf_counter()
+        for _ in range(calls):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
             result = once(batch)
         jax.block_until_ready((result, state))
-        return time.perf_counter() - start, waited
+        return time.perf_counter() - start, waited, calls * most
 
-    value = once(first)
+    value = once(first)  # of one update
     loss = float(value["loss"]) if train else None
     return run, {
         "loss": loss, "compile_s": seconds, "program_bytes": program_bytes(compiled), "peak_bytes": peak_bytes, "flops": work,
-        "forward_flops": forward, "arrays": arrays, "factors": factors,
+        "forward_flops": forward, "arrays": arrays, "factors": factors, "a_call": most,
     }  # fmt: skip
 
 
@@ -232,7 +246,7 @@ def theirs(task, facts, train, compile):
         for _ in range(steps):
             step()
         wait()
-        return time.perf_counter() - start, 0.0
+        return time.perf_counter() - start, 0.0, steps
 
     return run, found
 
@@ -242,14 +256,14 @@ def in_turns(sides, rounds, seconds):
     counts = {}
     for name, run in sides.items():
         run(1)
-        spent = run(3)[0] / 3
-        counts[name] = max(1, round(seconds / spent))
+        spent, _, steps = run(3)
+        counts[name] = max(1, round(seconds / spent * steps))
     found = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
             cpu = time.process_time()
-            spent, waited = run(counts[name])
-            found[name].append((spent / counts[name], waited / spent, (time.process_time() - cpu) / counts[name]))
+            spent, waited, steps = run(counts[name])
+            found[name].append((spent / steps, waited / spent, (time.process_time() - cpu) / steps))
     return found
 
 
@@ -282,7 +296,7 @@ def header(task, options, facts, parameters, images, rate):
     size, one = rate
     lines = [
         ("config", f"{task.config.name}-{task.config.method} {' '.join(options.set)}".strip()),
-        ("step", "update of the training" if train else "forward pass of the evaluation"),
+        ("step", f"update of the training, {facts['a_call']} a call" if train else "forward pass of the evaluation"),
         ("machine", f"{devices}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}"),
         ("model", f"{task.config.model.image_tower or task.config.model.variant}, activations {task.model.dtype}"),
         ("parameters", f"{count['trained']:,} trained, {count['frozen']:,} frozen; {parameters}"),

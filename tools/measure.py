@@ -128,8 +128,8 @@ def with_fields(config, **fields):
     return ConfigDict({**config, **fields}, type_safe=False)
 
 
-def begin(task):
-    """A training before its first step, as a run has it.
+def begin(task, several=False):
+    """A training before its first step, as a run has it; `several` updates a call as of `jaxord.train.begin`.
 
     Returns:
       (State, jitted step(state, batch, labels, constants) -> (state, metrics), labels of the training split, the factor of the
@@ -137,7 +137,7 @@ def begin(task):
     """
     total, length = training.lengths(task)
     factor = optim.schedule(task.config.optim, total, length)
-    return (*training.begin(task, factor), task.labels.get("annotations", task.labels["train"]), factor, total)
+    return (*training.begin(task, factor, several), task.labels.get("annotations", task.labels["train"]), factor, total)
 
 
 def train(step, state, draw, number, *rest):
