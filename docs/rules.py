@@ -5,42 +5,44 @@ import importlib.util
 import re
 import shutil
 
-# how "runs": it succeeds. "wants": it ends in one message, which holds `words`. "parsed": flags, config and files are checked;
-# `words` are the reason. `more` is added to it. order: 1 before those that need its run, 3 after those that it needs.
+# how "runs": it succeeds. "wants": it ends in one message, which holds `words`. "serves": it says `words`, and is ended then.
+# "parsed": flags, config and files are checked; `words` are the reason. "checks": .ci/run has it as it stands. `more` is added
+# to it. order: 1 before those that need its run, 3 after those that it needs, 4 with one that it waits for.
 Rule = collections.namedtuple("Rule", "pattern how words more order", defaults=("", "", 2))
 
 MAIN = r"python -m jaxord\.main "
 APART = " --workdir=runs/{number}"  # in a folder of its own
 LISTS = "missing under"
-HERE = {module: bool(importlib.util.find_spec(module)) for module in ("jax2onnx", "torch", "atheris")}
+HERE = {module: bool(importlib.util.find_spec(module)) for module in ("jax2onnx", "torch", "atheris", "mkdocs")}
 
 # What makes a command small: it is added to it (a flag that is there twice counts as the last says).
 STEPS = {"train.duration": "'2 steps'", "data.batch": "8", "data.eval_batch": "64"}
 SHORT = " ".join(f"--config.{field}={value}" for field, value in STEPS.items())
 SETS = " ".join(f"--set {field}={value}" for field, value in STEPS.items())
 SWEPT = "--output=runs/{number}"
-STEP = "--rounds=1 --seconds=0.1 --synthetic=64 --set data.batch=4"
+STEP = "--rounds=1 --seconds=0.1 --synthetic=64 --set data.batch=4 --set model.variant=tiny --set data.image_size=32 --eager"
 LOSSES = "--sizes=8 --largest=8 --width=8 --rounds=1 --seconds=0.1"
 SEARCH = "--queries=8 --gallery=64 --width=8 --rounds=1"
 SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")': 'in ("ce_l1",)',
            '(("ce_l1", "ce"),)': "()"}  # within pieces of Python
 RULES = (
-    Rule(r".*(<\w|\.\.\.).*", "parsed", "a placeholder"),
-    Rule(r"pip install .*", "parsed", "extras of pyproject.toml"),
-    Rule(r"pytest( -m long)?", "parsed", "the suite itself"),
+    Rule(r"pytest( -m long)?|pip install -e \"\.\[(test|docs|onnx)\]\"", "checks"),
+    Rule(r"pip install .*", "runs", "", "--dry-run --quiet"),
     Rule(r"PYTHONPATH=\. python tests/test_\w+\.py", "runs"),
-    Rule(r"mkdocs serve", "parsed", "it does not end"),
-    Rule(r"(srun|export|JAX_PROCESS_ID=\d) .*", "parsed", "several hosts"),
+    Rule(r"mkdocs serve", *(("serves", "Serving on") if HERE["mkdocs"] else ("parsed", "mkdocs"))),
+    Rule(r"(srun|export) .*", "parsed", "several hosts"),
+    Rule(r"JAX_PROCESS_ID=\d .*", "wants", LISTS, "--workdir=runs/hosts", 4),
     Rule(r"python tools/sweep\.py .*--launcher=slurm.*", *(("parsed", "SLURM") if shutil.which("srun") else ("wants", "srun"))),
-    Rule(r"python tools/sweep\.py experiments/(hci|group_counts)\.py.*", "parsed", "data that are not here"),
+    Rule(r"python tools/sweep\.py experiments/(hci|stsb|group_counts)\.py.*", "wants", LISTS, SWEPT),
+    Rule(r"python tools/sweep\.py experiments/freshness\.py.*", "wants", "labels.csv", SWEPT),
     Rule(r"python tools/sweep\.py .*--search=.*", "runs", "", f"{SETS} {SWEPT} --trials=1"),
     Rule(r"python tools/sweep\.py experiments/mine\.py --slots=2", "runs", "", SETS),
     Rule(r"python tools/sweep\.py .*", "runs", "", f"{SETS} {SWEPT}"),
     Rule(r"python tools/(table|sweep_report)\.py .*", "runs", order=3),
     Rule(r"python tools/bench_knn\.py --queries=.*", "runs", "", SEARCH),
     Rule(r"(taskset -c 1 )?python tools/bench_losses\.py .*", "runs", "", LOSSES),
-    Rule(r".*tools/bench_step\.py --config=configs/folder\.py:method=ce .*", "parsed", "minutes: ViT-B/16"),
-    Rule(r"(taskset -c 1 )?python tools/bench_step\.py .*--vs-torch.*", "runs" if HERE["torch"] else "parsed", "", STEP),
+    Rule(r"(taskset -c 1 )?python tools/bench_step\.py .*--vs-torch.*", *(("runs",) if HERE["torch"] else ("parsed", "torch")),
+         more=STEP),
     Rule(r"python tools/bench_step\.py .*", "runs", "", STEP),
     Rule(r"python tools/bench_data\.py .*", "runs", "", "--steps=1"),
     Rule(r"python tools/bench_epoch\.py .*", "runs", "", "--steps=1 --images=2"),
@@ -58,7 +60,6 @@ RULES = (
     Rule(MAIN + r"--mode=(predict|export) .*", "runs"),
     Rule(MAIN + r"--mode=report .*", "runs", order=3),
     Rule(r"cd exported && python predict\.py .*", *(("runs", "", "", 3) if HERE["torch"] else ("parsed", "torch"))),
-    Rule(r"python predict\.py .*", "parsed", "in an exported folder, as docs/exporting.md has it"),
     Rule(MAIN + r"--config=configs/(hci|stsb)\.py.*", "wants", LISTS, APART),
     Rule(MAIN + r".*--config\.model\.weights=exported/", "runs", "", SHORT + APART, 3),
     Rule(MAIN + r"--config=configs/folder\.py(:method=\w+)? .*", "wants", "--config.model.weights=<folder>", APART),
@@ -66,7 +67,6 @@ RULES = (
     Rule(MAIN + r"--config=configs/folder\.py:method=numclip.*", "runs", "", SHORT, 1),
     Rule(MAIN + r"--config=configs/(folder|my_set|digits)\.py.*", "runs", "", SHORT + APART),
     Rule(r"python tools/verify_data\.py --config=configs/folder\.py.*", "runs"),
-    Rule(r"python README\.md\.py", "parsed", "as docs/predicting.md has it"),
     Rule(r"python \S+\.md\.py", "runs"),
 )
 # What pieces of Python find: the pages name these as the reader's own.

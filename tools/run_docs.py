@@ -3,8 +3,9 @@
     python tools/run_docs.py [--only=export] [--parse] [--folder=kept] [page.md ...]
 
 It happens in a copy of the repository, with a few made images. docs/rules.py says what becomes of each command: it runs to its
-end, it ends in the one message that stands for what is not here (data, weights, an answer), or it is parsed. A command without
-a rule is an error, and each is printed with what became of it. What makes them small stands there too, and in `shrink`.
+end, it ends in the one message that stands for what is not here (data, weights, an answer), it serves until it is ended, it is
+one of those that check the repository, or it is parsed. A command without a rule is an error, and each is printed with what
+became of it. What makes them small stands there too, and in `shrink`.
 
 A process that has imported everything forks for each command, which then is `runpy` of what stands behind `python`, with the
 flags as they are typed; the runs of a sweep are such forks too. tests/test_main.py and tests/test_sweep.py start real ones.
@@ -29,6 +30,7 @@ import resource
 import runpy
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -48,6 +50,10 @@ FORK, READY = multiprocessing.get_context("fork"), []
 PARSING = ("tools.sweep", "tools.table", "tools.measure", "configs.base")
 RUNNING = ("jaxord.train", "jaxord.evaluate", "jaxord.predict", "jaxord.export.program", "jaxord.report", "jaxord.estimator",
            "tensorboardX", "transformers", "matplotlib.figure")  # fmt: skip
+
+LOOK = 0.5  # seconds between two looks at what serves
+with socket.create_server(("localhost", 0)) as server:
+    PORT = server.getsockname()[1]  # of the hosts' coordinator
 
 # More of what makes them small.
 LAYERS, TILES, SWEPT = 0, 2, 1  # of the towers of `tiny`; of a scene and severity; runs of a sweep
@@ -79,8 +85,11 @@ def make(folder):
     Returns:
       [(path, label, split)] of the images in my/: split as configs/folder.py would, so that programs are compiled once.
     """
-    for part in ("configs", "experiments", "jaxord", "tests", "tools", *(info.name for info in ROOT.glob("*.egg-info"))):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    infos = (info.name for info in ROOT.glob("*.egg-info"))
+    for name in ("configs", "docs", "experiments", "jaxord", "tests", "tools", *infos):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "mkdocs.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
     generator, rows = np.random.default_rng(0), []
     for rank, i in itertools.product(range(3), range(10)):
         file = folder / "my" / str(rank) / f"{i}.png"
@@ -134,21 +143,25 @@ def fork(log, task, *arguments):
 
 
 def run(words):
-    """What a shell would do with `python` and these words, here."""
+    """What a shell would do with these words, here."""
     if words[0] == "cd":
         os.chdir(words[1])
         words = words[3:]
     if words[0] == "taskset":
         words = words[3:]
-    if words[0] == "PYTHONPATH=.":  # as it is here
-        words = words[1:]
-    _, *sys.argv = words
+    while "=" in words[0]:
+        name, _, os.environ[name] = words.pop(0).partition("=")
+    if "JAX_PROCESS_ID" in os.environ:  # the other one runs here too
+        os.environ.update(JAX_COORDINATOR_ADDRESS=f"localhost:{PORT}", JAX_NUM_PROCESSES="2")
+    if words[0] == "pip":
+        known_extras(words)
+    _, *sys.argv = words if words[0] == "python" else ["python", "-m", *words]
     if sys.argv[0] == "tools/sweep.py":
-        from tools import launch, plan
+        from tools import launch, plan, sweep
 
         among = plan.among
         plan.among = lambda runs, patterns: among(runs, patterns)[:SWEPT]
-        READY.extend(waiting_process() for _ in range(SWEPT))
+        READY.extend(waiting_process() for _ in range(SWEPT * sweep.ATTEMPTS))
         launch.Machine.start = of_sweep
     if sys.argv[0] == "-m":
         _, module, *rest = sys.argv
@@ -203,11 +216,8 @@ def parse(words):
         if words[0] != "export" and words[0].partition("=")[0] not in (*sharding.PLAIN, "PYTHONPATH"):
             raise ValueError(f"nothing reads {words[0]}")
         words = words[1:] or ["nothing"]
-    if words[:3] == ["pip", "install", "-e"]:
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        unknown = set(re.fullmatch(r"\.\[(.*)\]", words[3])[1].split(",")) - set(extras)
-        if unknown or words[4:]:
-            raise ValueError(f"no extra {unknown or words[4:]}")
+    if words[:2] == ["pip", "install"]:
+        known_extras(words)
     elif words[:2] == ["python", "-m"]:
         parse_main(words[2:])
     elif words[0] == "python" and words[1].startswith("tools/"):
@@ -217,6 +227,21 @@ def parse(words):
         ast.parse((file if file.is_file() else ROOT / file).read_text())
     elif words[0] != "python" and words not in (["nothing"], ["pytest"], ["pytest", "-m", "long"], ["mkdocs", "serve"]):
         raise ValueError("no such command")
+
+
+def known_extras(words):
+    """Raises ValueError where pyproject.toml lacks one that `pip install -e ".[...]"` names: pip only warns."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    unknown = set(re.fullmatch(r"\.\[(.*)\]", words[3])[1].split(",")) - set(extras)
+    if unknown or words[2] != "-e":
+        raise ValueError(f"no extra {unknown or words[2:]}")
+
+
+def checked(words):
+    """Raises ValueError where .ci/run does not have the command, quiet or with options of pytest's in front."""
+    lines = [shlex.split(line, comments=True) for line in re.split(r"\n| && ", (ROOT / ".ci/run").read_text())]
+    if words not in [[word for word in line if word != "-q" and not word.startswith("PYTEST_ADDOPTS=")] for line in lines]:
+        raise ValueError(f".ci/run has no line {shlex.join(words)!r}")
 
 
 def parse_main(words):
@@ -271,17 +296,20 @@ def parse_tool(file, words):
 
 def task_of(command, one, number):
     """(what is typed, a function of nothing that does it) of a command."""
-    if one.how == "parsed":
-        return command, lambda: parse(shlex.split(command))
+    if one.how in ("parsed", "checks"):
+        return command, lambda: {"parsed": parse, "checks": checked}[one.how](shlex.split(command))
     text = f"{command} {one.more.format(number=number)}".strip()
     return text, lambda: run(shlex.split(text))
 
 
 def wrong_with(one, code, said):
     """What is wrong with the end of a command, "" where it ends as it has to."""
+    if one.how == "serves":
+        return "" if one.words in said else f"exit status {code}, before it said {one.words!r}"
     if one.how != "wants":
         return "" if code == 0 else f"exit status {code}"
-    if code != 1 or said.count("error: ") != 1 or one.words not in said or "Traceback" in said:
+    messages = set(re.findall("error: .*", said))  # a sweep tries a run again
+    if code != 1 or len(messages) != 1 or one.words not in said or "Traceback" in said:
         return f"exit status {code}, expected 1 and one error message with {one.words!r}"
     return ""
 
@@ -305,7 +333,10 @@ def execute(jobs, folder, slots):
             with open(folder / f"{number}.log", "wb") as log:
                 process = fork(log, task)
             begun[process.sentinel] = process, number, text, where, one, time.monotonic()
-        for sentinel in multiprocessing.connection.wait(begun):
+        for process, number, _, _, one, _ in begun.values():
+            if one.how == "serves" and one.words in (folder / f"{number}.log").read_text(errors="replace"):
+                process.terminate()
+        for sentinel in multiprocessing.connection.wait(begun, LOOK):
             process, number, text, where, one, since = begun.pop(sentinel)
             before = cpu_seconds(resource.RUSAGE_CHILDREN)
             process.join()
@@ -358,7 +389,7 @@ def main(arguments=None):
         if given.parse:
             jobs = [(command, where, one._replace(how="parsed", words="")) for command, where, one in jobs]
         numbered = [(number, *job) for number, job in enumerate(jobs) if given.only in job[0] or job[2].order == 1]
-        for order in (1, 2, 3):
+        for order in (1, 2, 3, 4):
             wrong += execute([job for job in numbered if job[3].order == order], folder, given.slots)
     seconds = cpu_seconds(resource.RUSAGE_SELF) + cpu_seconds(resource.RUSAGE_CHILDREN)
     counts = collections.Counter(job[3].how for job in numbered)
