@@ -3,10 +3,13 @@
 Without jit of the whole: the operations of one case are compiled already when the next one comes.
 """
 
+import ast
+import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
+import io
 import json
 import shutil
 import signal
@@ -27,7 +30,7 @@ from configs.pairs import ALL
 from jaxord import assemble, card, export, finished, inference, ranks, settings, signals, tokenizer, train
 from jaxord.binding import lookup, needs
 from jaxord.data import extraction
-from jaxord.export import facts, towers, verify
+from jaxord.export import facts, lines, towers, verify
 from jaxord.models import heads, resnet, vgg
 from jaxord.weights import export_torch, hf_clip, open_clip, variants
 from tests.made import TARGETS, TINY, last_stage, made, of_folder
@@ -56,8 +59,26 @@ def written(folder):
     return program
 
 
+def plain_lines(folder):
+    """The program of plain lines in the README, "" where it has none."""
+    blocks = [text.removeprefix("python\n") for text in (folder / "README.md").read_text().split("```")[1::2]]
+    return next((text for text in blocks if "CLIPVisionModelWithProjection" in text), "")
+
+
+def printed_by(program, folder, photograph):
+    """The list that it prints for a photograph, in the folder."""
+    shutil.copy(photograph[0] if isinstance(photograph, (list, tuple)) else photograph, folder / "photo.jpg")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        patch.delitem(sys.modules, "predict", raising=False)
+        exec(program, {})
+        sys.modules.pop("predict", None)
+    return ast.literal_eval(said.getvalue())
+
+
 def compare(run, folder, examples, tolerance=1e-4):
-    """Writes the run, loads what was written in torch, and compares every rule on every example."""
+    """Writes the run, loads what was written in torch, and compares every rule on every example; the plain lines on one."""
     export.write(run, folder)
     theirs = written(folder).Model().predict(examples)
     with pytest.MonkeyPatch.context() as patch:
@@ -68,6 +89,11 @@ def compare(run, folder, examples, tolerance=1e-4):
         found = np.array([one["rules"][rule] for one in theirs])
         np.testing.assert_allclose(found, values, rtol=0, atol=tolerance, err_msg=rule)
         assert np.isfinite(values).all()
+    program = plain_lines(folder)
+    if program:
+        assert len([line for line in program.split("\n") if line]) <= 15
+        (found,) = printed_by(program, folder, examples[0])
+        np.testing.assert_allclose(found, theirs[0]["prediction"], rtol=0, atol=tolerance)
     first = ours[run.config.rules[0].name]
     if run.ranks:
         assert [one["rank"] for one in theirs] == run.ranks.index(first).tolist()
@@ -157,6 +183,8 @@ def test_frames_and_motion_of_videos(photographs, tmp_path, monkeypatch, lightly
 def test_every_head_has_its_torch():
     known = {name for name, member in vars(heads).items() if isinstance(member, type) and issubclass(member, heads.nn.Module)}
     assert known == set(facts.HEADS) | facts.TRAINING and set(facts.HEADS) == set(export_torch.tables()["HEADS"])
+    assert set(lines.HEADS) == set(facts.HEADS) - {"MotionFusion"}  # whose input is no photograph
+    assert {name.split()[0] for name in lines.RULES} == set(export_torch.tables()["RULES"])
 
 
 def test_what_cannot_be_exported_is_said(tmp_path):

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from jaxord.checkpoint import write_json
 from jaxord.export.facts import transform
+from jaxord.export.lines import lines
 from jaxord.tokenizer import byte_tokenizer
 from jaxord.weights import hf_clip, open_clip, torchvision
 
@@ -22,17 +23,22 @@ def write_hf(run, folder):
     form = {"resize": "square", "stored_size": t["image_size"]} if whole else {n: t[n] for n in ("resize", "stored_size")}
     hf_clip.save(folder, params, run.model.settings, mean=t["mean"], std=t["std"], **form)
     found = json.loads((folder / "config.json").read_text())["architectures"][0]
-    exact = t["crop"]["name"] == "center_crop" or (whole and t["resize"] == "square" and t["stored_size"] == t["image_size"])
     text = "text_model" in {path.split("/")[0] for path in params}
     processor = "CLIPProcessor" if text else "CLIPImageProcessor"
     uses = [f"- transformers: `{found}.from_pretrained(folder)` and `{processor}.from_pretrained(folder)`"]
     if text:
         write_tokenizer(run.config.model.weights, folder)
         uses.append("- its text tower has no learned prompt: the texts of the ranks are `text_embeds` in ordinal.safetensors")
-    if not exact:
+    if not processor_is_exact(t):
         uses.append("- `preprocessor_config.json` is the nearest that transformers can express: the evaluation takes "
                     f"`{t['crop']['name']}` of an image that was resized before, as `predict.py` does exactly")
     return "\n".join(uses)
+
+
+def processor_is_exact(t):
+    """Whether transformers' image processor makes of an image what the evaluation does; t: the transform of ordinal.json."""
+    whole = t["crop"]["name"] == "resize" and t["resize"] == "square" and t["stored_size"] == t["image_size"]
+    return t["crop"]["name"] == "center_crop" or whole
 
 
 def clip_params(run):
@@ -119,6 +125,14 @@ def readme(run, facts, uses):
     seen = (f"Images: {t['resize']} resize to {t['stored_size']} pixels (Pillow, bicubic), `{t['crop']['name']}` to "
             f"{t['image_size']}; features of several views are averaged." if images else
             "Inputs: pairs of sentences as ids of words, row by row of the table `embedding`.")  # fmt: skip
+    program = lines(facts, images and processor_is_exact(t))
+    plain = f"""
+The same of one upright photograph, as plain lines of torch:
+
+```python
+{program}
+```
+""" * bool(program)
     needed = "torch safetensors numpy pillow" + (" transformers" if facts["tower"] == "" else "")
     return f"""# {facts['data']}, {facts['method']}
 
@@ -136,7 +150,7 @@ model = Model()                                  # reads its folder; nothing is 
 ```
 
 or `python predict.py {command}`, which prints JSON. {seen} Rules: {rules}.
-
+{plain}
 {uses}
 - jaxord: {"`--config.model.weights=<this folder>` starts another run from the towers" if facts["tower"] == "" else
            "`--config.model.image_weights=<this folder>/model.safetensors` starts another run from the tower"
