@@ -5,7 +5,8 @@
 "plain" is the equation written down at once, with all pairs, or for rnc, group_contrastive and cloc all triples, in memory. It
 is run while the memory that the compiler lays out for it is below --limit. Random unit-variance features of --width, labels
 0..K-1. Times are those of compiled functions on arrays that are on the device already; MiB are the temporary memory beyond
-arguments and results. A loss is followed to larger batches until the next would take longer than --seconds.
+arguments and results. A loss is timed with larger batches until the next would take longer than --seconds, and then compiled
+alone, for its memory.
 
 --vs-torch adds ConOrd at B = 128 against its equation in PyTorch, and RnC at n = 1,024 against the form in which it was
 published, a loop over the partners of each anchor, on the same device in turns. Without a GPU in torch both run on the CPU.
@@ -162,17 +163,17 @@ def follow(name, given, limit, notes):
     for size in given.sizes:
         found, forms, row = arrays(size, given.width, given.ranks), {}, {"loss": name, "n": size}
         for kind in list(left):
-            before, took = last.get(kind, (size, 0.0))
-            expected = spent + (given.rounds + 2) * took * (size / before) ** growth[kind]
-            if expected > given.seconds:
-                left.remove(kind)
-                notes.append(f"{name}, {kind}: with n = {size:,} about {expected:,.0f} s, more than --seconds.")
-                continue
             placed, temporary, row[f"{kind} compile s"] = built(name, kind == "plain", found)
             row[f"{kind} MiB"] = temporary / measure.MIB
+            before, took = last.get(kind, (size, 0.0))
+            expected = spent + (given.rounds + 2) * took * (size / before) ** growth[kind]
             if temporary > limit:
                 left.remove(kind)
                 notes.append(f"{name}, {kind}: n = {size:,} would hold {temporary / measure.MIB:,.0f} MiB, more than --limit.")
+            elif expected > given.seconds:
+                notes.append(f"{name}, {kind}: with n = {size:,} about {expected:,.0f} s, more than --seconds.")
+                if kind == "plain":  # ours is compiled on, for its memory
+                    left.remove(kind)
             else:
                 forms[kind] = placed()
         begun = time.perf_counter()
