@@ -3,9 +3,10 @@
     python tools/bench_data.py --config=configs/quickstart.py [--set data.batch=128] [--output=data.json]
 
 img/s counts the rows of a batch, copies included. "alone" draws batches and waits for each one; "step" repeats the train step
-on one batch that is on the device already; "loop" is training itself, which draws a batch while the device computes. "wait %"
-is the share of the loop's wall time spent in next(batches), "loop / step" what is left of the step's speed. "prepared s" is
-the time to bring the training split into the tier, once a run. All are taken in turns, whose first steps are not counted.
+on one batch that is on the device already; "loop" is training itself, which draws a batch while the device computes, and in
+the resident tier draws the rows of many and gathers their images within the call. "wait %" is the share of the loop's wall time
+spent in next(batches), "loop / step" its part of the step's speed. "prepared s" is the time to bring the training split into
+the tier, once a run. All are taken in turns, whose first calls are not counted.
 """
 
 import collections
@@ -24,7 +25,7 @@ from jaxord.workdir import chosen_folds, stages_of  # noqa: E402
 from tools import measure  # noqa: E402
 
 TIERS = ("resident", "cached", "stream")
-EARLY = 3  # steps before a turn's clock starts; the stream decodes two batches ahead
+EARLY = 3  # calls before a turn's clock starts; the stream decodes two batches ahead
 
 
 def bound(row):
@@ -44,33 +45,41 @@ def bench(config, steps, rounds):
     """Rows of the tiers of a config's first fold, and a sentence on its step."""
     task = assemble(config, chosen_folds(config)[0])
     split, images = task.splits["train"], config.data.batch * config.data.copies
-    state, step, labels, *_ = measure.begin(task)
-    rest, rows, sources = (labels, task.constants), [], {}
+    state, step, *_ = measure.begin(task)
+    rows, sources, programs = [], {}, {}
     for tier in TIERS if split.records.read else ("inputs",):
         data, begun = measure.with_fields(config.data, tier=tier if split.records.read else "auto"), time.perf_counter()
         prepared = tiers.decode_split(split.records, data, split.place)
         rows.append({"tier": tier, "prepared s": time.perf_counter() - begun})
-        sources[tier] = pipeline.train_batches(prepared, batch=config.data.batch, seed=config.seed)
-    one = next(sources[rows[0]["tier"]])
-    run, compiling, temporary = measure.compiled(step, state, one, *rest)
+        source, labels, most = measure.batches(task, prepared)
+        call, first = measure.begin(task, True)[1] if most > 1 else step, next(source)
+        programs[tier], *_ = measure.compiled(call, state, first, labels, task.constants)
+        sources[tier] = functools.partial(next, source), (labels, task.constants), most
+    one = next(pipeline.train_batches(prepared, batch=config.data.batch, seed=config.seed))
+    rest = task.labels.get("annotations", task.labels["train"]), task.constants
+    programs["step"], compiling, temporary = measure.compiled(step, state, one, *rest)
+    sources["step"] = lambda: one, rest, 1
     samples = collections.defaultdict(list)
 
-    def train(name, draw):
+    def train(name):
         nonlocal state
+        (draw, rest, most), run = sources[name], programs[name]
+        calls = -(-steps // most)
         state, _, _ = measure.train(run, state, draw, EARLY, *rest)
-        state, took, waited = measure.train(run, state, draw, steps, *rest)
-        samples[f"{name} img/s"].append(steps * images / took)
-        samples[f"{name} wait %"].append(100 * waited / took)
+        state, took, waited = measure.train(run, state, draw, calls, *rest)
+        samples[f"{name} loop img/s"].append(calls * most * images / took)
+        samples[f"{name} loop wait %"].append(100 * waited / took)
 
     for _ in range(rounds):
-        train("step", lambda: one)
-        for tier, source in sources.items():
-            draw = functools.partial(next, source)
+        train("step")
+        for tier in (row["tier"] for row in rows):
+            draw, _, most = sources[tier]
             for _ in range(EARLY):
                 jax.block_until_ready(draw())
-            took = measure.seconds(lambda draw=draw: jax.block_until_ready(draw()), steps)
-            samples[f"{tier} alone img/s"].append(images / took)
-            train(f"{tier} loop", draw)
+            took = measure.seconds(lambda draw=draw: jax.block_until_ready(draw()), -(-steps // most))
+            samples[f"{tier} alone img/s"].append(most * images / took)
+            train(tier)
+    samples["step img/s"] = samples["step loop img/s"]
     for row in rows:
         row |= measure.spread("step img/s", samples["step img/s"])
         for name, column in [("alone img/s",) * 2, ("loop img/s",) * 2, ("loop wait %", "wait %")]:

@@ -23,22 +23,22 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools/ is not inst
 
 from jaxord import assemble, evaluate, finished  # noqa: E402
 from jaxord.binding import needs  # noqa: E402
-from jaxord.data import pipeline, tiers  # noqa: E402
+from jaxord.data import tiers  # noqa: E402
 from jaxord.workdir import chosen_folds, stages_of  # noqa: E402
 from tools import measure  # noqa: E402
 
 
 def start(config):
-    """A method ready to be timed: {"task", "run", "state", "draw", "rest", "compile s", "MiB"}."""
+    """A method ready to be timed: {"task", "run", "state", "draw", "rest", "a call", "compile s", "MiB"}; updates of a call."""
     task = assemble.assemble(config, chosen_folds(config)[0])
     if not task.splits["test"].records.read:
         raise ValueError(f"{config.name} has no images; the latency is that of an image file")
-    state, step, labels, *_ = measure.begin(task)
-    batches = pipeline.train_batches(task.splits["train"], batch=config.data.batch, seed=config.seed)
+    batches, labels, most = measure.batches(task, task.splits["train"])
+    state, step, *_ = measure.begin(task, most > 1)
     rest = labels, task.constants
     run, seconds, temporary = measure.compiled(step, state, next(batches), *rest)
-    return {"task": task, "run": run, "state": state, "draw": lambda: next(batches), "rest": rest, "compile s": seconds,
-            "MiB": temporary / measure.MIB}  # fmt: skip
+    return {"task": task, "run": run, "state": state, "draw": lambda: next(batches), "rest": rest, "a call": most,
+            "compile s": seconds, "MiB": temporary / measure.MIB}  # fmt: skip
 
 
 def epochs(found, steps, rounds):
@@ -47,10 +47,10 @@ def epochs(found, steps, rounds):
     samples, waits = {name: [] for name in found}, {name: [] for name in found}
     for turn in range(-1, rounds):  # turn -1, two steps, is not counted
         for name, each in found.items():
-            number = 2 if turn < 0 else steps or round(whole[name])
-            each["state"], took, waited = measure.train(each["run"], each["state"], each["draw"], number, *each["rest"])
+            calls = -(-(2 if turn < 0 else steps or round(whole[name])) // each["a call"])
+            each["state"], took, waited = measure.train(each["run"], each["state"], each["draw"], calls, *each["rest"])
             if turn >= 0:
-                samples[name].append(took * whole[name] / number)
+                samples[name].append(took * whole[name] / (calls * each["a call"]))
                 waits[name].append(100 * waited / took)
     rows = []
     for name, each in found.items():

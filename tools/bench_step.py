@@ -42,7 +42,6 @@ from jaxord.memory import program_bytes  # noqa: E402
 from jaxord.models import ordinal  # noqa: E402
 from jaxord.progress import table  # noqa: E402
 from jaxord.step import make_forward, objective  # noqa: E402
-from jaxord.train import steps_per_call  # noqa: E402
 from tools import measure  # noqa: E402
 
 COLUMNS = (
@@ -179,26 +178,17 @@ def ours(task, train):
     Returns:
       (run(steps) -> (seconds, seconds in which it stood waiting for a batch, steps: at least so many, in whole calls), facts).
     """
-    config, constants, split = task.config, task.constants, task.splits["train" if train else "test"]
-    most = steps_per_call(config, split) if train else 1
-    labels = task.labels.get("annotations", task.labels["train"]) if train else task.labels["test"]
+    config, constants = task.config, task.constants
     if train:
-        step, state, factors = training(task, most > 1)
-        order = {"batch": config.data.batch, "seed": config.seed}
-        if most > 1:
-            labels = {**labels, **split.stored()}
-            calls = itertools.chain([(0, 1)], ((first, most) for first in itertools.count(1, most)))
-            batches = pipeline.train_calls(split, **order, calls=calls, most=most)
-        else:
-            batches = pipeline.train_batches(split, **order)
-        first = next(batches)
+        batches, labels, most = measure.batches(task, task.splits["train"])
+        (step, state, factors), first = training(task, most > 1), next(batches)
     else:
         state, factors = sharding.put({"params": {**task.trained, **task.held(task.frozen)}, "stats": task.stats},
                                       sharding.replicated(task.mesh)), None
         step = make_forward(task.model, task.prepare(train=False), wanted(config), sharding.replicated(task.mesh))
-        passes = (pipeline.eval_batches(split, batch=config.data.eval_batch) for _ in itertools.count())
+        passes = (pipeline.eval_batches(task.splits["test"], batch=config.data.eval_batch) for _ in itertools.count())
         batches = ({k: v for k, v in batch.items() if k != "valid"} for batch in itertools.chain.from_iterable(passes))
-        constants, first = evaluate.with_text(task, state), next(batches)
+        labels, constants, first, most = task.labels["test"], evaluate.with_text(task, state), next(batches), 1
     one = {name: array[0] for name, array in first.items() if name != "steps"} if most > 1 else first
     prepared = jax.jit(task.prepare(train))(one, labels, constants)
     arrays = {name: np.asarray(prepared[name]) for name in ("image", "rank", "target")[: 3 if train else 1] if name in prepared}

@@ -6,6 +6,7 @@ is that of one turn.
 
 import argparse
 import ctypes
+import itertools
 import json
 import math
 import os
@@ -24,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools
 
 from jaxord import optim, progress  # noqa: E402
 from jaxord import train as training  # noqa: E402
-from jaxord.data import tiers  # noqa: E402
+from jaxord.data import pipeline, tiers  # noqa: E402
 from tools import plan  # noqa: E402
 
 # Read when the first device is asked for: without it a GPU's memory is taken at once, and torch beside it wants some too.
@@ -140,14 +141,29 @@ def begin(task, several=False):
     return (*training.begin(task, factor, several), task.labels.get("annotations", task.labels["train"]), factor, total)
 
 
+def batches(task, split):
+    """What training draws from a split.
+
+    Returns:
+      (iterator over what a call of the train step takes, the first of one update; labels, with what the step gathers images
+      from; the number of updates of a later call).
+    """
+    config, labels = task.config, task.labels.get("annotations", task.labels["train"])
+    most, order = training.steps_per_call(config, split), {"batch": config.data.batch, "seed": config.seed}
+    if most == 1:
+        return pipeline.train_batches(split, **order), labels, 1
+    calls = itertools.chain([(0, 1)], ((first, most) for first in itertools.count(1, most)))
+    return pipeline.train_calls(split, **order, calls=calls, most=most), {**labels, **split.stored()}, most
+
+
 def train(step, state, draw, number, *rest):
-    """Takes steps as the training loop does: the next batch is drawn while the device computes.
+    """Calls the step as the training loop does: the next batch is drawn while the device computes.
 
     Args:
       step: compiled train step.
       state: State, donated.
-      draw: () -> batch.
-      number: of steps.
+      draw: () -> batch, or what a call of several updates takes.
+      number: of calls.
       rest: labels and constants.
 
     Returns:
