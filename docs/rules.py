@@ -39,7 +39,7 @@ RULES = (
     Rule(r"python tools/sweep\.py experiments/mine\.py --slots=2", "runs", "", SETS),
     Rule(r"python tools/sweep\.py .*", "runs", "", f"{SETS} {SWEPT}"),
     Rule(r"python tools/(table|sweep_report)\.py .*", "runs", order=3),
-    Rule(r"python tools/bench_knn\.py --queries=.*", "runs", "", SEARCH),
+    Rule(r"python tools/bench_knn\.py .*", "runs", "", SEARCH),
     Rule(r"(taskset -c 1 )?python tools/bench_losses\.py .*", "runs", "", LOSSES),
     Rule(r"(taskset -c 1 )?python tools/bench_step\.py .*--vs-torch.*", *(("runs",) if HERE["torch"] else ("parsed", "torch")),
          more=STEP),

@@ -46,24 +46,23 @@ def bench(config, steps, rounds):
     task = assemble(config, chosen_folds(config)[0])
     split, images = task.splits["train"], config.data.batch * config.data.copies
     state, step, *_ = measure.begin(task)
-    rows, sources, programs = [], {}, {}
+    one = next(pipeline.train_batches(split, batch=config.data.batch, seed=config.seed))
+    rest = task.labels.get("annotations", task.labels["train"]), task.constants
+    run, compiling, temporary = measure.compiled(step, state, one, *rest)
+    rows, ways = [], {"step": (run, lambda: one, rest, 1)}  # name: program, draw, what else it takes, updates a call
     for tier in TIERS if split.records.read else ("inputs",):
         data, begun = measure.with_fields(config.data, tier=tier if split.records.read else "auto"), time.perf_counter()
         prepared = tiers.decode_split(split.records, data, split.place)
         rows.append({"tier": tier, "prepared s": time.perf_counter() - begun})
         source, labels, most = measure.batches(task, prepared)
         call, first = measure.begin(task, True)[1] if most > 1 else step, next(source)
-        programs[tier], *_ = measure.compiled(call, state, first, labels, task.constants)
-        sources[tier] = functools.partial(next, source), (labels, task.constants), most
-    one = next(pipeline.train_batches(prepared, batch=config.data.batch, seed=config.seed))
-    rest = task.labels.get("annotations", task.labels["train"]), task.constants
-    programs["step"], compiling, temporary = measure.compiled(step, state, one, *rest)
-    sources["step"] = lambda: one, rest, 1
+        call, *_ = measure.compiled(call, state, first, labels, task.constants)
+        ways[tier] = call, functools.partial(next, source), (labels, task.constants), most
     samples = collections.defaultdict(list)
 
     def train(name):
         nonlocal state
-        (draw, rest, most), run = sources[name], programs[name]
+        run, draw, rest, most = ways[name]
         calls = -(-steps // most)
         state, _, _ = measure.train(run, state, draw, EARLY, *rest)
         state, took, waited = measure.train(run, state, draw, calls, *rest)
@@ -73,7 +72,7 @@ def bench(config, steps, rounds):
     for _ in range(rounds):
         train("step")
         for tier in (row["tier"] for row in rows):
-            draw, _, most = sources[tier]
+            _, draw, _, most = ways[tier]
             for _ in range(EARLY):
                 jax.block_until_ready(draw())
             took = measure.seconds(lambda draw=draw: jax.block_until_ready(draw()), -(-steps // most))

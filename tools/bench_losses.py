@@ -112,7 +112,7 @@ def plain_ordinal_pairwise(image_embeds, text_embeds, rank, rank_values):
     images, own = vectors.unit(image_embeds), vectors.unit(text_embeds)[rank]
     span = rank_values.max() - rank_values.min()
     weights = (1.0 - jnp.eye(rank.size)) * jnp.abs(rank_values[rank][:, None] - rank_values[rank]) / span
-    pairs = (weights * ((images + 0.5 * own) @ own.T)).sum() / (rank.size * (rank.size - 1))
+    pairs = (weights * ((images + 0.5 * own) @ own.T)).sum() / float(rank.size * (rank.size - 1))
     return pairs - (images * own).sum(1).mean()
 
 
