@@ -245,17 +245,16 @@ def checked(words):
 
 
 def parse_main(words):
-    """The flags, the config's fields and options, and what the mode needs, where no "..." stands for it."""
+    """The flags, the config's fields and options, and what the mode needs."""
     from absl import flags
 
     from jaxord import main
 
     if words[0] != "jaxord.main":
         raise ValueError(f"no module {words[0]}")
-    sys.argv = [word for word in words if word != "..."]
+    sys.argv = words
     main.parse(sys.argv)
-    if "..." not in words:
-        main.check(flags.FLAGS.mode)
+    main.check(flags.FLAGS.mode)
 
 
 def parse_tool(file, words):
@@ -280,12 +279,11 @@ def parse_tool(file, words):
         tool.main(words)
     from tools import measure, plan
 
-    if "experiment" in given and "<" not in str(given.experiment):
-        fields = [field for field in getattr(given, "set", []) if "<" not in field]
-        runs = plan.runs_of(plan.load(given.experiment), getattr(given, "option", []), fields)
+    if "experiment" in given:
+        runs = plan.runs_of(plan.load(given.experiment), getattr(given, "option", []), getattr(given, "set", []))
         for one in {one.data_set: one for one in runs}.values():
             plan.config_of(one)
-    if "config" in given and "..." not in given.config:
+    if "config" in given:
         for method in getattr(given, "methods", "").split(","):
             measure.config_of(given.config + f":method={method}" * bool(method), given.set)
     if "losses" in given:
