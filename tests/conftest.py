@@ -5,12 +5,15 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import sys
 import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+# Neither here nor in processes of a test: files that are written twice within a second would be read as they were before.
+sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FLAGS = "--xla_force_host_platform_device_count=8"
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know it, and end at once
