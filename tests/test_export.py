@@ -89,7 +89,8 @@ def compare(run, folder, examples, tolerance=1e-4):
         found = np.array([one["rules"][rule] for one in theirs])
         np.testing.assert_allclose(found, values, rtol=0, atol=tolerance, err_msg=rule)
         assert np.isfinite(values).all()
-    program = plain_lines(folder)
+    program, known = plain_lines(folder), json.loads((folder / "ordinal.json").read_text())
+    assert bool(program) == (known["tower"] == "" and known["input"] == "images")
     if program:
         assert len([line for line in program.split("\n") if line]) <= 15
         (found,) = printed_by(program, folder, examples[0])

@@ -55,8 +55,9 @@ def bench(config, steps, rounds):
         prepared = tiers.decode_split(split.records, data, split.place)
         rows.append({"tier": tier, "prepared s": time.perf_counter() - begun})
         source, labels, most = measure.batches(task, prepared)
-        call, first = measure.begin(task, True)[1] if most > 1 else step, next(source)
-        call, *_ = measure.compiled(call, state, first, labels, task.constants)
+        call = run
+        if most > 1:
+            call, *_ = measure.compiled(measure.begin(task, True)[1], state, next(source), labels, task.constants)
         ways[tier] = call, functools.partial(next, source), (labels, task.constants), most
     samples = collections.defaultdict(list)
 

@@ -45,7 +45,7 @@ def epochs(found, steps, rounds):
     """Rows of the epochs, and the states after them in `found`."""
     whole = {name: len(each["task"].splits["train"].records) / each["task"].config.data.batch for name, each in found.items()}
     samples, waits = {name: [] for name in found}, {name: [] for name in found}
-    for turn in range(-1, rounds):  # turn -1, two steps, is not counted
+    for turn in range(-1, rounds):  # turn -1, of two steps or one call, is not counted
         for name, each in found.items():
             calls = -(-(2 if turn < 0 else steps or round(whole[name])) // each["a call"])
             each["state"], took, waited = measure.train(each["run"], each["state"], each["draw"], calls, *each["rest"])

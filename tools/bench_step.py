@@ -121,7 +121,7 @@ def task_of(config, count, start):
 
 def training(task, several=False):
     """The update as train.fit builds it: (jitted step, State, the schedule's factor at each step)."""
-    state, step, _, factor, total = measure.begin(task, several)
+    state, step, factor, total = measure.begin(task, several)
     return step, state, np.asarray(jax.vmap(factor)(jnp.arange(min(total, 10_000))))
 
 

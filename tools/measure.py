@@ -133,12 +133,12 @@ def begin(task, several=False):
     """A training before its first step, as a run has it; `several` updates a call as of `jaxord.train.begin`.
 
     Returns:
-      (State, jitted step(state, batch, labels, constants) -> (state, metrics), labels of the training split, the factor of the
-      rates as a function of the step, the number of steps).
+      (State, jitted step(state, batch, labels, constants) -> (state, metrics), the factor of the rates as a function of the
+      step, the number of steps).
     """
     total, length = training.lengths(task)
     factor = optim.schedule(task.config.optim, total, length)
-    return (*training.begin(task, factor, several), task.labels.get("annotations", task.labels["train"]), factor, total)
+    return (*training.begin(task, factor, several), factor, total)
 
 
 def batches(task, split):
