@@ -22,7 +22,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "evaluate: folder of what another co
 _IMAGES = flags.DEFINE_string("images", "", "predict: folder, pattern, .csv with a column path, .txt list, or one image; "
                               "likewise videos; pairs of sentences: a table with sentence1, sentence2.")
 _ROOT = flags.DEFINE_string("root", "", "predict: what the paths of a list are relative to; '' is its own folder.")
-_BATCH = flags.DEFINE_integer("batch", 0, "predict: examples at once; 0 is the run's data.eval_batch.")
+_BATCH = flags.DEFINE_integer("batch", 0, "predict: examples read at once; 0 is the run's data.eval_batch.")
 _FORMAT = flags.DEFINE_string("format", "", "export: 'hf' (CLIP for transformers), 'torch'; 'stablehlo', 'onnx'; "
                               "'' is what fits the tower in torch.")
 _NAMING = flags.DEFINE_string("naming", "hf", "export: names of CLIP's parameters, 'hf' or 'open_clip'.")

@@ -38,7 +38,7 @@ def predict_run(workdir, source, output, fold="", batch=0, root=""):
       source, root: images or videos as `jaxord.data.examples.files` finds them; a table of pairs of sentences.
       output: file that ends in .csv or .jsonl; an older one is replaced.
       fold: which fold, where the run has several.
-      batch: examples at once; 0 is config.data.eval_batch.
+      batch: examples that are read and written at once; 0 is config.data.eval_batch. The numbers do not depend on it.
 
     Raises:
       ValueError: no finished run, no examples, another kind of output, a .part that belongs to another command or is in use.

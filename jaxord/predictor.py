@@ -10,18 +10,21 @@ import dataclasses
 import functools
 import itertools
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Self
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 from PIL import Image
 
-from jaxord import assemble, finished, inference, sharding
+from jaxord import assemble, finished, flops, inference, sharding
 from jaxord.binding import bind, configured
 from jaxord.data import examples
+from jaxord.step import nested
 
+WORK = {"cpu": 2**27}  # operations of a call of the model on one device: milliseconds, long beside what a call takes
+WORK_ACCELERATED = 2**41
 Example = str | os.PathLike[str] | Image.Image | np.ndarray | tuple[str, str]
 
 
@@ -62,7 +65,8 @@ class Predictor:
     What an example is the data of the run say: an image, a video's file, a pair of sentences (`jaxord.data.examples`).
 
     Runs on all devices of this process. A row does not depend on the rows beside it, nor on the batch or the number of
-    devices, but for the rounding of the activations' type.
+    devices: each sees pieces of always as many examples. For float sums vary with the shape of an array, and neighbours whose
+    distances differ by less than that would change places.
     """
 
     def __init__(self, run: finished.Finished, batch: int = 0) -> None:
@@ -70,7 +74,8 @@ class Predictor:
 
         Args:
           run: jaxord.finished.Finished.
-          batch: examples at once; 0 is config.data.eval_batch.
+          batch: examples that are read and yielded at once, of which the model sees piece by piece; 0 is
+            config.data.eval_batch.
 
         Raises:
           ValueError: a run whose headline rule reads labels, or that lacks what its kind of examples needs.
@@ -80,12 +85,14 @@ class Predictor:
         self.run, self.batch = run, batch or run.config.data.eval_batch
         self.given = examples.of(run.config.data, run.vocabulary)
         self._mesh = sharding.data_mesh(jax.local_devices())
-        # Overlapping programs on several CPU devices can wait for each other's collectives for ever: one at a time there.
-        self._crowded = jax.default_backend() == "cpu" and self._mesh.size > 1
-        self._lock = threading.Lock()
         self._rules = list(assemble.rules(run.config))
-        self._forward = jax.jit(functools.partial(_forward, run), out_shardings=sharding.replicated(self._mesh))
+        whole, rows = PartitionSpec(), PartitionSpec("data")
+        forward = functools.partial(_forward, run)
+        self._forward = jax.jit(
+            jax.shard_map(forward, mesh=self._mesh, in_specs=(whole, whole, rows), out_specs=rows, check_vma=False)
+        )
         self._held = sharding.put((run.variables, run.constants), sharding.replicated(self._mesh))
+        self._piece = _piece(run, self._empty(1))
         shapes = jax.eval_shape(self._forward, *self._held, self._empty(self._mesh.size))
         if self._rules[0] not in shapes:
             raise ValueError(f"{run.folder}: the first rule, {self._rules[0]!r}, reads labels; others are {self._rules[1:]}")
@@ -133,21 +140,12 @@ class Predictor:
         Yields:
           Prediction of `batch` examples, of the last batch perhaps of fewer.
         """
-        # One, or up to 8, 64, ... are padded to that many, so that few sizes are compiled; the last batch to that of all.
-        size = min(self.batch, 1 << 3 * -(-max(len(given) - 1, 0).bit_length() // 3))
-        size = -(-size // self._mesh.size) * self._mesh.size
+        size = self._piece * self._mesh.size
         read = _ahead(self._read, given[start:], self.run.config.data.workers, 2 * self.batch)
-        late = None  # the batch before, fetched while the device works on this one
+        late = None  # the batch before, fetched while the devices work on this one
         with contextlib.closing(read):
             while batch := list(itertools.islice(read, self.batch)):
-                arrays = self._empty(size)
-                for row, (found, _) in enumerate(batch):
-                    for name, array in found.items():
-                        arrays[name][row] = array
-                with self._lock:
-                    outputs = self._forward(*self._held, sharding.put(arrays, sharding.split(self._mesh)))
-                    if self._crowded:
-                        jax.block_until_ready(outputs)
+                outputs = [self._call([found for found, _ in batch[at : at + size]]) for at in range(0, len(batch), size)]
                 if late:
                     yield self._prediction(*late)
                 late = outputs, np.array([reason for _, reason in batch], object)
@@ -168,9 +166,18 @@ class Predictor:
         """{name: array [rows, ...]} of examples that are none."""
         return {name: np.repeat(array[None], rows, 0) for name, array in self.given.nothing.items()}
 
-    def _prediction(self, outputs, error):
-        """The Prediction of the rows that have an entry in `error`; what pads the batch is cut off."""
-        outputs = {name: np.asarray(array)[: len(error)] for name, array in jax.device_get(outputs).items()}
+    def _call(self, examples):
+        """{name: array} on the devices, of a piece for each of them, or of fewer examples, which are filled up."""
+        arrays = self._empty(self._piece * self._mesh.size)
+        for row, found in enumerate(examples):
+            for name, array in found.items():
+                arrays[name][row] = array
+        return self._forward(*self._held, sharding.put(arrays, sharding.split(self._mesh)))
+
+    def _prediction(self, calls, error):
+        """The Prediction of the rows that have an entry in `error`; what fills up the last call is cut off."""
+        calls = jax.device_get(calls)
+        outputs = {name: np.concatenate([call[name] for call in calls])[: len(error)] for name in calls[0]}
         bad, ranks = error != "", self.run.ranks
         values = {rule: outputs[rule] for rule in self._rules if rule in outputs}
         probabilities, neighbours = outputs.get("probabilities"), outputs.get("neighbours")
@@ -189,6 +196,17 @@ class Predictor:
         value, *others = ((rule, _without(array, bad)) for rule, array in values.items())
         rest = (_without(array, bad) for array in (probabilities, neighbours, uncertainty))
         return Prediction(value[1], rank, names, *rest, dict(others), error)
+
+
+def _piece(run, example):
+    """How many examples a device sees at once: by their work in the model, a power of two, config.data.eval_batch at most."""
+
+    def model(variables, constants, given):
+        return run.model.apply(nested(variables), {**constants, **run.inputs(given)})
+
+    work = flops.count(model, run.variables, run.constants, example)
+    most = min(WORK.get(jax.default_backend(), WORK_ACCELERATED) // max(work, 1), run.config.data.eval_batch)
+    return 1 << max(most.bit_length() - 1, 0)
 
 
 def _forward(run, variables, constants, given):

@@ -23,11 +23,12 @@ import pytest
 from PIL import Image
 
 from configs import folder
-from jaxord import finished, predict, predictor, sharding, signals, train
+from jaxord import finished, flops, predict, predictor, sharding, signals, train
 from jaxord.data import examples
 from jaxord.data.sources import IMAGES
 from jaxord.models import clip
 from jaxord.predictor import Predictor
+from jaxord.step import nested
 from tests.kinds import MESHES, Flat, compiled_fast
 
 HEAVY = ("tensorflow_datasets", "grain", "torch", "sklearn", "transformers", "tensorflow")
@@ -126,18 +127,29 @@ def test_two_angles_have_no_ranks(predictors, album):
     assert json.loads(predict.json_rows(found, ["x"], None, True))["value"] == pytest.approx(found.value[0].tolist(), rel=1e-5)
 
 
-def test_neither_batch_nor_devices_change_a_row(runs, predictors, album, monkeypatch):
-    """All nine at once, padded to 16, on eight devices; four at a time, the last alone, on one."""
+def test_neither_batch_nor_devices_change_a_bit(runs, predictors, album, monkeypatch):
+    """Nine at once on eight devices; four at a time, the last alone, on one, at other places of a piece."""
     images = [album / f"{i}.png" for i in range(9)]
     monkeypatch.setattr(sharding, "data_mesh", lambda devices: MESHES[1])
     for first in predictors.values():
-        expected, found = first(images), Predictor(first.run, 4)(images)
-        assert found.rank.tolist() == expected.rank.tolist()
-        for name in ("value", "probabilities", "neighbours", "uncertainty"):
-            one, two = getattr(found, name), getattr(expected, name)
-            assert (one is None) == (two is None)
-            if one is not None:
-                np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6, err_msg=name)  # measured: 1e-6
+        assert first._piece == 16 and first._mesh.size == 8
+        expected, other = first(images), Predictor(first.run, 4)
+        for order in (slice(None), slice(None, None, -1)):
+            found = other(images[order])
+            for name in ("value", "rank", "probabilities", "neighbours", "uncertainty"):
+                one, two = getattr(found, name), getattr(expected, name)
+                assert (one is None) == (two is None)
+                if one is not None:
+                    np.testing.assert_array_equal(one, two[order], err_msg=name)
+
+
+def test_a_device_sees_as_many_examples_as_are_work_for_a_call(predictors, monkeypatch):
+    run = predictors["ce_l1"].run
+    image = np.zeros((1, 1, 16, 16, 3), np.float32)
+    work = flops.count(run.model.apply, nested(run.variables), {**run.constants, "image": image})
+    for pieces, expected in ((0.5, 1), (1, 1), (7.9, 4), (8, 8), (1e6, 16)):  # eval_batch is 16
+        monkeypatch.setitem(predictor.WORK, "cpu", int(pieces * work))
+        assert Predictor(run)._piece == expected
 
 
 def test_images_in_memory_are_those_of_files(predictors, tmp_path):

@@ -12,11 +12,12 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
-from jaxord import export, ranks
+from jaxord import export, ranks, sharding
 from jaxord.data import extraction
 from jaxord.export import program, verify
 from jaxord.models import resnet
 from jaxord.predictor import Predictor
+from tests.kinds import MESHES
 from tests.made import last_stage, made, of_folder
 
 TOLERANCE = {"stablehlo": 1e-5, "onnx": 1e-4}  # measured: 2e-6 both, of values up to 2.6
@@ -47,7 +48,7 @@ CASES = {  # (config, outputs beside value)
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request, photographs, lightly_compiled):
-    """(name, run, inputs of a program for three examples, what predict says of them)."""
+    """(name, run, three examples, inputs of a program for them, what predict says of them)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(resnet.DEPTHS, 18, ((1,), (3, 3)))
         config = CASES[request.param][0]()
@@ -61,7 +62,16 @@ def case(request, photographs, lightly_compiled):
         predictor = Predictor(run, 8)
         parts = [predictor.given.read(one) for one in given]
         _, inputs = verify.answers(run, {name: np.stack([part[name] for part in parts]) for name in parts[0]})
-        yield request.param, run, inputs, predictor(given)
+        yield request.param, run, given, inputs, predictor(given)
+
+
+def test_another_batch_on_one_device_predicts_the_same_bits(case, monkeypatch):
+    """The case was predicted on eight devices; here the examples come one by one, each at the first place of a piece."""
+    _, run, given, _, prediction = case
+    monkeypatch.setattr(sharding, "data_mesh", lambda devices: MESHES[1])
+    found = Predictor(run, 1)(given)
+    for field in ("value", "rank", "probabilities", "neighbours"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(prediction, field), err_msg=field)
 
 
 def compare(found, prediction, tolerance):
@@ -85,7 +95,7 @@ def format(request):
 
 
 def test_a_program_says_what_predict_says(case, tmp_path, format):
-    name, run, inputs, prediction = case
+    name, run, _, inputs, prediction = case
     said = export.write(run, tmp_path, format)
     if format == "onnx":
         assert "verified by onnxruntime" in (words := said("")) and "on 8 generated examples" in words
