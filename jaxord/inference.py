@@ -136,7 +136,9 @@ def neighbours(
     """Labels of the k nearest of the gallery, nearest first.
 
     Nearest by Euclidean distance of unit embeddings, which is the order of their inner product; equally near ones in
-    the order of the gallery. Exact: the gallery passes in blocks, and each query keeps its k best so far.
+    the order of the gallery. Exact: the gallery passes in blocks, and each query keeps its k best so far. Distances are
+    compared as |g - c|^2 / 2 - (q - c).(g - c) with the gallery's mean c: of a gallery that has gathered in one direction all
+    inner products are 1 but for the seventh digit.
 
     Args:
       image_embeds: [B, D].
@@ -161,22 +163,24 @@ def neighbours(
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _nearest(queries: jax.Array, gallery: jax.Array, k: int, block: int) -> jax.Array:
     """Indices i32[B, k] of the nearest rows of the gallery, nearest first."""
-    if jax.export.is_symbolic_dim(queries.shape[0]):  # of an exported program, whose caller chooses the size of a batch
-        return jax.lax.top_k(inner(unit(queries), unit(gallery)), k)[1]
     size, count = len(gallery), -(-len(gallery) // block)
-    blocks = jnp.pad(unit(gallery), ((0, count * block - size), (0, 0))).reshape(count, block, -1)
+    blocks = unit(jnp.pad(gallery, ((0, count * block - size), (0, 0)))).reshape(count, block, -1)
     places = jnp.arange(count * block).reshape(count, block)
+    centre = blocks.sum(axis=(0, 1)) / size
+    queries = unit(queries) - centre
+    halves = jnp.where(places < size, jnp.square(blocks - centre).sum(axis=2) / 2, jnp.inf)  # what fills up is never near
+    if jax.export.is_symbolic_dim(queries.shape[0]):  # of an exported program, whose caller chooses the size of a batch
+        return jax.lax.top_k(inner(queries, (blocks - centre).reshape(count * block, -1)) - halves.reshape(-1), k)[1]
 
     def of_queries(some: jax.Array) -> jax.Array:  # [Q, D]
-        def closer(best: _Pair, part: _Pair) -> tuple[_Pair, None]:
-            rows, place = part
-            scores = jnp.where(place < size, inner(some, rows), -jnp.inf)  # [Q, block]
-            scores = jnp.concatenate([best[0], scores], axis=1)
+        def closer(best: _Pair, part: tuple[jax.Array, ...]) -> tuple[_Pair, None]:
+            rows, half, place = part
+            scores = jnp.concatenate([best[0], inner(some, rows - centre) - half], axis=1)  # [Q, k + block]
             place = jnp.concatenate([best[1], jnp.broadcast_to(place, (len(some), block))], axis=1)
             scores, at = jax.lax.top_k(scores, k)  # of equal scores the first, so those already kept go before
             return (scores, jnp.take_along_axis(place, at, axis=1)), None
 
         nothing = jnp.full((len(some), k), -jnp.inf), jnp.zeros((len(some), k), places.dtype)
-        return jax.lax.scan(closer, nothing, (blocks, places))[0][1]
+        return jax.lax.scan(closer, nothing, (blocks, halves, places))[0][1]
 
-    return jax.lax.map(lambda query: of_queries(query[None])[0], unit(queries), batch_size=256)
+    return jax.lax.map(lambda query: of_queries(query[None])[0], queries, batch_size=256)

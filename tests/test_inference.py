@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxord.inference
-from jaxord import binding
+from jaxord import binding, vectors
 
 VALUES = np.array([6.0, 15.5, 26.5, 49.5, 82.5], np.float32)
 
@@ -101,7 +101,6 @@ def test_nearest_reference_is_that_of_the_loop():
     expected = [values[np.argmin([np.linalg.norm(z - p) for p in points])] for z in unit(images)]
     np.testing.assert_array_equal(jaxord.inference.nearest_reference(images, points, values), expected)
     # The points are not made unit vectors; of equally near ones the first wins.
-    # The points are not made unit vectors; of equally near ones the first wins.
     points = jnp.array([[9.0, 0.0], [0.0, 0.3], [0.0, 0.6], [0.0, 1.5], [0.0, 0.6]])
     np.testing.assert_array_equal(jaxord.inference.nearest_reference(jnp.array([[0.1, 5.0]]), points, jnp.arange(5.0)), [2])
 
@@ -123,6 +122,17 @@ def test_knn_is_that_of_the_loop(k, block):
     found = jaxord.inference.knn(queries, gallery, targets, k=k, block=block)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, loop_knn(queries, gallery, targets, k), rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [64, 8192])
+def test_neighbours_in_one_direction_are_told_apart(block):
+    """Inner products of these are 1 - 1e-6: float32 has some ten values for them."""
+    common, gallery, targets = draw(1, 3), draw(500, 1), np.arange(500.0)
+    queries, gallery = (np.asarray(vectors.unit(common + 1e-3 * x)) for x in (draw(20, 0), gallery))
+    found = jaxord.inference.neighbours(queries, gallery, targets, k=5, block=block)
+    distances = np.linalg.norm(queries.astype(np.float64)[:, None] - gallery, axis=-1)
+    nearest = np.sort(distances, axis=1)[:, :5]
+    np.testing.assert_allclose(np.take_along_axis(distances, np.asarray(found, int), axis=1), nearest, rtol=2e-4)
 
 
 def test_equally_near_neighbours_come_in_the_order_of_the_gallery():

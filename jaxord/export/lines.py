@@ -34,7 +34,8 @@ RULES = {
     "thresholds": "{rank_values}[({threshold_logits} > 0).sum(1)]",
     "thresholds conditional": "{rank_values}[({threshold_logits}.sigmoid().cumprod(1) > 0.5).sum(1)]",
     "nearest_reference": "{reference_values}[torch.cdist(unit({image_embeds}), {reference_points}).argmin(1)]",
-    "knn": "{gallery_targets}[(unit({image_embeds}) @ unit({gallery_embeds}).T).topk({k}).indices].mean(1)",
+    "knn": '{gallery_targets}[torch.cdist(unit({image_embeds}), unit({gallery_embeds}), '
+           'compute_mode="donot_use_mm_for_euclid_dist").topk({k}, largest=False).indices].mean(1)',
 }
 
 
