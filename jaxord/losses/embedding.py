@@ -3,16 +3,18 @@
 B batch, K ranks, D embedding. No array of B x B x B entries arises, and of the B x B pairs `block` at once.
 """
 
-import functools
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxord.losses.blocks import BLOCK, over_blocks
+from jaxord.losses.places import ascending, place
 from jaxord.losses.rank import choose, log_mass
 from jaxord.vectors import distances, inner, unit
+
+_Pair = tuple[jax.Array, jax.Array]
 
 
 def supcon(
@@ -133,8 +135,10 @@ def _against_farther(scores: jax.Array, gap: jax.Array, own: jax.Array) -> jax.A
 
 def _against_farther_forward(scores: jax.Array, gap: jax.Array, own: jax.Array) -> tuple[Any, Any]:
     sums = _running(_both_ways(jnp.where(own, _NOTHING, scores)), _both_ways(jnp.where(own, 0.0, 1.0)))
-    low, high = _place(_mirrored(gap), -jnp.abs(gap), "right")  # so many lie as far below, so many as far above
-    top, mass = _total(sums, low, jnp.minimum(high, scores.shape[1] - low))  # a gap of 0 has all, but once
+    size, apart = scores.shape[1], jnp.abs(gap)
+    low = place(gap, -apart, "right")  # so many lie as far below; as far above, but where both are all, at a gap of 0:
+    high = size - jnp.maximum(place(gap, apart, "left"), low)
+    top, mass = _total(sums, low, high)
     loss = jnp.where(own, 0.0, (top - scores) + jnp.log(jnp.where(own, 1.0, mass)))
     return loss.sum(axis=1), (scores, gap, own, top, mass)
 
@@ -143,11 +147,11 @@ def _against_farther_backward(saved: Any, gradient: jax.Array) -> tuple[Any, ...
     # Sample k is a candidate of each j that is no farther than itself. With S_j the sum of j's candidates, d / d s_k is
     # sum_{j: |gap_j| <= |gap_k|} e^s_k / S_j - 1: a running sum from the anchor outwards, of positive terms only.
     scores, gap, own, top, mass = saved
-    ways = _mirrored(gap)
-    outwards = ~_both_ways(own) & jnp.stack([ways[0] >= 0, ways[1] > 0])
+    size, apart = scores.shape[1], jnp.abs(gap)
+    outwards = ~_both_ways(own) & jnp.stack([gap >= 0, jnp.flip(gap, axis=1) < 0])
     share = _both_ways(1 / jnp.where(own, 1.0, mass))
     sums = _running(jnp.where(outwards, -_both_ways(top), _NOTHING), jnp.where(outwards, share, 0.0))
-    highest, total = _total(sums, *_place(ways, jnp.abs(gap), "right"))
+    highest, total = _total(sums, place(gap, apart, "right"), size - place(gap, -apart, "left"))
     slope = jnp.where(own, 0.0, total * jnp.exp(jnp.where(own, 0.0, scores + highest)) - 1)
     return gradient[:, None] * slope, None, None
 
@@ -159,7 +163,7 @@ _against_farther.defvjp(_against_farther_forward, _against_farther_backward)
 _NOTHING = float(jnp.finfo(jnp.float32).min)  # top of an empty sum; its differences stay finite, unlike those of -inf
 
 
-def _add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _add(a: _Pair, b: _Pair) -> _Pair:
     top, less = jnp.maximum(a[0], b[0]), jnp.exp(-jnp.abs(a[0] - b[0]))
     return top, jnp.where(a[0] < b[0], a[1] * less + b[1], a[1] + b[1] * less)
 
@@ -169,36 +173,47 @@ def _both_ways(x: jax.Array) -> jax.Array:
     return jnp.stack([x, jnp.flip(x, axis=1)])
 
 
-def _mirrored(gap: jax.Array) -> jax.Array:
-    """Gaps in both ways, each ascending."""
-    return jnp.stack([gap, -jnp.flip(gap, axis=1)])
+def _running(top: jax.Array, mass: jax.Array) -> _Pair:
+    """Sums of the first n entries, n = 0..B: two f32[2, rows, B+1].
+
+    Of sqrt(B) pieces at once, step by step, then of what the pieces before each hold together: 2 additions an entry.
+    """
+    size = top.shape[2] + 1
+    steps = math.isqrt(size - 1) + 1
+    count = -(-size // steps)
+
+    def cut(x: jax.Array, empty: float) -> jax.Array:  # [2, rows, B] -> [steps, 2, rows, count], behind an empty sum
+        filled = jnp.pad(x, ((0, 0), (0, 0), (1, count * steps - size)), constant_values=empty)
+        return jnp.moveaxis(filled.reshape(*x.shape[:2], count, steps), 3, 0)
+
+    def along(parts: _Pair) -> _Pair:
+        def add(total: _Pair, part: _Pair) -> tuple[_Pair, _Pair]:
+            total = _add(total, part)
+            return total, total
+
+        nothing = jnp.full_like(parts[0][0], _NOTHING), jnp.zeros_like(parts[1][0])
+        return jax.lax.scan(add, nothing, parts)[1]
+
+    pieces = along((cut(top, _NOTHING), cut(mass, 0.0)))
+    tops, masses = along((jnp.moveaxis(pieces[0][-1], 2, 0), jnp.moveaxis(pieces[1][-1], 2, 0)))  # [count, 2, rows]
+    behind = ((1, 0), (0, 0), (0, 0))
+    tops, masses = jnp.pad(tops[:-1], behind, constant_values=_NOTHING), jnp.pad(masses[:-1], behind)
+
+    def back(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x, 0, 3).reshape(*top.shape[:2], -1)[:, :, :size]
+
+    tops, masses = _add((jnp.moveaxis(tops, 0, 2), jnp.moveaxis(masses, 0, 2)), pieces)
+    return back(tops), back(masses)
 
 
-def _running(top: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sums of the first n entries, n = 0..B: two f32[2, rows, B+1]."""
-    shape = [(0, 0), (0, 0), (1, 0)]
-    sums = jnp.pad(top, shape, constant_values=_NOTHING), jnp.pad(mass, shape)
-    width = sums[0].shape[2]
-
-    # Sums of 2^step entries become those of 2^(step+1); one loop body is quick to compile.
-    def double(step: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        shape = [(0, 0), (0, 0), (width, 0)]
-        longer = jnp.pad(sums[0], shape, constant_values=_NOTHING), jnp.pad(sums[1], shape)
-        return _add(sums, [jax.lax.dynamic_slice_in_dim(x, width - 2**step, width, axis=2) for x in longer])
-
-    return jax.lax.fori_loop(0, (width - 1).bit_length(), double, sums)
-
-
-def _total(sums: tuple[jax.Array, jax.Array], low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _total(sums: _Pair, low: jax.Array, high: jax.Array) -> _Pair:
     """Sum of the first `low` upwards and the first `high` downwards: two f32[rows, B]."""
-    up, down = ([jnp.take_along_axis(part[way], n, axis=1) for part in sums] for way, n in enumerate((low, high)))
-    return _add(up, down)
 
+    def of(way: int, number: jax.Array) -> _Pair:
+        tops, masses = (jnp.take_along_axis(part[way], number, axis=1) for part in sums)
+        return tops, masses
 
-def _place(ascending: jax.Array, values: jax.Array, side: str) -> jax.Array:
-    """Where values [rows, B] would be inserted into rows of the same number; [..., rows, B] gives as many answers."""
-    search = jax.vmap(functools.partial(jnp.searchsorted, side=side))
-    return (jax.vmap(search, (0, None)) if ascending.ndim == 3 else search)(ascending, values)
+    return _add(of(0, low), of(1, high))
 
 
 def cloc(
@@ -238,8 +253,8 @@ def cloc(
         far = near + ahead * (position_anchor[:, None] - position)  # not the abs, whose slope is lost at a margin of 0
         # Once the pairs with far_q > near_p are counted, the loss is linear in both.
         above, below = jnp.where(negative, far, -jnp.inf), jnp.where(positive, near, jnp.inf)
-        by_positive = jnp.where(positive, rank.size - _place(jnp.sort(above, axis=1), near, "right"), 0)
-        by_negative = jnp.where(negative, _place(jnp.sort(below, axis=1), far, "left"), 0)
+        by_positive = jnp.where(positive, rank.size - place(ascending(above), near, "right"), 0)
+        by_negative = jnp.where(negative, place(ascending(below), far, "left"), 0)
         p, q = positive.sum(axis=1), negative.sum(axis=1)
         pairs = jnp.maximum((p * q).astype(jnp.float32) * jnp.maximum(q, 1) ** extra, 1.0)
         return (by_negative * far - by_positive * near).sum(axis=1) / pairs

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxord.losses.places import ascending, place
 from jaxord.vectors import distances, inner, length, unit
 
 
@@ -43,7 +44,7 @@ def ranksim(image_features: jax.Array, target: jax.Array, *, interpolation: floa
 def _ranks(scores: jax.Array, among: jax.Array, interpolation: float) -> jax.Array:
     """Descending ranks within each row among the marked columns, in (0, 1]; f32[B, B], bool[B] -> f32[B, B]."""
     marked = jnp.where(among, scores, -jnp.inf)
-    not_above = jax.vmap(functools.partial(jnp.searchsorted, side="right"))(jnp.sort(marked, axis=1), scores)
+    not_above = place(ascending(marked), scores, "right")
     return (1.0 + among.size - not_above) / among.sum()
 
 
