@@ -137,3 +137,15 @@ def test_epochs_and_latencies(tmp_path, photos, shallow):
 def test_resident_memory_is_seen_to_grow():
     grown = measure.grown(lambda: np.ones(2**26, np.uint8))
     assert np.isnan(grown) or 2**25 < grown < 2**27
+
+
+def test_a_long_first_call_is_a_turn(monkeypatch):
+    """Only where it is long for all: the turns of two are compared."""
+    calls = []
+    ours, other = (functools.partial(calls.append, name) for name in "ab")
+    assert len(measure.alternate({"a": ours}, 2)["a"]) == 2 and len(calls) == 4
+    monkeypatch.setattr(measure, "LONG", 0.0)
+    calls.clear()
+    assert [len(samples) for samples in measure.alternate({"a": ours, "b": other}, 2).values()] == [2, 2]
+    assert calls.count("a") == calls.count("b") == 3  # the first, the one that counts how many make a sample, a turn
+    assert measure.alternate({}, 2) == {}

@@ -12,7 +12,7 @@ from test_losses_embedding import agree, compiled, compute, features, labels_of,
 import jaxord.losses
 from jaxord import sharding, vectors
 from jaxord.binding import bind
-from jaxord.losses.blocks import over_blocks
+from jaxord.losses.blocks import mean_over_blocks
 
 # Blocks against the loop.
 
@@ -36,17 +36,28 @@ def test_blocks_agree_with_the_loop(name, block):
 
 
 @pytest.mark.parametrize("size, block", [(1, 1), (5, 1), (7, 20), (7, 48), (7, 49), (8, 16)])
-def test_blocks_give_each_row_its_own_result(size, block):
+def test_blocks_have_the_mean_and_its_gradient(size, block):
     held = []
 
-    def twice(row, number):
+    def weighed(row, number, weights):
         held.append(row.shape[0])
-        return 2 * row.sum(axis=1) + number
+        return (row * row @ weights) * number
 
-    rows = np.arange(3 * size, dtype=np.float32).reshape(size, 3), np.arange(size)
-    found = jax.jit(functools.partial(over_blocks, twice, block=block))(rows)
-    np.testing.assert_array_equal(found, 2 * rows[0].sum(axis=1) + rows[1])
+    def plain(row, weights, number):
+        return weighed(row, number, weights).mean()
+
+    def blocked(row, weights, number):
+        return 3.0 * mean_over_blocks(weighed, (row, number), (weights,), block)
+
+    arrays = np.arange(3.0 * size, dtype=np.float32).reshape(size, 3), np.array([1.0, -2.0, 5.0], np.float32), np.arange(size)
+    value, slopes = jax.value_and_grad(plain, (0, 1))(*arrays)
+    held.clear()
+    found, found_slopes = jax.jit(jax.value_and_grad(blocked, (0, 1)))(*arrays)
     assert max(held) * size <= max(block, size)
+    np.testing.assert_allclose(found, 3 * value, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(blocked)(*arrays), 3 * value, rtol=1e-6)
+    for one, other in zip(found_slopes, slopes, strict=True):
+        np.testing.assert_allclose(one, 3 * other, rtol=1e-5)
 
 
 def test_a_batch_on_eight_devices_agrees_with_the_loop():

@@ -359,6 +359,6 @@ def test_every_loss_of_bfloat16_is_a_float32_number():
 
 
 def test_helpers_are_no_losses():
-    for name in ("over_blocks", "unit", "distances", "log_mass", "choose"):
+    for name in ("mean_over_blocks", "unit", "distances", "log_mass", "choose"):
         with pytest.raises(ValueError, match=f"has no '{name}'"):
             binding.lookup(jaxord.losses, name)

@@ -33,6 +33,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 MIB = 2**20
 SHORTEST = 5e-3  # seconds; a sample of a quicker call times several in a row
+LONG = 60.0  # seconds; what a first call needs beside its work is nothing to them
 
 
 def seconds(call, times=1):
@@ -51,12 +52,14 @@ def alternate(calls, rounds):
       rounds: turns.
 
     Returns:
-      {name: [seconds of each turn]}. Calls before them, one or two of each, are not counted.
+      {name: [seconds of each turn]}. Calls before them, one or two of each, are not counted, but that one of each is the
+      first turn where each is LONG.
     """
     first = {name: seconds(call) for name, call in calls.items()}
     times = {name: 1 if first[name] > 1 else max(1, math.ceil(SHORTEST / seconds(call))) for name, call in calls.items()}
-    samples = {name: [] for name in calls}
-    for turn in range(rounds):
+    long = bool(first) and min(first.values()) > LONG
+    samples = {name: [first[name]] if long else [] for name in calls}
+    for turn in range(long, rounds):
         for name in list(calls)[:: -1 if turn % 2 else 1]:
             samples[name].append(seconds(calls[name], times[name]))
     return samples

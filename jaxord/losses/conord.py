@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxord.losses.blocks import BLOCK, over_blocks
+from jaxord.losses.blocks import BLOCK, mean_over_blocks
 from jaxord.losses.rank import choose, log_mass
 from jaxord.vectors import inner, unit
 
@@ -56,14 +56,14 @@ def conord(
         state = "is missing" if pair_weights is None else "was given"
         raise ValueError(f"weights is {weights!r} and the table pair_weights {state}; only 'X' takes one, and needs it")
 
-    def by_gap(gap: jax.Array) -> jax.Array:
+    def by_gap(gap: jax.Array, *table: jax.Array) -> jax.Array:
         if weights == "X":
-            table = jnp.asarray(pair_weights, jnp.float32)
-            return table[:, jnp.minimum(jnp.rint(gap).astype(jnp.int32), table.shape[1] - 1)]
+            return table[0][:, jnp.minimum(jnp.rint(gap).astype(jnp.int32), table[0].shape[1] - 1)]
         return choose("weights", weights, _WEIGHTS)(gap, epsilon)
 
     kappa = 1.0 if weights in ("I", "II", "III", "IV") else 2.0
-    return -_log_ratio(image_embeds, target, by_gap, kappa / temperature, anchor_norm, block)
+    table = () if pair_weights is None else (jnp.asarray(pair_weights, jnp.float32),)
+    return -_log_ratio(image_embeds, target, by_gap, table, kappa / temperature, anchor_norm, block)
 
 
 def expected_error(
@@ -79,30 +79,32 @@ def expected_error(
     Args, Returns: as `conord`.
     """
     return _log_ratio(
-        image_embeds, target, lambda gap: (gap, jnp.ones_like(gap)), 2.0 / temperature, anchor_norm, block
+        image_embeds, target, lambda gap: (gap, jnp.ones_like(gap)), (), 2.0 / temperature, anchor_norm, block
     )
 
 
 def _log_ratio(
-    image_embeds: jax.Array, target: jax.Array, by_gap: Callable[[jax.Array], Any], scale: float, anchor_norm: bool, block: int
-) -> jax.Array:
-    """Mean over i of log[ sum_j first_ij e^(scale z_i.z_j) / sum_j second_ij e^(scale z_i.z_j) ]."""
+    image_embeds: jax.Array, target: jax.Array, by_gap: Callable[..., Any], table: tuple[jax.Array, ...], scale: float,
+    anchor_norm: bool, block: int
+) -> jax.Array:  # fmt: skip
+    """Mean over i of log[ sum_j first_ij e^(scale z_i.z_j) / sum_j second_ij e^(scale z_i.z_j) ]; by_gap(gap, *table)."""
     z, target = unit(image_embeds), jnp.asarray(target, jnp.float32)
     size = len(z)
     labels = target.reshape(size, -1)  # [B, A]
-    index = jnp.arange(size)
 
-    def of_anchors(z_anchor: jax.Array, label: jax.Array, own: jax.Array) -> jax.Array:
+    def of_anchors(
+        z_anchor: jax.Array, label: jax.Array, own: jax.Array, z: jax.Array, labels: jax.Array, *table: jax.Array
+    ) -> jax.Array:
         gap = jnp.abs(label[:, None] - labels).sum(axis=-1)  # [rows, B]
-        other = own[:, None] != index
+        other = own[:, None] != jnp.arange(size)
         scores = scale * inner(z_anchor, z)
-        first, second = (jnp.where(other, weight, 0.0) for weight in by_gap(gap))
+        first, second = (jnp.where(other, weight, 0.0) for weight in by_gap(gap, *table))
         first_top, first_rest, some_first = log_mass(scores, first)
         second_top, second_rest, some_second = log_mass(scores, second)
         ratio = (first_top - second_top) + (first_rest - second_rest)
         return jnp.where(some_first & some_second, ratio, 0.0)
 
-    loss = over_blocks(of_anchors, (z, labels, index), block).mean()
+    loss = mean_over_blocks(of_anchors, (z, labels, jnp.arange(size)), (z, labels, *table), block)
     return loss / max(size - 1, 1) if anchor_norm else loss
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxord.losses.blocks import BLOCK, over_blocks
+from jaxord.losses.blocks import BLOCK, mean_over_blocks
 from jaxord.losses.places import ascending, place
 from jaxord.losses.rank import choose, log_mass
 from jaxord.vectors import distances, inner, unit
@@ -45,10 +45,10 @@ def supcon(
     label = choose("positives", positives, {"rank": rank, "view": index})
     if label is None:
         raise ValueError("positives='view' needs the array 'index', the same for the views of an image; found none")
-    z, columns = unit(image_embeds), jnp.arange(rank.size)
+    z = unit(image_embeds)
 
-    def of_anchors(z_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array) -> jax.Array:
-        other = own[:, None] != columns  # [rows, B]
+    def of_anchors(z_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array, z: jax.Array, label: jax.Array) -> jax.Array:
+        other = own[:, None] != jnp.arange(label.size)  # [rows, B]
         positive = other & (label_anchor[:, None] == label)
         scores = inner(z_anchor, z) / temperature
         top, rest, _ = log_mass(scores, other.astype(jnp.float32))
@@ -56,7 +56,7 @@ def supcon(
         above = jnp.where(positive, top[:, None] - scores, 0.0).sum(axis=1) / jnp.maximum(number, 1)
         return jnp.where(number > 0, above + rest, 0.0)
 
-    return over_blocks(of_anchors, (z, label, columns), block).mean()
+    return mean_over_blocks(of_anchors, (z, label, jnp.arange(rank.size)), (z, label), block)
 
 
 def rnc(
@@ -91,13 +91,15 @@ def rnc(
     compare = choose("similarity", similarity, {"l2": lambda a, b: -distances(a, b), "cosine": inner})
     x = unit(x) if similarity == "cosine" else x
     order = jnp.argsort(target)  # columns ascend in label; anchors stay where they are
-    columns, label, place = x[order], target[order], jnp.argsort(order)
 
-    def of_anchors(x_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array) -> jax.Array:
+    def of_anchors(
+        x_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array, columns: jax.Array, label: jax.Array
+    ) -> jax.Array:
         scores = compare(x_anchor, columns) / temperature  # [rows, B]
         return _against_farther(scores, label - label_anchor[:, None], own[:, None] == jnp.arange(label.size))
 
-    return over_blocks(of_anchors, (x, target, place), block).mean() / max(target.size - 1, 1)
+    rows = x, target, jnp.argsort(order)
+    return mean_over_blocks(of_anchors, rows, (x[order], target[order]), block) / max(target.size - 1, 1)
 
 
 def group_contrastive(
@@ -243,12 +245,15 @@ def cloc(
       ValueError: unknown reduction.
     """
     extra = choose("reduction", reduction, {"program": 1, "mean": 0})
-    z, columns = unit(image_embeds), jnp.arange(rank.size)
+    z = unit(image_embeds)
     position = jnp.pad(jnp.cumsum(jnp.asarray(margins, jnp.float32)), (1, 0))[rank]  # [B]
 
-    def of_anchors(z_anchor: jax.Array, rank_anchor: jax.Array, position_anchor: jax.Array, own: jax.Array) -> jax.Array:
+    def of_anchors(
+        z_anchor: jax.Array, rank_anchor: jax.Array, position_anchor: jax.Array, own: jax.Array, z: jax.Array,
+        rank: jax.Array, position: jax.Array,
+    ) -> jax.Array:  # fmt: skip
         ahead = jnp.sign(rank_anchor[:, None] - rank)  # [rows, B]
-        positive, negative = (ahead == 0) & (own[:, None] != columns), ahead != 0
+        positive, negative = (ahead == 0) & (own[:, None] != jnp.arange(rank.size)), ahead != 0
         near = inner(z_anchor, z)
         far = near + ahead * (position_anchor[:, None] - position)  # not the abs, whose slope is lost at a margin of 0
         # Once the pairs with far_q > near_p are counted, the loss is linear in both.
@@ -259,4 +264,4 @@ def cloc(
         pairs = jnp.maximum((p * q).astype(jnp.float32) * jnp.maximum(q, 1) ** extra, 1.0)
         return (by_negative * far - by_positive * near).sum(axis=1) / pairs
 
-    return over_blocks(of_anchors, (z, rank, position, columns), block).mean()
+    return mean_over_blocks(of_anchors, (z, rank, position, jnp.arange(rank.size)), (z, rank, position), block)
