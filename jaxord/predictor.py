@@ -24,7 +24,7 @@ from jaxord.data import examples
 from jaxord.step import nested
 
 WORK = {"cpu": 2**27}  # operations of a call of the model on one device: milliseconds, long beside what a call takes
-WORK_ACCELERATED = 2**41
+WORK_ACCELERATED = 2**43
 Example = str | os.PathLike[str] | Image.Image | np.ndarray | tuple[str, str]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+PIECE = 2**22  # numbers of the columns of `distances` at once: 16 MiB
+
 
 def unit(x: jax.Array) -> jax.Array:
     """Rows of length one; a row of zeros stays one, with a finite gradient.
@@ -49,7 +51,8 @@ def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Euclidean distances of all pairs; of duplicates exactly 0, with gradient 0.
 
     From the differences, not from |a|^2 + |b|^2 - 2 ab: that form knows the distance of near neighbours only to
-    3e-4 |a|. Its backward pass is one matrix product a side.
+    3e-4 |a|. Its backward pass is one matrix product a side. Many columns pass in pieces of PIECE numbers, because XLA goes
+    through all of them for each coordinate: ten times slower on a CPU whose cache they leave.
 
     Args:
       rows: f32[M, D].
@@ -58,7 +61,17 @@ def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
     Returns:
       f32[M, N].
     """
-    return jnp.sqrt(jnp.sum(jnp.square(rows[:, None] - columns), axis=-1))
+
+    def to(some: jax.Array) -> jax.Array:
+        return jnp.sqrt(jnp.sum(jnp.square(rows[:, None] - some), axis=-1))
+
+    size, width = columns.shape
+    count = -(-size * width // PIECE)
+    if count == 1:
+        return to(columns)
+    each = -(-size // count)
+    pieces = jnp.pad(columns, ((0, count * each - size), (0, 0))).reshape(count, each, width)
+    return jnp.moveaxis(jax.lax.map(to, pieces), 0, 1).reshape(rows.shape[0], -1)[:, :size]
 
 
 def _distances_forward(rows: jax.Array, columns: jax.Array) -> tuple[Any, Any]:

@@ -107,3 +107,14 @@ def test_distances_have_the_gradient_of_the_loop():
     both = np.concatenate([rows, columns])
     found = slope(lambda both: (weights * vectors.distances(both[:4], both[4:])).sum(), both)
     np.testing.assert_allclose(found, complex_step(loop, both)[1], rtol=1e-5, atol=1e-6)
+
+
+def test_distances_to_many_columns_are_those_to_few(monkeypatch):
+    rows, columns = features(5), features(23, seed=1)
+    monkeypatch.setattr(vectors, "PIECE", 1 << 30)
+    expected = jax.jit(vectors.distances)(rows, columns)
+    jax.clear_caches()
+    for piece in (1, 7 * columns.shape[1], 23 * columns.shape[1]):  # one column at once, seven with a rest, all
+        monkeypatch.setattr(vectors, "PIECE", piece)
+        np.testing.assert_allclose(jax.jit(lambda a, b: vectors.distances(a, b))(rows, columns), expected, rtol=1e-6)
+        jax.clear_caches()
