@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 FLOORS = [
-    {"trees", "binding", "tokenizer", "settings", "vectors", "sharding", "memory", "narrow", "signals"},
+    {"trees", "binding", "tokenizer", "settings", "vectors", "sharding", "memory", "narrow", "flops", "signals"},
     {"losses", "inference", "metrics", "shots", "ranks", "labels", "progress", "figures"},
     {"models", "attention"},
     {"weights"},
