@@ -66,7 +66,7 @@ def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
         return jnp.sqrt(jnp.sum(jnp.square(rows[:, None] - some), axis=-1))
 
     size, width = columns.shape
-    count = -(-size * width // PIECE)
+    count = -(-size // max(PIECE // width, 1))
     if count == 1:
         return to(columns)
     each = -(-size // count)
