@@ -22,6 +22,11 @@ def get_config(argument=""):
     c.data.reader = ConfigDict({"name": "faces.adience"}, type_safe=False)
     c.data.folds = ("0", "1", "2", "3", "4")
     c.ranks.update(concept_ranks("adience"))
-    c.metrics = ("mae", "rank_mae", "accuracy", "accuracy_within")  # published MAE: of the rounded class
+    c.metrics = (
+        "mae",
+        "rank_mae",
+        "accuracy",
+        "accuracy_within",
+    )  # published MAE: of the rounded class
     c.paper = PAPER.get(c.method, "")
     return finish(c, options)

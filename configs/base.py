@@ -48,7 +48,9 @@ def start(name, argument, *, method, fold="", backbone="ViT-B/16"):
     c = base()
     c.name, c.method, c.fold = name, options.pop("method"), options.pop("fold")
     if c.method not in PAIRS[name]:
-        raise ValueError(f"{name} has no method {c.method!r}. {did_you_mean(c.method, PAIRS[name])}")
+        raise ValueError(
+            f"{name} has no method {c.method!r}. {did_you_mean(c.method, PAIRS[name])}"
+        )
     backbone = options.pop("backbone")
     if backbone not in (*WEIGHTS, *TOWERS):
         raise ValueError(f"no backbone {backbone!r}. {did_you_mean(backbone, (*WEIGHTS, *TOWERS))}")
@@ -58,10 +60,14 @@ def start(name, argument, *, method, fold="", backbone="ViT-B/16"):
     else:
         c.model.variant = backbone
         if options.pop("image_weights"):
-            raise ValueError(f"image_weights are torchvision's, of {TOWERS}; CLIP's own are config.model.weights")
+            raise ValueError(
+                f"image_weights are torchvision's, of {TOWERS}; CLIP's own are config.model.weights"
+            )
     c.model.weights = WEIGHTS[c.model.variant]
     if concept_file(name):
-        low, high, width = (float(read_concepts(concept_file(name))[key]) for key in ("low", "high", "step"))
+        low, high, width = (
+            float(read_concepts(concept_file(name))[key]) for key in ("low", "high", "step")
+        )
         c.groups.low, c.groups.high = c.weights.low, c.weights.high = low, high + width
         c.weights.width = width or (high - low) / 100
     if c.model.variant.endswith("-336"):
@@ -76,7 +82,9 @@ def finish(config, options):
     for key in options:
         if key not in known:
             keys = ["method", "fold", "backbone", "image_weights", *known]
-            raise ValueError(f"{config.method} on {config.name} takes no {key!r}. {did_you_mean(key, keys)}")
+            raise ValueError(
+                f"{config.method} on {config.name} takes no {key!r}. {did_you_mean(key, keys)}"
+            )
     method.apply(config, **options)
     if config.prompt.name:
         config.metrics = (*config.metrics, "ordinality_score")
@@ -92,7 +100,9 @@ def finish(config, options):
 def apart(value):
     """A copy in which no two places hold one ConfigDict: a field that is set there would change elsewhere too."""
     if isinstance(value, ConfigDict):
-        return ConfigDict({key: apart(each) for key, each in value.items()}, type_safe=value.is_type_safe)
+        return ConfigDict(
+            {key: apart(each) for key, each in value.items()}, type_safe=value.is_type_safe
+        )
     return tuple(apart(each) for each in value) if isinstance(value, tuple) else value
 
 
@@ -103,18 +113,33 @@ def from_scratch(config):
     """
     rate = {"lr": 1e-3, "weight_decay": 0.05}
     config.model.logit_scale = 10.0
-    config.optim.update({"name": "adamw", "schedule": "cosine", "warmup": "5 percent", "warmup_start": 0.0, "idle_steps": 0})
+    config.optim.update(
+        {
+            "name": "adamw",
+            "schedule": "cosine",
+            "warmup": "5 percent",
+            "warmup_start": 0.0,
+            "idle_steps": 0,
+        }
+    )
     kept = {"parameters": "(text_model|text_projection)/.*|logit_scale", "group": "frozen"}
-    text = [kept] if config.prompt.name and config.model.weights else []  # another image tower beside CLIP's text side
+    text = (
+        [kept] if config.prompt.name and config.model.weights else []
+    )  # another image tower beside CLIP's text side
     config.optim.groups = entries(*text, {"parameters": ".*", "group": "all"})
     config.optim.rates = ConfigDict({"all": rate}, type_safe=False)
     stages = []
     for k, old in enumerate(config.stages):
-        fields = {entry.field: entry.value for entry in old.set if not entry.field.startswith("optim.")}
+        fields = {
+            entry.field: entry.value for entry in old.set if not entry.field.startswith("optim.")
+        }
         groups = {entry.field: entry.value for entry in old.set}.get("optim.groups")
         if k and groups:
             trained = sorted({entry.group for entry in groups} - {"frozen"})
-            fields |= {"optim.groups": groups, "optim.rates": ConfigDict(dict.fromkeys(trained, rate), type_safe=False)}
+            fields |= {
+                "optim.groups": groups,
+                "optim.rates": ConfigDict(dict.fromkeys(trained, rate), type_safe=False),
+            }
         stages.append(stage(old.name, fields))
     config.stages = tuple(stages)
 
@@ -129,7 +154,10 @@ def stage(name, fields):
 
     `train.share` is its part of train.duration, `fresh` names the parameters that begin anew in it.
     """
-    return ConfigDict({"name": name, "set": entries(*({"field": k, "value": v} for k, v in fields.items()))}, type_safe=False)
+    return ConfigDict(
+        {"name": name, "set": entries(*({"field": k, "value": v} for k, v in fields.items()))},
+        type_safe=False,
+    )
 
 
 def choose(title, value, table):
@@ -154,30 +182,46 @@ def base():
     c.fold = ""  # "all", or one of data.folds; "" where the set has none
 
     d = c.data = ConfigDict()
-    d.reader = ConfigDict({"name": ""}, type_safe=False)  # "module.function" of jaxord.data, and its settings
+    d.reader = ConfigDict(
+        {"name": ""}, type_safe=False
+    )  # "module.function" of jaxord.data, and its settings
     d.root = ""  # folder that holds the lists and the images
     d.table = ""  # list file under root, for readers that take one
     d.folds = ()  # names of the folds
     d.resize = "square"  # stored form: "square" (both sides = stored_size) or "shorter" (aspect kept, padded)
     d.stored_size = 256  # pixels; every tier stores this uint8 image, the crop is taken from it
     d.image_size = 224  # pixels; what the model sees
-    d.train_crop = ConfigDict({"name": "random_crop"}, type_safe=False)  # function of jaxord.data.augment
+    d.train_crop = ConfigDict(
+        {"name": "random_crop"}, type_safe=False
+    )  # function of jaxord.data.augment
     d.eval_crop = ConfigDict({"name": "center_crop"}, type_safe=False)
     d.flip = True  # random horizontal flip in training
-    d.jitter = ConfigDict({"probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0})  # of colours
+    d.jitter = ConfigDict(
+        {"probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    )  # of colours
     d.grey = 0.0  # probability of turning a training image grey
     d.copies = 1  # rows an image has in a training batch, each augmented apart: 2 for losses between two augmentations
-    d.bucket = 0  # sentences: sort by length within windows of that many batches; 0 leaves the order
+    d.bucket = (
+        0  # sentences: sort by length within windows of that many batches; 0 leaves the order
+    )
     d.target_scale = 1.0  # models are trained on label / target_scale; predictions and metrics are on the label's scale
-    d.normalize = "clip"  # "clip", "imagenet" or "half": mean and standard deviation of the channels
+    d.normalize = (
+        "clip"  # "clip", "imagenet" or "half": mean and standard deviation of the channels
+    )
     d.tier = "auto"  # "resident" (device memory), "cached" (host memory), "stream" (decoded by workers), "auto": by size
     d.cache = ""  # folder of the decoded images of the cached tier; "" keeps them in memory
     d.workers = 4  # decoding threads
     d.broken = "raise"  # an image that cannot be decoded: "raise", or "skip": batches are filled from the others
-    d.broken_share = 0.05  # of "skip": the largest share of a split's images that may be broken; more raise
-    d.corruption = ConfigDict({"name": "", "severity": 0})  # of the test images, see jaxord.data.corrupt
+    d.broken_share = (
+        0.05  # of "skip": the largest share of a split's images that may be broken; more raise
+    )
+    d.corruption = ConfigDict(
+        {"name": "", "severity": 0}
+    )  # of the test images, see jaxord.data.corrupt
     d.shots = 0  # few-shot: images kept per label in training; 0 keeps all
-    d.shift = ConfigDict({"labels": 0, "keep": 1.0, "choice": "top"})  # distribution shift: that many labels keep that share
+    d.shift = ConfigDict(
+        {"labels": 0, "keep": 1.0, "choice": "top"}
+    )  # distribution shift: that many labels keep that share
     d.batch = 32  # images of a training step, over all devices
     d.eval_batch = 64  # images of an evaluation step, over all devices
 
@@ -194,14 +238,20 @@ def base():
     g.count = 0  # 0: none
     g.mapping = "range"  # equal parts of low..high; "divide": floor(label / count)
     g.low, g.high = 0.0, 0.0  # high is exclusive; equal: the training range
-    c.references = ConfigDict({"index": "", "count": 101})  # reference points: "", "unique", "round", "interpolate"
+    c.references = ConfigDict(
+        {"index": "", "count": 101}
+    )  # reference points: "", "unique", "round", "interpolate"
     w = c.weights = ConfigDict()  # of training samples, by the frequency of their labels
     w.scheme = ""  # "": none; "inverse", "sqrt_inverse"
     w.lds = ""  # smooth the frequencies first: "gaussian", "triang", "laplace"
     w.kernel, w.sigma = 5, 2.0
     w.within_groups = False  # frequencies of each group on their own
     w.least, w.most = 5.0, 1000.0  # of scheme "inverse": counts are clipped to these
-    w.low, w.high, w.width = 0.0, 0.0, 1.0  # bins; labels beyond are counted at the ends; equal: the training range
+    w.low, w.high, w.width = (
+        0.0,
+        0.0,
+        1.0,
+    )  # bins; labels beyond are counted at the ends; equal: the training range
     c.mixture = 0  # components of a Gaussian mixture fitted to the training labels; 0: none
 
     m = c.model = ConfigDict()
@@ -224,8 +274,12 @@ def base():
     p.name = ""  # module of jaxord.models.prompts; "" builds no text tower
     p.template = ""  # words around the rank, "{}" stands for it: "a photo of a {} year old person"
     p.context_tokens = 0  # > 0: that many vectors drawn from N(0, 0.02^2) are the context; 0: the template's words are
-    p.context_position = "tail"  # with context_tokens: where the rank stands among them: "tail", "middle", "front"
-    p.rank_tokens = 0  # > 0: that many vectors a rank drawn from N(0, 0.02^2); 0: the words of the names
+    p.context_position = (
+        "tail"  # with context_tokens: where the rank stands among them: "tail", "middle", "front"
+    )
+    p.rank_tokens = (
+        0  # > 0: that many vectors a rank drawn from N(0, 0.02^2); 0: the words of the names
+    )
     p.base_names = ()  # OrdinalCLIP: texts that the base ranks start from; () draws them
     p.settings = ConfigDict(type_safe=False)  # of the module
 
@@ -246,7 +300,9 @@ def base():
     o.final = 0.0  # of cosine: factor at the end
     o.clip = 0.0  # largest global gradient norm; 0 leaves it
     o.groups = ()  # ordered dict(parameters=<regular expression>, group=<name>); the first full match wins
-    o.rates = ConfigDict(type_safe=False)  # group -> dict(lr=..., weight_decay=...); the group "frozen" needs none
+    o.rates = ConfigDict(
+        type_safe=False
+    )  # group -> dict(lr=..., weight_decay=...); the group "frozen" needs none
 
     t = c.train = ConfigDict()
     t.duration = "100 epochs"  # or "5000 steps"
@@ -258,7 +314,9 @@ def base():
     t.steps_per_call = 0  # updates of one call of the compiled step; 0: 20 with resident images or cached features, else 1
     t.together = False  # all folds in one program (jaxord.population); their inputs are cached features, or other arrays
     t.skips = 10  # steps in a row whose loss or gradient is not finite; none is applied, and that many stop the run
-    t.statistics = "update"  # running statistics and dropout; "keep": all modules behave as in evaluation
+    t.statistics = (
+        "update"  # running statistics and dropout; "keep": all modules behave as in evaluation
+    )
 
     c.stages = ()  # trained one after the other, each a folder of the run: dict(name=..., set=fields); see `stage`
     c.fresh = ""  # of a stage: regular expression of parameters that begin anew instead of going on from the stage before
@@ -266,7 +324,9 @@ def base():
     c.select = "val"  # "val": the best on the validation split; "last"; "test": for comparison with figures that did
     c.select_metric = "mae"
     c.rules = ()  # functions of jaxord.inference; all are reported, the first is the headline
-    c.shots = ConfigDict({"kind": "", "many": 100, "few": 20, "width": 1.0, "low": 0.0})  # metrics by frequency of the label
+    c.shots = ConfigDict(
+        {"kind": "", "many": 100, "few": 20, "width": 1.0, "low": 0.0}
+    )  # metrics by frequency of the label
     c.metrics = ("mae", "accuracy", "srcc", "pcc")  # functions of jaxord.metrics
     c.summary = "mean"  # over the folds: "mean" with its standard deviation, or "median"
     c.paper = ""  # the published row for this data set and method

@@ -6,9 +6,7 @@ validation part: the last parameters are taken."""
 from configs.base import finish, start
 from configs.quality_sets import rated
 
-PAPER = {
-    "conord": "SRCC 0.913, PCC 0.925 (ConOrd, median of ten splits)",
-}
+PAPER = {"conord": "SRCC 0.913, PCC 0.925 (ConOrd, median of ten splits)"}
 
 
 def get_config(argument=""):

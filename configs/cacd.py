@@ -4,10 +4,7 @@ from ml_collections import ConfigDict
 
 from configs.base import finish, start
 
-PAPER = {
-    "conord": "MAE 4.18 (ConOrd)",
-    "numclip": "MAE 4.11 (ConOrd Table 2)",
-}
+PAPER = {"conord": "MAE 4.18 (ConOrd)", "numclip": "MAE 4.11 (ConOrd Table 2)"}
 
 
 def get_config(argument=""):

@@ -6,9 +6,7 @@ validation part: the last parameters are taken."""
 from configs.base import finish, start
 from configs.quality_sets import rated
 
-PAPER = {
-    "conord": "SRCC 0.900, PCC 0.921 (ConOrd, median of ten splits)",
-}
+PAPER = {"conord": "SRCC 0.900, PCC 0.921 (ConOrd, median of ten splits)"}
 
 
 def get_config(argument=""):

@@ -6,9 +6,7 @@ trains on LSVQ instead."""
 from configs.base import finish, start
 from configs.video_sets import filmed
 
-PAPER = {
-    "conord": "SRCC 0.839, PCC 0.845, trained on LSVQ (ConOrd Table 4)",
-}
+PAPER = {"conord": "SRCC 0.839, PCC 0.845, trained on LSVQ (ConOrd Table 4)"}
 
 
 def get_config(argument=""):

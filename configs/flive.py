@@ -5,9 +5,7 @@ The official split, about 30,000 / 7,800 / 1,800; lists without the validation p
 from configs.base import finish, start
 from configs.quality_sets import rated
 
-PAPER = {
-    "conord": "SRCC 0.651, PCC 0.752 (ConOrd)",
-}
+PAPER = {"conord": "SRCC 0.651, PCC 0.752 (ConOrd)"}
 
 
 def get_config(argument=""):

@@ -6,9 +6,7 @@ validation part: the last parameters are taken. `:fold=official` is the data set
 from configs.base import finish, start
 from configs.quality_sets import FOLDS, rated
 
-PAPER = {
-    "conord": "SRCC 0.947, PCC 0.958 (ConOrd, median of ten splits)",
-}
+PAPER = {"conord": "SRCC 0.947, PCC 0.958 (ConOrd, median of ten splits)"}
 
 
 def get_config(argument=""):

@@ -6,9 +6,7 @@ weights of SlowFast: without --config.data.reader.extract.motion_weights the run
 from configs.base import finish, start
 from configs.video_sets import filmed
 
-PAPER = {
-    "conord": "SRCC 0.904, PCC 0.904; 1080p 0.818, 0.851 (ConOrd Table 4)",
-}
+PAPER = {"conord": "SRCC 0.904, PCC 0.904; 1080p 0.818, 0.851 (ConOrd Table 4)"}
 
 
 def get_config(argument=""):

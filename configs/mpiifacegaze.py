@@ -9,9 +9,7 @@ from ml_collections import ConfigDict
 
 from configs.base import finish, start
 
-PAPER = {
-    "conord": "angular error 4.98 degrees (ResNet-18, ConOrd Table 9)",
-}
+PAPER = {"conord": "angular error 4.98 degrees (ResNet-18, ConOrd Table 9)"}
 
 
 def get_config(argument=""):

@@ -16,7 +16,9 @@ def get_config(argument=""):
     c.data.reader = ConfigDict({"name": "demo.photo_quality"}, type_safe=False)
     c.data.root = "data/photo_quality"
     c.data.stored_size, c.data.image_size = 96, 32
-    c.data.train_crop = ConfigDict({"name": "random_crop", "step": 8}, type_safe=False)  # a patch shows a whole block of JPEG
+    c.data.train_crop = ConfigDict(
+        {"name": "random_crop", "step": 8}, type_safe=False
+    )  # a patch shows a whole block of JPEG
     c.data.eval_crop = ConfigDict({"name": "spread_crops", "views": 20, "step": 8}, type_safe=False)
     c.data.batch, c.data.eval_batch = 64, 32
     c.ranks.update(concept_ranks("quickstart"))

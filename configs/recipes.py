@@ -10,20 +10,27 @@ from configs.texts import AGE, VIDEO, kind
 
 def rates(**groups):
     """config.optim.rates: rates(image=(1e-5, 0.01)) -> learning rate and weight decay of each group."""
-    return ConfigDict({name: {"lr": lr, "weight_decay": decay} for name, (lr, decay) in groups.items()}, type_safe=False)
+    return ConfigDict(
+        {name: {"lr": lr, "weight_decay": decay} for name, (lr, decay) in groups.items()},
+        type_safe=False,
+    )
 
 
 def at_rate(part, **groups):
     """A stage with other rates of some of its groups; as it is where it has no rates of its own."""
     fields = {entry.field: entry.value for entry in part.set}
     if "optim.rates" in fields:
-        fields["optim.rates"] = ConfigDict({**fields["optim.rates"], **rates(**groups)}, type_safe=False)
+        fields["optim.rates"] = ConfigDict(
+            {**fields["optim.rates"], **rates(**groups)}, type_safe=False
+        )
     return stage(part.name, fields)
 
 
 def image_and_heads(config, image, heads):
     """Parameter groups: the image tower, and whatever heads there are; (learning rate, weight decay) of each."""
-    config.optim.groups = entries({"parameters": IMAGE, "group": "image"}, {"parameters": ".*", "group": "heads"})
+    config.optim.groups = entries(
+        {"parameters": IMAGE, "group": "image"}, {"parameters": ".*", "group": "heads"}
+    )
     config.optim.rates = rates(image=image, heads=heads)
 
 
@@ -61,11 +68,24 @@ def dir_program(config, lr=1e-3, images=256, epochs=90):
 
     Each of several stages takes these epochs, whose shares are then equal ones.
     """
-    config.optim.update({"name": "adam", "schedule": "multi_step", "milestones": ("60 epochs", "80 epochs"), "gamma": 0.1})
+    config.optim.update(
+        {
+            "name": "adam",
+            "schedule": "multi_step",
+            "milestones": ("60 epochs", "80 epochs"),
+            "gamma": 0.1,
+        }
+    )
     paths = {"Regressor": "regressor/.*", "Experts": "experts/values/.*"}
-    scaled = [{"parameters": paths[head.name], "group": "values"} for head in config.heads if head.name in paths]
+    scaled = [
+        {"parameters": paths[head.name], "group": "values"}
+        for head in config.heads
+        if head.name in paths
+    ]
     config.optim.groups = entries(*scaled, {"parameters": ".*", "group": "all"})
-    config.optim.rates = rates(all=(lr, 0.0), **({"values": (lr / spread(config), 0.0)} if scaled else {}))
+    config.optim.rates = rates(
+        all=(lr, 0.0), **({"values": (lr / spread(config), 0.0)} if scaled else {})
+    )
     config.train.duration = f"{epochs * max(len(config.stages), 1)} epochs"
     batch(config, images)
     config.data.normalize = "half"
@@ -89,7 +109,12 @@ def regression(config, *losses, heads=()):
 
 def lds(config, kernel="gaussian", scheme=""):
     """Weights by smoothed frequencies, window 5 and 2: roots for ages, the frequencies themselves for sentences."""
-    config.weights.update({"scheme": scheme or ("inverse" if config.name == "stsb" else "sqrt_inverse"), "lds": kernel})
+    config.weights.update(
+        {
+            "scheme": scheme or ("inverse" if config.name == "stsb" else "sqrt_inverse"),
+            "lds": kernel,
+        }
+    )
 
 
 def retrain(config, share, fields, noise=False):
@@ -97,12 +122,24 @@ def retrain(config, share, fields, noise=False):
     own = ({"parameters": "noise_scale/.*", "group": "noise"},) if noise else ()
     config.stages = (
         stage("encoder", {"train.share": 1 - share}),
-        stage("regressor", {
-            "train.share": share, "train.statistics": "keep", "fresh": "(regressor|noise_scale)/.*", **fields,
-            "optim.groups": entries({"parameters": IMAGE, "group": "frozen"}, *own, {"parameters": ".*", "group": "heads"}),
-            "optim.rates": rates(heads=(1e-3, 0.0), **({"noise": (1e-2, 0.0)} if noise else {})),
-        }),
-    )  # fmt: skip
+        stage(
+            "regressor",
+            {
+                "train.share": share,
+                "train.statistics": "keep",
+                "fresh": "(regressor|noise_scale)/.*",
+                **fields,
+                "optim.groups": entries(
+                    {"parameters": IMAGE, "group": "frozen"},
+                    *own,
+                    {"parameters": ".*", "group": "heads"},
+                ),
+                "optim.rates": rates(
+                    heads=(1e-3, 0.0), **({"noise": (1e-2, 0.0)} if noise else {})
+                ),
+            },
+        ),
+    )
 
 
 def balanced_mse(config, loss, noise, both):
@@ -111,7 +148,12 @@ def balanced_mse(config, loss, noise, both):
     heads, losses = ({"name": "NoiseScale", "initial": initial},), ({"name": loss},)
     regression(config, *([plain(config)] if both else losses), heads=() if both else heads)
     if both:
-        retrain(config, 0.1, {"heads": entries(*heads, *config.heads), "losses": entries(*losses)}, noise=True)
+        retrain(
+            config,
+            0.1,
+            {"heads": entries(*heads, *config.heads), "losses": entries(*losses)},
+            noise=True,
+        )
     if "balanced_mae" in config.metrics:
         config.select_metric = "balanced_mae"
 
@@ -121,7 +163,9 @@ def balanced_mse_from_scratch(config):
     dir_program(config)
     if config.stages:
         config.train.duration = "100 epochs"
-        config.stages = tuple(at_rate(part, heads=(1e-4 / spread(config), 0.0)) for part in config.stages)
+        config.stages = tuple(
+            at_rate(part, heads=(1e-4 / spread(config), 0.0)) for part in config.stages
+        )
 
 
 def contrastive_program(config, lr):
@@ -138,6 +182,10 @@ def two_views(config):
     """Two augmentations of each image, with the transforms of SupCon and RnC; crops of the data set's own stay."""
     config.data.copies = 2
     if not own_crops(config):
-        config.data.train_crop = ConfigDict({"name": "random_resized_crop", "scale": (0.2, 1.0)}, type_safe=False)
-    config.data.jitter.update({"probability": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1})
+        config.data.train_crop = ConfigDict(
+            {"name": "random_resized_crop", "scale": (0.2, 1.0)}, type_safe=False
+        )
+    config.data.jitter.update(
+        {"probability": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+    )
     config.data.grey = 0.2

@@ -20,7 +20,9 @@ PAPER = {
 def get_config(argument=""):
     c, options = start("skyfinder", argument, method="conord", backbone="ResNet-18")
     c.data.root = "data/skyfinder"
-    c.data.reader = ConfigDict({"name": "outdoor.skyfinder", "by": "image", "hours": (11,)}, type_safe=False)
+    c.data.reader = ConfigDict(
+        {"name": "outdoor.skyfinder", "by": "image", "hours": (11,)}, type_safe=False
+    )
     c.ranks.update(concept_ranks("skyfinder"))
     c.metrics = ("mae", "srcc", "pcc")
     c.paper = PAPER.get(c.method, "")

@@ -7,9 +7,7 @@ columns."""
 from configs.base import finish, start
 from configs.quality_sets import rated
 
-PAPER = {
-    "conord": "SRCC 0.927, PCC 0.931 (ConOrd, median of ten splits)",
-}
+PAPER = {"conord": "SRCC 0.927, PCC 0.931 (ConOrd, median of ten splits)"}
 
 
 def get_config(argument=""):

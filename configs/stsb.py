@@ -27,7 +27,10 @@ PAPER = {  # Group-DIR Table 3
     "ranksim": "MSE 0.903 (0.908, 0.911, 0.804), Pearson 75.8",
 }
 # hidden units, duration, how often validated, bucket, learning rate
-SIZES = {"paper": (1500, "40000 steps", "400 steps", 0, 1e-4), "small": (128, "30 epochs", "1 epochs", 16, 1e-3)}
+SIZES = {
+    "paper": (1500, "40000 steps", "400 steps", 0, 1e-4),
+    "small": (128, "30 epochs", "1 epochs", 16, 1e-3),
+}
 
 
 def get_config(argument=""):
@@ -44,7 +47,9 @@ def get_config(argument=""):
     c.select_metric = "mse"
     c.paper = PAPER.get(c.method, "")
     c = finish(c, options).unlock()
-    c.model.sentence.hidden, c.train.duration, every, c.data.bucket, rate = choose("size", size, SIZES)
+    c.model.sentence.hidden, c.train.duration, every, c.data.bucket, rate = choose(
+        "size", size, SIZES
+    )
     c.train.evaluate_every = c.train.checkpoint_every = every
     c.data.batch, c.data.eval_batch, c.data.flip = 128, 128, False
     c.optim.update({"name": "adam", "schedule": "constant", "clip": 5.0})

@@ -13,7 +13,15 @@ import unicodedata
 CONCEPTS = pathlib.Path(__file__).parent / "concepts"
 LONGEST = 40  # characters of a concept's text: sentences are short, and the text tower is
 
-AGE, DECADE, GRADE, QUALITY, VIDEO, TEMPERATURE, OTHER = "age", "decade", "grade", "quality", "video", "temperature", "other"
+AGE, DECADE, GRADE, QUALITY, VIDEO, TEMPERATURE, OTHER = (
+    "age",
+    "decade",
+    "grade",
+    "quality",
+    "video",
+    "temperature",
+    "other",
+)
 
 KINDS = {
     **dict.fromkeys(("morph", "clap2015", "agedb", "utk", "cacd", "imdb_wiki", "adience"), AGE),
@@ -75,7 +83,9 @@ def template(name, choice):
     table = TEMPLATES[kind(name)]
     if not choice.isdigit() or int(choice) >= len(table):
         listing = "\n  ".join(f"{i}: {text}" for i, text in enumerate(table))
-        raise ValueError(f"template is {choice!r}; {name} has\n  {listing}\nor set --config.prompt.template")
+        raise ValueError(
+            f"template is {choice!r}; {name} has\n  {listing}\nor set --config.prompt.template"
+        )
     return table[int(choice)]
 
 
@@ -96,7 +106,9 @@ def read_concepts(choice):
     path = pathlib.Path(choice) if choice.endswith(".json") else CONCEPTS / f"{choice}.json"
     if not path.is_file():
         names = sorted(file.stem for file in CONCEPTS.glob("*.json"))
-        raise ValueError(f"no concept file {str(path)!r}: give a path that ends in .json, or one of {names}")
+        raise ValueError(
+            f"no concept file {str(path)!r}: give a path that ends in .json, or one of {names}"
+        )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         keys = ("task", "low", "high", "step", "concepts")
@@ -113,15 +125,29 @@ def read_concepts(choice):
 def concept_ranks(choice):
     """Entries of config.ranks that a concept file gives: bins, or labels where every range is one label."""
     found = read_concepts(choice)
-    lows, highs, names = zip(*((float(c["low"]), float(c["high"]), c["text"]) for c in found["concepts"]), strict=True)
+    lows, highs, names = zip(
+        *((float(c["low"]), float(c["high"]), c["text"]) for c in found["concepts"]), strict=True
+    )
     if lows == highs:
         return {"labels": lows, "edges": (), "names": names}
-    return {"labels": (), "edges": lows, "last": float(found["high"]), "step": float(found["step"]), "names": names}
+    return {
+        "labels": (),
+        "edges": lows,
+        "last": float(found["high"]),
+        "step": float(found["step"]),
+        "names": names,
+    }
 
 
 def check_scale(task, low, high, step):
     """Raises ValueError unless the task can stand in a sentence and low to high is a scale with that step."""
-    if not isinstance(task, str) or not task.strip() or not task.isprintable() or "{" in task or "}" in task:
+    if (
+        not isinstance(task, str)
+        or not task.strip()
+        or not task.isprintable()
+        or "{" in task
+        or "}" in task
+    ):
         raise ValueError(f"task is {shown(task)}; expected a printable text without braces")
     for title, value in (("low", low), ("high", high), ("step", step)):
         check_number(title, value)
@@ -138,10 +164,19 @@ def check_concepts(concepts, low, high, step):
     start, seen = low, set()
     for concept in concepts:
         if not isinstance(concept, dict) or not {"text", "low", "high"} <= concept.keys():
-            raise ValueError(f"a concept is {shown(concept)}; expected an object with text, low and high")
+            raise ValueError(
+                f"a concept is {shown(concept)}; expected an object with text, low and high"
+            )
         text, bottom, top = concept["text"], concept["low"], concept["high"]
-        if not isinstance(text, str) or not text.isprintable() or not any(c.isalnum() for c in text) or len(text) > LONGEST:
-            raise ValueError(f"a text is {shown(text)}; expected words, at most {LONGEST} printable characters")
+        if (
+            not isinstance(text, str)
+            or not text.isprintable()
+            or not any(c.isalnum() for c in text)
+            or len(text) > LONGEST
+        ):
+            raise ValueError(
+                f"a text is {shown(text)}; expected words, at most {LONGEST} printable characters"
+            )
         same = " ".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split())
         if same in seen:
             raise ValueError(f"{shown(text)} stands twice; the texts must differ")
@@ -149,20 +184,32 @@ def check_concepts(concepts, low, high, step):
         check_number(f"low of {shown(text)}", bottom)
         check_number(f"high of {shown(text)}", top)
         if not math.isclose(bottom, start, abs_tol=1e-9):
-            raise ValueError(f"the range of {shown(text)} starts at {bottom}, expected {start}: no gap, no overlap, ascending")
-        if top < bottom or (top == bottom and not step) or (step and not is_whole((top - bottom) / step)):
-            raise ValueError(f"the range of {shown(text)} is {bottom} to {top}, on a scale by {step}")
+            raise ValueError(
+                f"the range of {shown(text)} starts at {bottom}, expected {start}: no gap, no overlap, ascending"
+            )
+        if (
+            top < bottom
+            or (top == bottom and not step)
+            or (step and not is_whole((top - bottom) / step))
+        ):
+            raise ValueError(
+                f"the range of {shown(text)} is {bottom} to {top}, on a scale by {step}"
+            )
         centre = (bottom + top) / 2
         check_number(f"centre of {shown(text)}", concept.get("centre", centre))
         if not math.isclose(concept.get("centre", centre), centre, abs_tol=1e-9):
-            raise ValueError(f"the centre of {shown(text)} is {concept['centre']}, expected {centre}")
+            raise ValueError(
+                f"the centre of {shown(text)} is {concept['centre']}, expected {centre}"
+            )
         start = top + step
     if not math.isclose(top, high, abs_tol=1e-9):
         raise ValueError(f"the last range, of {shown(text)}, ends at {top}; expected {high}")
 
 
 def check_number(title, value):
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e9:  # NaN fails too
+    if (
+        isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e9
+    ):  # NaN fails too
         raise ValueError(f"{title} is {shown(value)}; expected a number")
 
 

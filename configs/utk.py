@@ -4,10 +4,7 @@ from ml_collections import ConfigDict
 
 from configs.base import finish, start
 
-PAPER = {
-    "conord": "MAE 3.92 (ConOrd)",
-    "numclip": "MAE 4.24 (ConOrd Table 2)",
-}
+PAPER = {"conord": "MAE 3.92 (ConOrd)", "numclip": "MAE 4.24 (ConOrd Table 2)"}
 
 
 def get_config(argument=""):

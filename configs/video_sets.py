@@ -16,7 +16,15 @@ def filmed(c, folds=FOLDS):
     c.select = "last"
     c.data.stored_size = c.data.image_size
     c.data.batch, c.data.eval_batch = 16, 16
-    extract = {name: c.data.get_ref(name) for name in ("resize", "stored_size", "cache", "broken", "broken_share", "workers")}
-    extract |= {"frames": 8, "clips": 8 if c.method == "conord" else 0, "clip_frames": 32, "clip_size": 224}
+    extract = {
+        name: c.data.get_ref(name)
+        for name in ("resize", "stored_size", "cache", "broken", "broken_share", "workers")
+    }
+    extract |= {
+        "frames": 8,
+        "clips": 8 if c.method == "conord" else 0,
+        "clip_frames": 32,
+        "clip_size": 224,
+    }
     extract["motion_weights"] = ""
     c.data.reader = ConfigDict({"name": f"videos.{c.name}", "extract": extract}, type_safe=False)

@@ -5,9 +5,7 @@ No public split: ten random ones of 80/20 are drawn with the seed, median of SRC
 from configs.base import finish, start
 from configs.video_sets import filmed
 
-PAPER = {
-    "conord": "SRCC 0.805, PCC 0.828, trained on LSVQ (ConOrd Table 4)",
-}
+PAPER = {"conord": "SRCC 0.805, PCC 0.828, trained on LSVQ (ConOrd Table 4)"}
 
 
 def get_config(argument=""):

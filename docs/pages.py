@@ -8,7 +8,9 @@ import re
 from docs.rules import OWN, SHORTER
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COMMANDS = re.compile(r"(python|pip|pytest|mkdocs|srun|taskset|export|cd) |[A-Z_]+=\S+ python |(pytest|mkdocs \w+)$")
+COMMANDS = re.compile(
+    r"(python|pip|pytest|mkdocs|srun|taskset|export|cd) |[A-Z_]+=\S+ python |(pytest|mkdocs \w+)$"
+)
 
 Piece = collections.namedtuple("Piece", "page line language title text")
 
@@ -24,13 +26,21 @@ def pieces(file):
             while lines[at] != "```":
                 at += 1
             language, _, title = line[3:].partition(" title=")
-            yield Piece(page, start + 1, language, title.strip('"'), "\n".join(lines[start + 1 : at]))
+            yield Piece(
+                page, start + 1, language, title.strip('"'), "\n".join(lines[start + 1 : at])
+            )
             at += 1
         elif line.startswith("    ") and start and not lines[start - 1]:
             while at < len(lines) and (lines[at].startswith("    ") or not lines[at]):
                 at += 1
             block = [text[4:] for text in lines[start:at]]
-            language = "bash" if COMMANDS.match(block[0]) else "python" if block[0].startswith("import ") else "text"
+            language = (
+                "bash"
+                if COMMANDS.match(block[0])
+                else "python"
+                if block[0].startswith("import ")
+                else "text"
+            )
             yield Piece(page, start + 1, language, "", "\n".join(block).rstrip())
         else:
             rest.append(line)
@@ -40,7 +50,11 @@ def pieces(file):
 
 
 def every_page():
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "experiments").glob("*.md"))]
+    return [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted((ROOT / "experiments").glob("*.md")),
+    ]
 
 
 def all_pieces(pages=()):

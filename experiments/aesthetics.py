@@ -9,11 +9,22 @@ one split of 80/20 a category, numclip,preset=regclip RegCLIP's five folds. Answ
 from experiments.grid import runs
 from experiments.published import Table
 
-METHODS = ("zero_shot", "coop", "ordinalclip", "l2rclip", "numclip", "numclip,preset=code", "numclip,preset=regclip")
+METHODS = (
+    "zero_shot",
+    "coop",
+    "ordinalclip",
+    "l2rclip",
+    "numclip",
+    "numclip,preset=code",
+    "numclip,preset=regclip",
+)
 CLAIMS = (("ordinalclip", "coop"), ("l2rclip", "ordinalclip"), ("numclip", "l2rclip"))
 
-COLUMNS = " ".join(f"aesthetics:{metric}{part}{unit}" for metric, unit in (("accuracy", "%"), ("mae", ""))
-                   for part in (",nature", ",animals", ",urban", ",people", ""))  # fmt: skip
+COLUMNS = " ".join(
+    f"aesthetics:{metric}{part}{unit}"
+    for metric, unit in (("accuracy", "%"), ("mae", ""))
+    for part in (",nature", ",animals", ",urban", ",people", "")
+)
 SHARED = {
     "zero_shot": "65.24 45.67 58.78 53.06 55.68 0.461 0.557 0.468 0.524 0.502",
     "coop": "72.74 71.46 72.14 69.34 71.42 0.285 0.298 0.294 0.330 0.302",
@@ -27,14 +38,27 @@ OTHERS = {
     "GOL": "73.8 72.4 74.2 69.6 72.7 0.27 0.28 0.26 0.31 0.28",
 }
 PAPER = (
-    Table("NumCLIP Table 3", COLUMNS, {
-        **SHARED, **L2RCLIP, "numclip": "75.20 75.24 79.49 76.17 76.53 0.249 0.250 0.208 0.238 0.236",
-    }, OTHERS),
-    Table("RegCLIP Table 3", COLUMNS, {
-        **SHARED, "numclip,preset=regclip": "75.76 71.59 76.21 74.19 74.44 0.249 0.292 0.243 0.273 0.264",
-    }, OTHERS),
+    Table(
+        "NumCLIP Table 3",
+        COLUMNS,
+        {
+            **SHARED,
+            **L2RCLIP,
+            "numclip": "75.20 75.24 79.49 76.17 76.53 0.249 0.250 0.208 0.238 0.236",
+        },
+        OTHERS,
+    ),
+    Table(
+        "RegCLIP Table 3",
+        COLUMNS,
+        {
+            **SHARED,
+            "numclip,preset=regclip": "75.76 71.59 76.21 74.19 74.44 0.249 0.292 0.243 0.273 0.264",
+        },
+        OTHERS,
+    ),
     Table("L2RCLIP Table 8", COLUMNS, {**SHARED, **L2RCLIP}, OTHERS),
-)  # fmt: skip
+)
 
 
 def sweep(add):

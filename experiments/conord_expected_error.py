@@ -1,6 +1,6 @@
 """ConOrd's loss against the expected error itself, Eq 2 (ConOrd Figure 6, which prints no figures but curves).
 
-    python tools/sweep.py experiments/conord_expected_error.py
+python tools/sweep.py experiments/conord_expected_error.py
 """
 
 from experiments.grid import runs

@@ -1,6 +1,6 @@
 """How many neighbours predict: finished ConOrd runs evaluated with other k, without training again (ConOrd Table 12).
 
-    python tools/sweep.py experiments/conord_neighbours.py
+python tools/sweep.py experiments/conord_neighbours.py
 """
 
 from experiments.grid import runs
@@ -19,10 +19,13 @@ COUNTS = {  # k -> the figures of each of these metrics
     60: "2.486 5.145 0.910 0.923 0.904 0.904",
 }
 PAPER = tuple(
-    Table("ConOrd Table 12", " ".join(f"{name}:{metric},k={k}" for name, some in METRICS.items() for metric in some),
-          {"conord": figures})
+    Table(
+        "ConOrd Table 12",
+        " ".join(f"{name}:{metric},k={k}" for name, some in METRICS.items() for metric in some),
+        {"conord": figures},
+    )
     for k, figures in COUNTS.items()
-)  # fmt: skip
+)
 
 
 def sweep(add):

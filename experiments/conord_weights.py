@@ -1,6 +1,6 @@
 """ConOrd's thirteen choices of similarity, attraction and repulsion (ConOrd Tables 1, 7 and 14; Figure 15 are their curves).
 
-    python tools/sweep.py experiments/conord_weights.py
+python tools/sweep.py experiments/conord_weights.py
 """
 
 from experiments import conord_settings
@@ -23,7 +23,11 @@ ROWS = {
 }
 PAPER = (
     Table("ConOrd Table 14", conord_settings.COLUMNS, ROWS),
-    Table("ConOrd Table 7", "clap2015:mae", {label: row.split()[0] for label, row in list(ROWS.items())[:10]}),
+    Table(
+        "ConOrd Table 7",
+        "clap2015:mae",
+        {label: row.split()[0] for label, row in list(ROWS.items())[:10]},
+    ),
 )
 CLAIMS = tuple(("conord,weights=VIII", other) for other in ROWS if other != "conord,weights=VIII")
 

@@ -1,6 +1,6 @@
 """FGrade: how far tomatoes have gone, 1-10, imbalanced; 32-pixel inputs. About 40 s a run on two cores: 1,500 steps of 32.
 
-    python tools/sweep.py experiments/freshness.py --set data.root=<folder of FGrade>
+python tools/sweep.py experiments/freshness.py --set data.root=<folder of FGrade>
 """
 
 from experiments import comparison

@@ -2,7 +2,12 @@
 
 import itertools
 
-VIDEO = ("konvid", "live_vqc", "cvd2014", "youtube_ugc")  # sets on which models of LSVQ are evaluated
+VIDEO = (
+    "konvid",
+    "live_vqc",
+    "cvd2014",
+    "youtube_ugc",
+)  # sets on which models of LSVQ are evaluated
 
 
 def runs(add, data_sets, labels, seeds=(0,), option="", fields=(), suffix=""):
@@ -26,4 +31,6 @@ def runs(add, data_sets, labels, seeds=(0,), option="", fields=(), suffix=""):
 def high_resolution(add, labels):
     """Adds the evaluation of LSVQ's models on its videos of 1080p, the part "1080p" of the table."""
     for label in labels:
-        add("lsvq", label, "1080p", f"configs/lsvq.py:method={label}", {"data.reader.test": "1080p"})
+        add(
+            "lsvq", label, "1080p", f"configs/lsvq.py:method={label}", {"data.reader.test": "1080p"}
+        )

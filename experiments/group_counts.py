@@ -6,11 +6,17 @@ Each run's groups.json has the histograms of true and predicted groups and the m
 """
 
 METHODS = tuple(
-    f"group_dir,classifier={classifier},count={count}" for classifier in ("soft", "ce", "la") for count in (5, 10, 20, 40)
+    f"group_dir,classifier={classifier},count={count}"
+    for classifier in ("soft", "ce", "la")
+    for count in (5, 10, 20, 40)
 )
 CLAIMS = ()
 
 
 def sweep(add):
     for method in METHODS:
-        add(method, f"configs/stsb.py:method={method},size=small", {"seed": 0, "train.curves": ("train",)})
+        add(
+            method,
+            f"configs/stsb.py:method={method},size=small",
+            {"seed": 0, "train.curves": ("train",)},
+        )

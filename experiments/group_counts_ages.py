@@ -9,10 +9,23 @@ of Figures 2, 4 and 5; curves of both splits, of the regression alone and of the
 from experiments.grid import runs
 
 COUNTS = (10, 15, 20, 25, 40)
-METHODS = tuple(f"group_dir,classifier={classifier},count={count}" for classifier in ("soft", "ce", "la") for count in COUNTS)
-CLAIMS = tuple((f"group_dir,classifier=soft,count={count}", f"group_dir,classifier={other},count={count}")
-               for count in COUNTS for other in ("ce", "la"))  # fmt: skip
+METHODS = tuple(
+    f"group_dir,classifier={classifier},count={count}"
+    for classifier in ("soft", "ce", "la")
+    for count in COUNTS
+)
+CLAIMS = tuple(
+    (f"group_dir,classifier=soft,count={count}", f"group_dir,classifier={other},count={count}")
+    for count in COUNTS
+    for other in ("ce", "la")
+)
 
 
 def sweep(add):
-    runs(add, ("agedb",), ("mse", *METHODS), option="backbone=ResNet-50", fields={"train.curves": ("train",)})
+    runs(
+        add,
+        ("agedb",),
+        ("mse", *METHODS),
+        option="backbone=ResNet-50",
+        fields={"train.curves": ("train",)},
+    )

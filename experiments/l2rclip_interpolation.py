@@ -12,10 +12,15 @@ METHODS = ("l2rclip,prompt=interpolation", "l2rclip")
 CLAIMS = (METHODS[::-1],)
 
 PAPER = (
-    Table("L2RCLIP Table 7", "morph:mae clap2015:mae adience:accuracy% adience:rank_mae", {
-        "l2rclip,prompt=interpolation": "2.19 2.78 62.9±5.5 0.42±0.06", "l2rclip": "2.13 2.62 68.2±7.2 0.36±0.05",
-    }),
-)  # fmt: skip
+    Table(
+        "L2RCLIP Table 7",
+        "morph:mae clap2015:mae adience:accuracy% adience:rank_mae",
+        {
+            "l2rclip,prompt=interpolation": "2.19 2.78 62.9±5.5 0.42±0.06",
+            "l2rclip": "2.13 2.62 68.2±7.2 0.36±0.05",
+        },
+    ),
+)
 
 
 def sweep(add):

@@ -9,11 +9,18 @@ from experiments.grid import runs
 from experiments.published import Table
 
 PAPER = (
-    Table("L2RCLIP Table 6", "morph:mae morph:ordinality_score%", {
-        "l2rclip,template=8": "2.13 71.87", "l2rclip,template=9": "2.14 72.07", "l2rclip,template=10": "2.12 71.32",
-        "l2rclip,template=11": "2.16 71.52", "l2rclip,template=12": "2.14 71.08",
-    }),
-)  # fmt: skip
+    Table(
+        "L2RCLIP Table 6",
+        "morph:mae morph:ordinality_score%",
+        {
+            "l2rclip,template=8": "2.13 71.87",
+            "l2rclip,template=9": "2.14 72.07",
+            "l2rclip,template=10": "2.12 71.32",
+            "l2rclip,template=11": "2.16 71.52",
+            "l2rclip,template=12": "2.14 71.08",
+        },
+    ),
+)
 CLAIMS = ()
 
 

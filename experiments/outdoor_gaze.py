@@ -12,11 +12,19 @@ METHODS = ("ce", "corn", "rnc", "conord")
 CLAIMS = (("conord", "rnc"),)
 
 PAPER = (
-    Table("ConOrd Table 9", "skyfinder:mae", {"ce": "3.58", "corn": "3.24", "rnc": "2.86", "conord": "2.65"},
-          {"OR": "2.92", "DLDL-v2": "2.99"}),
-    Table("ConOrd Table 9", "mpiifacegaze:angular_error", {"conord": "4.98"},
-          {"DEX": "5.72", "OR": "5.86", "DLDL-v2": "5.47", "CORN": "5.88", "RnC": "5.27"}),
-)  # fmt: skip
+    Table(
+        "ConOrd Table 9",
+        "skyfinder:mae",
+        {"ce": "3.58", "corn": "3.24", "rnc": "2.86", "conord": "2.65"},
+        {"OR": "2.92", "DLDL-v2": "2.99"},
+    ),
+    Table(
+        "ConOrd Table 9",
+        "mpiifacegaze:angular_error",
+        {"conord": "4.98"},
+        {"DEX": "5.72", "OR": "5.86", "DLDL-v2": "5.47", "CORN": "5.88", "RnC": "5.27"},
+    ),
+)
 
 
 def sweep(add):

@@ -12,4 +12,6 @@ CLAIMS = tuple((f"numclip,shots={n}", f"ce,shots={n}") for n in SHOTS)
 
 def sweep(add):
     for n in SHOTS:
-        comparison.runs(add, "quickstart", 16_000, *CROPS, METHODS, range(2), {"data.shots": n}, f"shots={n}")
+        comparison.runs(
+            add, "quickstart", 16_000, *CROPS, METHODS, range(2), {"data.shots": n}, f"shots={n}"
+        )

@@ -6,7 +6,10 @@ rare ones stands in experiments/freshness.py.
 from experiments import comparison
 
 CLAIMS = comparison.CLAIMS
-CROPS = {"name": "random_crop", "step": 8}, {"name": "spread_crops", "views": 4, "step": 8}  # 8: whole blocks of JPEG
+CROPS = (
+    {"name": "random_crop", "step": 8},
+    {"name": "spread_crops", "views": 4, "step": 8},
+)  # 8: whole blocks of JPEG
 
 
 def sweep(add):

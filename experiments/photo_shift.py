@@ -13,5 +13,11 @@ FULL = {f"{method},keep={keep}": f"{method},keep=1.0" for keep in KEPT[1:] for m
 
 def sweep(add):
     for keep in KEPT:
-        fields = {"data.shift.labels": 2 if keep < 1 else 0, "data.shift.keep": keep, "data.shift.choice": "random"}
-        comparison.runs(add, "quickstart", 16_000, *CROPS, METHODS, range(2), fields, f"keep={keep}")
+        fields = {
+            "data.shift.labels": 2 if keep < 1 else 0,
+            "data.shift.keep": keep,
+            "data.shift.choice": "random",
+        }
+        comparison.runs(
+            add, "quickstart", 16_000, *CROPS, METHODS, range(2), fields, f"keep={keep}"
+        )

@@ -20,18 +20,27 @@ def across(source, column, settings, rows, others=()):
       settings: what stands behind the comma, in the order of the figures.
       rows, others: as of Table.
     """
+
     def spread(figures):
-        return {f"{label},{setting}": figure for label, row in dict(figures).items()
-                for setting, figure in zip(settings, row.split(), strict=True)}  # fmt: skip
+        return {
+            f"{label},{setting}": figure
+            for label, row in dict(figures).items()
+            for setting, figure in zip(settings, row.split(), strict=True)
+        }
 
     return Table(source, column, spread(rows), spread(others))
 
 
 def among(tables, labels, note):
     """The tables with the rows of these labels only, and what is different there behind their source."""
-    return tuple(table._replace(source=f"{table.source} ({note})", others={},
-                                rows={label: row for label, row in table.rows.items() if label in labels})
-                 for table in tables)  # fmt: skip
+    return tuple(
+        table._replace(
+            source=f"{table.source} ({note})",
+            others={},
+            rows={label: row for label, row in table.rows.items() if label in labels},
+        )
+        for table in tables
+    )
 
 
 def printed(tables, data_set):
@@ -56,17 +65,25 @@ def printed(tables, data_set):
             for column, figure in zip(columns, row.split(), strict=True):
                 if column.startswith(f"{data_set}:") and figure != "-":
                     figure = figure.replace("±", " ± ") + " %" * column.endswith("%")
-                    found[name, title(column)].setdefault(figure, []).append(str(1 + sources.index(table.source)))
-    cells = {place: "; ".join(f"{figure} [{', '.join(numbers)}]" for figure, numbers in figures.items())
-             for place, figures in found.items()}  # fmt: skip
+                    found[name, title(column)].setdefault(figure, []).append(
+                        str(1 + sources.index(table.source))
+                    )
+    cells = {
+        place: "; ".join(f"{figure} [{', '.join(numbers)}]" for figure, numbers in figures.items())
+        for place, figures in found.items()
+    }
     return cells, list(dict.fromkeys(titles)), sources
 
 
 def data_sets(tables):
     """Names of the data sets of the columns."""
-    return list(dict.fromkeys(column.partition(":")[0] for table in tables for column in table.columns.split()))
+    return list(
+        dict.fromkeys(
+            column.partition(":")[0] for table in tables for column in table.columns.split()
+        )
+    )
 
 
 def title(column):
-    """"agedb:mae,few" -> "mae, few"."""
+    """ "agedb:mae,few" -> "mae, few"."""
     return column.partition(":")[2].rstrip("%").replace(",", ", ")

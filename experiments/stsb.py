@@ -10,13 +10,19 @@ from experiments import dir_sentences, published
 
 METHODS = ("mse", "group_dir", "group_dir,classifier=ce", "group_dir,classifier=la")
 CLAIMS = (
-    ("group_dir", "mse"), ("group_dir", "mse", "few"), ("group_dir", "group_dir,classifier=ce"),
+    ("group_dir", "mse"),
+    ("group_dir", "mse", "few"),
+    ("group_dir", "group_dir,classifier=ce"),
     ("group_dir", "group_dir,classifier=la"),
-)  # fmt: skip
+)
 PAPER = published.among(dir_sentences.PAPER, METHODS, "1,500 units")
 
 
 def sweep(add):
     for method in METHODS:
         for seed in range(3):  # the curves of the training split are Figure 3's
-            add(method, f"configs/stsb.py:method={method},size=small", {"seed": seed, "train.curves": ("train",)})
+            add(
+                method,
+                f"configs/stsb.py:method={method},size=small",
+                {"seed": seed, "train.curves": ("train",)},
+            )

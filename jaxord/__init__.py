@@ -1,7 +1,7 @@
 """Ordinal regression with vision-language models in JAX and Flax.
 
-    jaxord.Predictor.load("runs/hci-numclip")(["a.jpg"]).value
-    jaxord.OrdinalRegressor(method="l1", steps=500).fit(images, labels)
+jaxord.Predictor.load("runs/hci-numclip")(["a.jpg"]).value
+jaxord.OrdinalRegressor(method="l1", steps=500).fit(images, labels)
 """
 
 import importlib

@@ -65,7 +65,10 @@ class Task:
 
     def held(self, frozen):
         """Frozen parameters as the devices hold them: rounded where nothing reads more of them, so without a float32 copy."""
-        return {path: x.astype(self.model.dtype) if path in self.rounded else x for path, x in frozen.items()}
+        return {
+            path: x.astype(self.model.dtype) if path in self.rounded else x
+            for path, x in frozen.items()
+        }
 
     def prepare(self, train):
         """The function (stored batch, labels, constants) -> batch with image, target and rank; to be called inside jit."""
@@ -85,8 +88,15 @@ class Task:
             index, epoch, seed = batch["index"], batch["epoch"], constants["seed"]
             if "slot" in labels:  # the images are on the device
                 slot = labels["slot"][index]
-                batch = {**batch, **{name: labels[name].at[slot].get(mode="clip") for name in ("stored", "size")}}
-            arrays = {name: array for name, array in batch.items() if name not in ("stored", "frames", "size", "epoch")}
+                batch = {
+                    **batch,
+                    **{name: labels[name].at[slot].get(mode="clip") for name in ("stored", "size")},
+                }
+            arrays = {
+                name: array
+                for name, array in batch.items()
+                if name not in ("stored", "frames", "size", "epoch")
+            }
             for stored in {"stored", "frames"} & set(batch):
                 arrays["image"] = images(batch[stored], batch["size"], index, epoch, seed=seed)
             if "annotations" in labels:
@@ -113,7 +123,10 @@ def assemble(config, fold, start=None, facts=None):
       ValueError: anything that a user can mend: files, labels, settings, weights; before any training.
     """
     mesh = sharding.data_mesh()
-    for name, rows in (("batch", config.data.batch * config.data.copies), ("eval_batch", config.data.eval_batch)):
+    for name, rows in (
+        ("batch", config.data.batch * config.data.copies),
+        ("eval_batch", config.data.eval_batch),
+    ):
         sharding.check_divides(rows, mesh, f"data.{name}")
     if config.data.corruption.name:
         corrupt.check(config.data.corruption.name, config.data.corruption.severity)
@@ -130,7 +143,10 @@ def assemble(config, fold, start=None, facts=None):
         made = labels.build(config, targets, task_ranks)
     prompt = prompt_constants(config, settings, task_ranks.names) if config.prompt.name else {}
     vectors = initial.word_vectors(config, train.vocabulary)
-    dtype, rows = activations(config), config.data.batch * config.data.copies * views(config, train, True) // mesh.size
+    dtype, rows = (
+        activations(config),
+        config.data.batch * config.data.copies * views(config, train, True) // mesh.size,
+    )
     ways = attentions(config, settings, dtype, rows, prompt.get("prompt_tokens"))
     model = ordinal.build(config, settings, dtype, prompt.get("prompt_slots"), vectors.shape, ways)
     constants = {**derived, **prompt, "seed": np.uint32(config.seed % 2**32)}
@@ -144,15 +160,31 @@ def assemble(config, fold, start=None, facts=None):
     if config.model.features:
         make_split = features.make_split(config, model, variables, trained, replicated)
     place = functools.partial(sharding.put, sharding=by_row)
-    splits = {name: make_split(part, data_of(config, name), place) for name, part in records.items()}
+    splits = {
+        name: make_split(part, data_of(config, name), place) for name, part in records.items()
+    }
     columns = {name: made.columns(split.records.targets) for name, split in splits.items()}
     if splits["train"].records.annotations is not None:
         columns["annotations"] = annotated(made, splits["train"].records.annotations)
     constants, columns = sharding.put((constants, columns), replicated)
     if prompt and not any(path.split("/")[0] in TEXT_SIDE for path in trained):
         constants["text_embeds"] = text_embeds(model, sharding.put(frozen, replicated), constants)
-    task = Task(config, splits, columns, task_ranks, model, constants, trained, frozen, variables["stats"], groups, mesh)
-    return dataclasses.replace(task, rounded=check(task, len(splits["train"].records if facts is None else targets)))
+    task = Task(
+        config,
+        splits,
+        columns,
+        task_ranks,
+        model,
+        constants,
+        trained,
+        frozen,
+        variables["stats"],
+        groups,
+        mesh,
+    )
+    return dataclasses.replace(
+        task, rounded=check(task, len(splits["train"].records if facts is None else targets))
+    )
 
 
 def data_of(config, split):
@@ -173,7 +205,10 @@ def annotated(made, annotations):
     """
     there = ~np.isnan(annotations)
     filled = np.where(there, annotations, annotations[:, :1])
-    columns = {name: column.reshape(filled.shape) for name, column in made.columns(filled.reshape(-1)).items()}
+    columns = {
+        name: column.reshape(filled.shape)
+        for name, column in made.columns(filled.reshape(-1)).items()
+    }
     return {**columns, "annotations": there.sum(1).astype(np.int32)}
 
 
@@ -196,13 +231,30 @@ def check(task, size):
         for train in (False, True):
             arrays = {**constants, **task.prepare(train)(stored, labels, constants)}
             outputs, _ = task.model.apply(
-                step.nested(variables), arrays, rngs={"dropout": jax.random.key(0)}, mutable=["stats"] if train else []
+                step.nested(variables),
+                arrays,
+                rngs={"dropout": jax.random.key(0)},
+                mutable=["stats"] if train else [],
             )
             arrays |= outputs
             if not train:
-                with_gallery = {**arrays, "gallery_targets": jnp.zeros((size, *arrays["target"].shape[1:]))}
-                values = [bind(rule, {**with_gallery, "gallery_embeds": jnp.zeros((size, arrays[gallery_of(rename)].shape[1]))},
-                               rename) for rule, rename in rules(task.config).values()]
+                with_gallery = {
+                    **arrays,
+                    "gallery_targets": jnp.zeros((size, *arrays["target"].shape[1:])),
+                }
+                values = [
+                    bind(
+                        rule,
+                        {
+                            **with_gallery,
+                            "gallery_embeds": jnp.zeros(
+                                (size, arrays[gallery_of(rename)].shape[1])
+                            ),
+                        },
+                        rename,
+                    )
+                    for rule, rename in rules(task.config).values()
+                ]
         return total_loss(arrays), values
 
     stored.pop("valid")
@@ -223,8 +275,13 @@ def gallery_of(renames):
 def rules(config):
     """{name: (inference rule, renamed arrays)} in the config's order."""
     if not config.rules:
-        raise ValueError("rules is empty; it names functions of jaxord.inference, the first is the headline")
-    return {entry["name"]: (configured(inference, entry), entry.get("arrays") or {}) for entry in config.rules}
+        raise ValueError(
+            "rules is empty; it names functions of jaxord.inference, the first is the headline"
+        )
+    return {
+        entry["name"]: (configured(inference, entry), entry.get("arrays") or {})
+        for entry in config.rules
+    }
 
 
 def activations(config):
@@ -232,7 +289,9 @@ def activations(config):
     if config.model.dtype == "auto":
         return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
     if config.model.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"model.dtype is {config.model.dtype!r}; it takes 'float32', 'bfloat16' or 'auto'")
+        raise ValueError(
+            f"model.dtype is {config.model.dtype!r}; it takes 'float32', 'bfloat16' or 'auto'"
+        )
     return jnp.dtype(config.model.dtype)
 
 
@@ -242,10 +301,22 @@ def views(config, records, train):
         return 1
     side, crop = config.data.stored_size, config.data.train_crop if train else config.data.eval_crop
     frames = records.inputs["frames"].shape[1:2] if "frames" in records.inputs else ()
-    stored, ints = jax.ShapeDtypeStruct((1, *frames, side, side, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    seen = functools.partial(augment.augment, crop=crop, flip=False, image_size=config.data.image_size, train=train,
-                             normalize=config.data.normalize, seed=0)  # fmt: skip
-    return jax.eval_shape(seen, stored, ints, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32)).shape[1]
+    stored, ints = (
+        jax.ShapeDtypeStruct((1, *frames, side, side, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((1, 2), jnp.int32),
+    )
+    seen = functools.partial(
+        augment.augment,
+        crop=crop,
+        flip=False,
+        image_size=config.data.image_size,
+        train=train,
+        normalize=config.data.normalize,
+        seed=0,
+    )
+    return jax.eval_shape(
+        seen, stored, ints, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32)
+    ).shape[1]
 
 
 def attentions(config, settings, dtype, rows, tokens, gradient=True):
@@ -261,14 +332,25 @@ def attentions(config, settings, dtype, rows, tokens, gradient=True):
     """
     shapes = {"image": None, "text": None}
     if not config.model.image_tower:
-        shapes["image"] = rows, 1 + (settings.image_size // settings.patch_size) ** 2, settings.vision
+        shapes["image"] = (
+            rows,
+            1 + (settings.image_size // settings.patch_size) ** 2,
+            settings.vision,
+        )
     if tokens is not None:
         shapes["text"] = *tokens.shape, settings.text
     return tuple(
-        attention.choose(config.model.attention, (*shape[:2], shape[2].heads, shape[2].width // shape[2].heads), dtype,
-                         causal=side == "text", gradient=gradient) if shape else "xla"
+        attention.choose(
+            config.model.attention,
+            (*shape[:2], shape[2].heads, shape[2].width // shape[2].heads),
+            dtype,
+            causal=side == "text",
+            gradient=gradient,
+        )
+        if shape
+        else "xla"
         for side, shape in shapes.items()
-    )  # fmt: skip
+    )
 
 
 def rank_names(records):
@@ -288,7 +370,9 @@ def clip_settings(config):
     source, variant = config.model.weights, config.model.variant
     if variant and variant not in variants.VARIANTS:
         known = sorted(variants.VARIANTS)
-        raise ValueError(f"model.variant is {variant!r}; it takes one of {known}, or '' for what the weights are")
+        raise ValueError(
+            f"model.variant is {variant!r}; it takes one of {known}, or '' for what the weights are"
+        )
     if not source and (config.model.pretrained or not variant):
         raise ValueError(
             f"{config.method} needs pretrained CLIP weights, and model.weights is empty. Give a folder or a hub id of a "
@@ -302,7 +386,9 @@ def clip_settings(config):
         hf_clip.compare(found, variants.VARIANTS[variant])
     wanted = hf_clip.preprocessing(source)
     given = augment.NORMALISATIONS["clip"]
-    if config.data.normalize == "clip" and not np.allclose(given, (wanted["mean"], wanted["std"]), atol=1e-6):
+    if config.data.normalize == "clip" and not np.allclose(
+        given, (wanted["mean"], wanted["std"]), atol=1e-6
+    ):
         raise ValueError(
             f"the weights in {source} want images normalised by mean {wanted['mean']} and standard deviation {wanted['std']}, "
             f"but data.normalize='clip' means {given[0]} and {given[1]}; choose one of {sorted(augment.NORMALISATIONS)}"
@@ -315,8 +401,10 @@ def prompt_constants(config, settings, names):
     source = config.model.weights
     words = tokenizer.clip(hf_clip.resolve(source)) if source else tokenizer.byte_tokenizer()
     if words.vocab_size > settings.vocab_size:
-        raise ValueError(f"the tokenizer has {words.vocab_size} ids, the text tower only {settings.vocab_size} of variant "
-                         f"{config.model.variant!r}; from scratch choose backbone=tiny")
+        raise ValueError(
+            f"the tokenizer has {words.vocab_size} ids, the text tower only {settings.vocab_size} of variant "
+            f"{config.model.variant!r}; from scratch choose backbone=tiny"
+        )
     return ranks.sentences(config.prompt, names, words, settings.max_positions)
 
 
@@ -329,11 +417,22 @@ def text_embeds(model, parameters, constants):
 
 def overview(task):
     """Lines for the log: data, ranks, devices, parameter groups."""
-    lines = [f"{name:<6} {len(split.records):>7,} examples, {split.tier}" for name, split in task.splits.items()]
+    lines = [
+        f"{name:<6} {len(split.records):>7,} examples, {split.tier}"
+        for name, split in task.splits.items()
+    ]
     if task.ranks:
         values = task.ranks.values
-        lines.append(f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {', '.join(task.ranks.names[:6])}"
-                     + (", ..." if len(values) > 6 else ""))
-    lines.append(f"device {task.mesh.size} x {jax.devices()[0].device_kind}, activations {task.model.dtype}"
-                 + (f", attention {task.model.tower[1].keywords['attention']}" if not task.config.model.image_tower else ""))
+        lines.append(
+            f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {', '.join(task.ranks.names[:6])}"
+            + (", ..." if len(values) > 6 else "")
+        )
+    lines.append(
+        f"device {task.mesh.size} x {jax.devices()[0].device_kind}, activations {task.model.dtype}"
+        + (
+            f", attention {task.model.tower[1].keywords['attention']}"
+            if not task.config.model.image_tower
+            else ""
+        )
+    )
     return lines + optim.describe({**task.trained, **task.frozen}, task.groups, task.config.optim)

@@ -36,7 +36,9 @@ def choose(wanted, shape, dtype, causal, gradient=True):
       ValueError: an unknown one.
     """
     if wanted not in (*IMPLEMENTATIONS, "auto"):
-        raise ValueError(f"model.attention is {wanted!r}; it takes 'auto' or one of {', '.join(map(repr, IMPLEMENTATIONS))}")
+        raise ValueError(
+            f"model.attention is {wanted!r}; it takes 'auto' or one of {', '.join(map(repr, IMPLEMENTATIONS))}"
+        )
     if wanted != "auto":
         return wanted
     if jax.default_backend() == "cpu" or settings.REPEATABLE in os.environ.get("XLA_FLAGS", ""):
@@ -58,7 +60,10 @@ def fastest(shape, dtype, causal, gradient, implementations=IMPLEMENTATIONS):
         try:
             runs[name] = _calls(name, shape, dtype, causal, gradient)
             runs[name]()  # compiles
-        except (ValueError, RuntimeError) as error:  # of XLA too: what it does not know, or has no memory for
+        except (
+            ValueError,
+            RuntimeError,
+        ) as error:  # of XLA too: what it does not know, or has no memory for
             runs.pop(name, None)
             mistakes.append(f"{name}: {str(error).splitlines()[0][:200]}")
     if not runs:
@@ -74,6 +79,7 @@ def fastest(shape, dtype, causal, gradient, implementations=IMPLEMENTATIONS):
 
 def _calls(name, shape, dtype, causal, gradient):
     """A function that makes CALLS calls and gives their seconds."""
+
     def attend(q, k, v):
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=name)
 

@@ -22,14 +22,25 @@ def lookup(module, name):
 def needs(function):
     """Names of the arrays that `function` takes: (required, optional)."""
     function = function.func if isinstance(function, functools.partial) else function
-    positional = [p for p in inspect.signature(function).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
-    return ([p.name for p in positional if p.default is p.empty], [p.name for p in positional if p.default is not p.empty])
+    positional = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.kind == p.POSITIONAL_OR_KEYWORD
+    ]
+    return (
+        [p.name for p in positional if p.default is p.empty],
+        [p.name for p in positional if p.default is not p.empty],
+    )
 
 
 def settings(function):
     """{name: value} of the settings of a function as `configured` gives it: the config's, else their defaults."""
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.default is not p.empty}
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind == p.KEYWORD_ONLY and p.default is not p.empty
+    }
 
 
 def bind(function, arrays, renames=None):
@@ -48,7 +59,9 @@ def bind(function, arrays, renames=None):
     missing = sorted({names[p] for p in required} - set(arrays))
     if missing:
         title = getattr(function, "func", function).__name__
-        raise ValueError(f"{title} needs {missing}, but the batch and the model give only {sorted(arrays)}")
+        raise ValueError(
+            f"{title} needs {missing}, but the batch and the model give only {sorted(arrays)}"
+        )
     return function(**{p: arrays[names[p]] for p in required + optional if names[p] in arrays})
 
 
@@ -62,7 +75,9 @@ def configured(module, entry, reserved=("name", "weight", "arrays")):
     """
     function = lookup(module, entry["name"])
     settings = {k: v for k, v in entry.items() if k not in reserved}
-    allowed = [p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    allowed = [
+        p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
+    ]
     for name in settings:
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)

@@ -11,7 +11,10 @@ import numpy as np
 from jaxord import checkpoint, metrics, settings
 from jaxord.binding import bind, lookup, needs
 
-RESAMPLES, MANY = 1000, 5000  # of the bootstrap; a fifth of them where there are more rows than that
+RESAMPLES, MANY = (
+    1000,
+    5000,
+)  # of the bootstrap; a fifth of them where there are more rows than that
 LEAST, MOST = 5, 20  # rows of a group that is judged; values of a column that makes groups
 SHOWN = 3  # of the weakest
 BOOTSTRAP = (
@@ -59,24 +62,39 @@ def card(config, ranks, folder, train_targets, done, fold=""):
     reader, run = settings.plain(config.data.reader), folder / "run.json"
     sizes = checkpoint.read_json(run) if run.exists() else {}
     data = [
-        f"- data: `{config.name}`, read by `{reader.pop('name')}`" + (f", fold {fold}" if fold else ""),
-        *([f"- settings of the reader, which splits the data: `{json.dumps(reader)}`"] if reader else []),
+        f"- data: `{config.name}`, read by `{reader.pop('name')}`"
+        + (f", fold {fold}" if fold else ""),
+        *(
+            [f"- settings of the reader, which splits the data: `{json.dumps(reader)}`"]
+            if reader
+            else []
+        ),
         f"- training: {len(train_targets):,} examples, labels from {low} to {high}",
         *([f"- validation: {sizes['val examples']:,} examples"] if "val examples" in sizes else []),
         f"- test: {len(target):,} examples that were not trained on",
-        f"- method: `{config.method}`" + (f", preset `{config.preset}`" if config.preset else "") + f", seed {config.seed}",
+        f"- method: `{config.method}`"
+        + (f", preset `{config.preset}`" if config.preset else "")
+        + f", seed {config.seed}",
         f"- parameters: {done['selected']}, step {done['step']:,} of {done['steps']:,}",
     ]
     if config.data.shots or config.data.shift.labels:
-        data.append("- the training split is reduced on purpose, see `data.shots` and `data.shift` of the config")
+        data.append(
+            "- the training split is reduced on purpose, see `data.shots` and `data.shift` of the config"
+        )
     figures = [row(config, ranks, rule, numbers(table, rule), target) for rule in rules]
-    weakest = weak_ranks(ranks, first, target) + weak_groups(table, first, target, known=(*rules, "target"))
+    weakest = weak_ranks(ranks, first, target) + weak_groups(
+        table, first, target, known=(*rules, "target")
+    )
     notes = [BOOTSTRAP]
     if config.select == "test":
-        notes.append("**The parameters were selected on the test split**: the figures are too good.")
+        notes.append(
+            "**The parameters were selected on the test split**: the figures are too good."
+        )
     if config.paper:
         notes.append(f"Published, {config.method}: {config.paper}")
-    limits = [text for family, text in LIMITS.items() if config.data.reader.name.startswith(f"{family}.")]
+    limits = [
+        text for family, text in LIMITS.items() if config.data.reader.name.startswith(f"{family}.")
+    ]
     sections = {
         "Data": "\n".join(data),
         "Figures on the test split": "\n\n".join(["\n".join(markdown(figures)), *notes]),
@@ -84,7 +102,9 @@ def card(config, ranks, folder, train_targets, done, fold=""):
         "Intended use": USE.format(name=config.name),
         "Limits": "\n\n".join([" ".join([GENERAL, *limits]), ETHICS]),
     }
-    return "# Model card\n\n" + "".join(f"## {title}\n\n{text}\n\n" for title, text in sections.items())
+    return "# Model card\n\n" + "".join(
+        f"## {title}\n\n{text}\n\n" for title, text in sections.items()
+    )
 
 
 def read(file):
@@ -127,7 +147,11 @@ def interval(metric, facts, seed=0):
         rows = generator.integers(size, size=size)
         values.append(bind(metric, {name: array[rows] for name, array in facts.items()}))
     values = np.array(values)
-    return np.quantile(values[~np.isnan(values)], (0.025, 0.975)) if not np.isnan(values).all() else (np.nan, np.nan)
+    return (
+        np.quantile(values[~np.isnan(values)], (0.025, 0.975))
+        if not np.isnan(values).all()
+        else (np.nan, np.nan)
+    )
 
 
 def weak_ranks(ranks, prediction, target):
@@ -137,19 +161,33 @@ def weak_ranks(ranks, prediction, target):
     error, rank = np.abs(prediction - target), ranks.index(target)
     found = {ranks.names[k]: error[rank == k] for k in np.unique(rank)}
     missing = [name for name in ranks.names if name not in found]
-    return worst("rank", found, error) + ([f"- ranks without a test example: {', '.join(missing)}"] if missing else [])
+    return worst("rank", found, error) + (
+        [f"- ranks without a test example: {', '.join(missing)}"] if missing else []
+    )
 
 
 def weak_groups(table, prediction, target, known):
     """Lines on the values of further columns of the data (gender, race, kind of distortion) with the largest mean error."""
-    own = {"path", "rank", "rank_name", *known, *(f"{name}_{i}" for name in known for i in range(2))}
+    own = {
+        "path",
+        "rank",
+        "rank_name",
+        *known,
+        *(f"{name}_{i}" for name in known for i in range(2)),
+    }
     error, lines = np.abs(prediction - target).reshape(len(target), -1).mean(1), []
     for column in table:
         values = np.array(table[column])
-        found = {value: error[values == value] for value in sorted(set(table[column]))} if column not in own else {}
+        found = (
+            {value: error[values == value] for value in sorted(set(table[column]))}
+            if column not in own
+            else {}
+        )
         if 2 <= len(found) <= MOST:
             lines += worst(column, found, error)
-    return lines or ["- the data has no column of groups (gender, race, camera, ...) by which errors could be broken down"]
+    return lines or [
+        "- the data has no column of groups (gender, race, camera, ...) by which errors could be broken down"
+    ]
 
 
 def worst(title, errors, every):
@@ -159,11 +197,17 @@ def worst(title, errors, every):
     texts = [f"{name} {judged[name].mean():.3g} (n = {len(judged[name])})" for name in order]
     few = len(errors) - len(judged)
     rest = f"; {few} with fewer than {LEAST} examples are not judged" if few else ""
-    return [f"- mean absolute error by {title}, worst first: {', '.join(texts) or '-'}; all {every.mean():.3g}{rest}"]
+    return [
+        f"- mean absolute error by {title}, worst first: {', '.join(texts) or '-'}; all {every.mean():.3g}{rest}"
+    ]
 
 
 def markdown(rows):
     """Rows of a table as Markdown."""
     columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([str(found[column]) for column in columns] for found in rows)]
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([str(found[column]) for column in columns] for found in rows),
+    ]
     return ["| " + " | ".join(line) + " |" for line in lines]

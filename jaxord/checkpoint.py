@@ -104,7 +104,9 @@ class Checkpoints:
         if self._ask(self._begin, step, dict(step=step, meta=meta, arrays=specs)):
             arrays = {path: _once(leaf) for path, leaf in arrays.items()}
             with self._writing(step):
-                self._orbax.save(self._unfinished(step) / "arrays", args=ocp.args.PyTreeSave(arrays))
+                self._orbax.save(
+                    self._unfinished(step) / "arrays", args=ocp.args.PyTreeSave(arrays)
+                )
             self._pending = self._thread.submit(self._finish, step)
 
     def restore(self, step, like, parts=()):
@@ -123,12 +125,18 @@ class Checkpoints:
           ValueError: no such step, damaged files, or paths, shapes or dtypes that differ, all of them listed.
         """
         arrays = self._ask(self._checked, step)["arrays"]
-        stored = {path: _Spec(*spec) for path, spec in arrays.items() if not parts or path.split("/")[0] in parts}
+        stored = {
+            path: _Spec(*spec)
+            for path, spec in arrays.items()
+            if not parts or path.split("/")[0] in parts
+        }
         targets = _by_path(like)
         asked = {path: _Spec(x.shape, str(x.dtype)) for path, x in targets.items()}
         lines = trees.difference(stored, asked, "the checkpoint", "this run")
         if lines:
-            raise ValueError(f"{self.folder / str(step)} does not fit this run's state\n  " + "\n  ".join(lines))
+            raise ValueError(
+                f"{self.folder / str(step)} does not fit this run's state\n  " + "\n  ".join(lines)
+            )
         targets = {path: _target(leaf) for path, leaf in targets.items()}
         restore_args = ocp.checkpoint_utils.construct_restore_args(targets)
         args = ocp.args.PyTreeRestore(item=targets, restore_args=restore_args, partial_restore=True)
@@ -161,7 +169,9 @@ class Checkpoints:
         sound = [step for step in steps if not self._damage(step)]
         if steps and not sound:
             lines = "".join(f"\n  {step}: {'; '.join(self._damage(step))}" for step in steps)
-            raise ValueError(f"all checkpoints in {self.folder} are damaged; to start again, move them away{lines}")
+            raise ValueError(
+                f"all checkpoints in {self.folder} are damaged; to start again, move them away{lines}"
+            )
         return sound
 
     def _begin(self, step, record):
@@ -171,10 +181,15 @@ class Checkpoints:
         if sound == [step] and not self._record(step)["meta"].get("unjudged"):
             return False
         if sound and sound != [step]:
-            raise ValueError(f"step {step} is to be saved, and {self.folder} holds the later steps {sound}; train on "
-                             "from the latest, or use another folder")
+            raise ValueError(
+                f"step {step} is to be saved, and {self.folder} holds the later steps {sound}; train on "
+                "from the latest, or use another folder"
+            )
         stored = [s for s in stored if s not in sound]
-        for left in [*self.folder.glob(".unfinished-*"), *(self.folder / f"{s}.damaged" for s in stored)]:
+        for left in [
+            *self.folder.glob(".unfinished-*"),
+            *(self.folder / f"{s}.damaged" for s in stored),
+        ]:
             shutil.rmtree(left, ignore_errors=True)
         for s in stored:
             os.replace(self.folder / str(s), self.folder / f"{s}.damaged")
@@ -193,16 +208,22 @@ class Checkpoints:
                 shutil.rmtree(self._unfinished(step), ignore_errors=True)
             before = [s for s in self._stored() if not self._damage(s)]
             whole = f"that of step {before[-1]} is whole" if before else "there is none before it"
-            reason = str(error).partition(" [tensorstore_spec")[0]  # which is long and tells nobody anything
-            raise ValueError(f"the checkpoint of step {step} could not be written, {whole}; make room, or mend what is said "
-                             f"here, and the same command goes on\n  {reason}") from error
+            reason = str(error).partition(" [tensorstore_spec")[
+                0
+            ]  # which is long and tells nobody anything
+            raise ValueError(
+                f"the checkpoint of step {step} could not be written, {whole}; make room, or mend what is said "
+                f"here, and the same command goes on\n  {reason}"
+            ) from error
 
     def _record(self, step):
         return json.loads((self.folder / str(step) / "checkpoint.json").read_text())
 
     def _best(self, steps):
         scores = {s: self._record(s)["meta"].get("score") for s in steps}
-        judged = (s for s in steps if scores[s] is not None and not math.isnan(scores[s]))  # nan: of older runs
+        judged = (
+            s for s in steps if scores[s] is not None and not math.isnan(scores[s])
+        )  # nan: of older runs
         return min(judged, key=lambda s: (scores[s], s), default=None)
 
     def _wait(self):
@@ -219,20 +240,27 @@ class Checkpoints:
         if sharding.is_first():
             self._damages[step] = []
             folder = self._unfinished(step)
-            if (self.folder / str(step)).exists():  # unjudged; a process that ends between the lines leaves the one before
+            if (
+                self.folder / str(step)
+            ).exists():  # unjudged; a process that ends between the lines leaves the one before
                 os.replace(self.folder / str(step), self._unfinished(f"{step}.unjudged"))
             os.replace(folder, self.folder / str(step))
             _sync(self.folder)
             shutil.rmtree(self._unfinished(f"{step}.unjudged"), ignore_errors=True)
             steps = self._stored()
-            for old in set(steps[: -self.keep]) - {self._best([s for s in steps if not self._damage(s)])}:
+            for old in set(steps[: -self.keep]) - {
+                self._best([s for s in steps if not self._damage(s)])
+            }:
                 os.replace(self.folder / str(old), self._unfinished(old))
                 shutil.rmtree(self._unfinished(old))
 
     def _seal(self, step):
         """Writes the checksums, and waits until all of a step is on disk."""
         folder = self._unfinished(step)
-        write_json(folder / "sha256.json", {str(path.relative_to(folder)): _digest(path) for path in _files(folder)})
+        write_json(
+            folder / "sha256.json",
+            {str(path.relative_to(folder)): _digest(path) for path in _files(folder)},
+        )
         for path in folder.rglob("*"):
             _sync(path)
 
@@ -242,15 +270,21 @@ class Checkpoints:
             folder = self.folder / str(step)
             lines = self._damages[step] = _compare(folder)
             if lines:
-                logging.warning("the checkpoint %s is damaged and passed over: %s", folder, "; ".join(lines))
+                logging.warning(
+                    "the checkpoint %s is damaged and passed over: %s", folder, "; ".join(lines)
+                )
         return self._damages[step]
 
     def _checked(self, step):
         """The record of a step whose files are sound."""
         if step not in self._stored():
-            raise ValueError(f"{self.folder} has no checkpoint of step {step}; it has {self._stored()}")
+            raise ValueError(
+                f"{self.folder} has no checkpoint of step {step}; it has {self._stored()}"
+            )
         if self._damage(step):
-            raise ValueError(f"the checkpoint {self.folder / str(step)} is damaged: {'; '.join(self._damage(step))}")
+            raise ValueError(
+                f"the checkpoint {self.folder / str(step)} is damaged: {'; '.join(self._damage(step))}"
+            )
         return self._record(step)
 
 
@@ -270,7 +304,9 @@ def _target(leaf):
     """What orbax is to give back for a leaf."""
     if isinstance(leaf, np.ndarray):
         return leaf
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(
+        jax.local_devices()[0]
+    )
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
@@ -289,13 +325,18 @@ def _compare(folder):
         written = json.loads((folder / "sha256.json").read_text())
     except (OSError, ValueError) as error:
         return [f"sha256.json cannot be read ({error})"]
-    if not isinstance(written, dict) or not all(isinstance(sum_, list) and len(sum_) == 2 for sum_ in written.values()):
+    if not isinstance(written, dict) or not all(
+        isinstance(sum_, list) and len(sum_) == 2 for sum_ in written.values()
+    ):
         return ["sha256.json has changed: it holds no sums"]
     there = {str(path.relative_to(folder)) for path in _files(folder)} - {"sha256.json"}
     found = {name: _digest(folder / name) if name in there else ["no"] for name in written}
     return [
-        *(f"{name} has changed: {found[name][0]} bytes found, {expected[0]} written"
-          for name, expected in written.items() if found[name] != expected),
+        *(
+            f"{name} has changed: {found[name][0]} bytes found, {expected[0]} written"
+            for name, expected in written.items()
+            if found[name] != expected
+        ),
         *(f"{name} was not written with it" for name in sorted(there - written.keys())),
     ]
 
@@ -357,7 +398,11 @@ def reading(path, remedy="it has to be restored"):
     try:
         yield
     except Exception as error:  # numpy's and zlib's parsers raise many types
-        fault = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({type(error).__name__}: {error})"
+        fault = (
+            "missing"
+            if isinstance(error, FileNotFoundError)
+            else f"damaged ({type(error).__name__}: {error})"
+        )
         raise ValueError(f"{path} is {fault}; {remedy}") from None
 
 
@@ -378,7 +423,9 @@ def _lock(workdir):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ValueError(f"{folder} is in use by {file.read()}; wait for it, or give another workdir") from None
+            raise ValueError(
+                f"{folder} is in use by {file.read()}; wait for it, or give another workdir"
+            ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()

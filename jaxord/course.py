@@ -16,7 +16,9 @@ PERIODS = ("evaluate_every", "checkpoint_every", "log_every")  # of config.train
 def lengths(task):
     """(steps of the run, function of a length as in the config -> steps)."""
     config = task.config
-    length = functools.partial(optim.steps, batch=config.data.batch, examples=len(task.splits["train"].records))
+    length = functools.partial(
+        optim.steps, batch=config.data.batch, examples=len(task.splits["train"].records)
+    )
     total = round(length(config.train.duration) * config.train.share)
     return total, functools.partial(length, total=total)
 
@@ -48,13 +50,17 @@ def curves(config, scores):
     """{metric: number} of the headline rule and of the model, and {"rule metric": number} of the other rules."""
     first, *others = (rule["name"] for rule in config.rules)
     found = {**scores[first], **scores.get("model", {})}
-    return found | {f"{rule} {metric}": value for rule in others for metric, value in scores[rule].items()}
+    return found | {
+        f"{rule} {metric}": value for rule in others for metric, value in scores[rule].items()
+    }
 
 
 def direction(config):
     """1 where a lower value of the selecting metric is better, else -1."""
     if config.select_metric not in config.metrics:
-        raise ValueError(f"select_metric is {config.select_metric!r}, which is not among metrics {config.metrics}")
+        raise ValueError(
+            f"select_metric is {config.select_metric!r}, which is not among metrics {config.metrics}"
+        )
     return 1.0 if config.select_metric in metrics.LOWER_IS_BETTER else -1.0
 
 
@@ -69,7 +75,9 @@ def judging_split(config, splits):
 def watched_splits(config, splits):
     """(the judging split or "", the splits whose metrics are logged, that one first)."""
     judge = judging_split(config, splits)
-    watched = ([judge] if judge else []) + [split for split in config.train.curves if split != judge]
+    watched = ([judge] if judge else []) + [
+        split for split in config.train.curves if split != judge
+    ]
     if not set(watched) <= set(splits):
         raise ValueError(f"train.curves is {config.train.curves}; the splits are {sorted(splits)}")
     return judge, watched
@@ -87,9 +95,13 @@ def lost(task, step, in_a_row, values):
       values: metrics of that step, or {}.
     """
     config, records = task.config, task.splits["train"].records
-    rows, _ = pipeline.train_rows(task.splits["train"], batch=config.data.batch, seed=config.seed)(step - max(in_a_row, 1))
+    rows, _ = pipeline.train_rows(task.splits["train"], batch=config.data.batch, seed=config.seed)(
+        step - max(in_a_row, 1)
+    )
     rows = np.unique(rows)
-    said = ", ".join(f"{name} {value:g}" for name, value in values.items() if not np.isfinite(value))
+    said = ", ".join(
+        f"{name} {value:g}" for name, value in values.items() if not np.isfinite(value)
+    )
     what = f"{in_a_row} steps in a row gave a loss or a gradient that is not finite; none of them was applied"
     if not in_a_row:
         what = "an update has made the parameters, the statistics or the optimizer's moments infinite; it is not saved"

@@ -24,7 +24,9 @@ from jaxord import train
 from jaxord.data.examples import as_sequence, encoded
 from jaxord.predictor import Example, Predictor
 
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent  # holds configs/ where the package runs from the repository
+CHECKOUT = (
+    pathlib.Path(__file__).resolve().parent.parent
+)  # holds configs/ where the package runs from the repository
 
 
 class OrdinalRegressor(RegressorMixin, BaseEstimator):
@@ -44,10 +46,17 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
     predictor_: Predictor
 
     def __init__(
-        self, config: str | os.PathLike[str] | ConfigDict = "configs/folder.py:backbone=tiny", *, method: str = "",
-        steps: int = 0, image_size: int = 0, seed: int = 0, holdout: float = 0.1, settings: Mapping[str, Any] | None = None,
+        self,
+        config: str | os.PathLike[str] | ConfigDict = "configs/folder.py:backbone=tiny",
+        *,
+        method: str = "",
+        steps: int = 0,
+        image_size: int = 0,
+        seed: int = 0,
+        holdout: float = 0.1,
+        settings: Mapping[str, Any] | None = None,
         workdir: str | os.PathLike[str] = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Keeps its arguments; `fit` looks at them.
 
         Args:
@@ -88,7 +97,9 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
             holds another fit; all that training raises.
         """
         if y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
         images, targets = samples(X), column_or_1d(y, warn=True)
         targets = check_array(targets, ensure_2d=False, dtype=np.float64, input_name="y")
         check_consistent_length(images, targets)
@@ -96,7 +107,9 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
             found = f"holdout is {self.holdout} of n_samples = {len(images)}"
             raise ValueError(f"{found}; expected a share between 0 and 1, of at least 3 samples")
         with contextlib.ExitStack() as stack:
-            workdir = pathlib.Path(self.workdir or stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxord-")))
+            workdir = pathlib.Path(
+                self.workdir or stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxord-"))
+            )
             config = self._config(workdir / "data")
             write_samples(workdir / "data", images, targets, self.holdout, self.seed)
             train.run(config, workdir)
@@ -113,7 +126,9 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         for name in ("steps", "image_size"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or value < 0:
-                raise ValueError(f"{name} is {value!r}; expected a whole number, 0 for the config's own")
+                raise ValueError(
+                    f"{name} is {value!r}; expected a whole number, 0 for the config's own"
+                )
         c = read_config(self.config, self.method).unlock()
         c.data.reader = ConfigDict({"name": "sources.own"}, type_safe=False)
         c.data.root, c.data.table, c.data.folds, c.fold = str(root), "table.csv", (), ""
@@ -122,7 +137,10 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         if self.steps:
             c.train.duration = f"{self.steps} steps"
         if self.image_size:
-            c.data.image_size, c.data.stored_size = int(self.image_size), -(-8 * int(self.image_size) // 7)
+            c.data.image_size, c.data.stored_size = (
+                int(self.image_size),
+                -(-8 * int(self.image_size) // 7),
+            )
         c.lock()  # so that a mistyped field is an error
         try:
             c.update_from_flattened_dict(self.settings or {})
@@ -142,17 +160,28 @@ def read_config(config, method=""):
     Raises:
       ValueError: no such file; a method beside a config that has one already.
     """
-    path, _, argument = ("", "", "") if isinstance(config, ConfigDict) else str(config).partition(":")
+    path, _, argument = (
+        ("", "", "") if isinstance(config, ConfigDict) else str(config).partition(":")
+    )
     if not path.endswith(".py"):
-        found = config if isinstance(config, ConfigDict) else configs_as_text.from_json(_found(path).read_text())
+        found = (
+            config
+            if isinstance(config, ConfigDict)
+            else configs_as_text.from_json(_found(path).read_text())
+        )
         if method and method != found.method:
-            raise ValueError(f"method is {method!r}, but the config given is finished, of {found.method!r}; give a config file")
+            raise ValueError(
+                f"method is {method!r}, but the config given is finished, of {found.method!r}; give a config file"
+            )
         return copy.deepcopy(found)
     file = _found(path)
     argument = ",".join(filter(None, [argument, method and f"method={method}"]))
     spec = importlib.util.spec_from_file_location(f"_config_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
-    added = [str(file.parent.parent), str(CHECKOUT)]  # where `from configs import ...` finds the others
+    added = [
+        str(file.parent.parent),
+        str(CHECKOUT),
+    ]  # where `from configs import ...` finds the others
     sys.path[:0] = added
     try:
         spec.loader.exec_module(module)
@@ -181,7 +210,10 @@ def write_samples(root, images, targets, holdout, seed):
     Raises:
       ValueError: images that cannot be read; a table of other samples.
     """
-    order, count = np.random.default_rng(seed).permutation(len(images)), max(1, round(holdout * len(images)))
+    order, count = (
+        np.random.default_rng(seed).permutation(len(images)),
+        max(1, round(holdout * len(images))),
+    )
     split = np.full(len(images), "train", object)
     split[order[:count]] = "test"
     table, lines = root / "table.csv", ["path,label,split"]
@@ -198,7 +230,9 @@ def write_samples(root, images, targets, holdout, seed):
             (root / path).write_bytes(content)
     text = "\n".join(lines) + "\n"
     if begun and table.read_text() != text:
-        raise ValueError(f"{root.parent} holds the fit of other samples; give another workdir, or remove it")
+        raise ValueError(
+            f"{root.parent} holds the fit of other samples; give another workdir, or remove it"
+        )
     if not begun:
         unfinished = root / ".table.csv"
         unfinished.write_text(text)

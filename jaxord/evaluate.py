@@ -43,13 +43,19 @@ def make_gather(task, names):
 
     Every record counts once, in the order of the records, whatever the batch.
     """
-    forward = make_forward(task.model, task.prepare(train=False), names, sharding.replicated(task.mesh))
+    forward = make_forward(
+        task.model, task.prepare(train=False), names, sharding.replicated(task.mesh)
+    )
 
     def gather(variables, name):
         size, constants, batch = task.config.data.eval_batch, with_text(task, variables), {}
 
         def takes():
-            return memory.of_program(forward, variables, batch, task.labels[name], constants) if batch else "none is there yet"
+            return (
+                memory.of_program(forward, variables, batch, task.labels[name], constants)
+                if batch
+                else "none is there yet"
+            )
 
         def run(arrays):
             batch.update(arrays)
@@ -66,7 +72,10 @@ def with_text(task, variables):
     if "prompt_tokens" not in task.constants or "text_embeds" in task.constants:
         return task.constants
     whole = jax.device_put(variables["params"], sharding.replicated(task.mesh))
-    return {**task.constants, "text_embeds": assemble.text_embeds(task.model, whole, task.constants)}
+    return {
+        **task.constants,
+        "text_embeds": assemble.text_embeds(task.model, whole, task.constants),
+    }
 
 
 def make_evaluate(task, gathering=make_gather):
@@ -78,24 +87,41 @@ def make_evaluate(task, gathering=make_gather):
     config, scale = task.config, task.config.data.target_scale
     rules = assemble.rules(config)
     scorers = {name: lookup(metrics, name) for name in config.metrics}
-    wanted = {renames.get(name, name) for rule, renames in rules.values() for names in needs(rule) for name in names}
+    wanted = {
+        renames.get(name, name)
+        for rule, renames in rules.values()
+        for names in needs(rule)
+        for name in names
+    }
     wanted |= {name for scorer in scorers.values() for name in needs(scorer)[0]}
     gather = gathering(task, wanted | ({"logits"} if "probabilities" in wanted else set()))
     target_of_train = task.splits["train"].records.targets
-    by_rule = {rule: assemble.gallery_of(renames) for rule, (function, renames) in rules.items()
-               if "gallery_embeds" in needs(function)[0]}
+    by_rule = {
+        rule: assemble.gallery_of(renames)
+        for rule, (function, renames) in rules.items()
+        if "gallery_embeds" in needs(function)[0]
+    }
     gather_gallery = gathering(task, set(by_rule.values())) if by_rule else None
     if len(set(by_rule.values())) > 1:
-        raise ValueError(f"the rules compare with neighbours by {by_rule}; a run keeps one gallery, so take one array")
+        raise ValueError(
+            f"the rules compare with neighbours by {by_rule}; a run keeps one gallery, so take one array"
+        )
 
     def evaluate(variables, name, gallery=None):
         target = task.splits[name].records.targets
         arrays = {**jax.device_get(with_text(task, variables)), **gather(variables, name)}
         if by_rule:
-            gallery = gallery or {"embeds": gather_gallery(variables, "train").popitem()[1], "targets": target_of_train}
-            arrays |= {"gallery_embeds": gallery["embeds"], "gallery_targets": gallery["targets"] / np.float32(scale)}
+            gallery = gallery or {
+                "embeds": gather_gallery(variables, "train").popitem()[1],
+                "targets": target_of_train,
+            }
+            arrays |= {
+                "gallery_embeds": gallery["embeds"],
+                "gallery_targets": gallery["targets"] / np.float32(scale),
+            }
         predictions = {
-            rule: scale * np.asarray(bind(function, arrays, renames)) for rule, (function, renames) in rules.items()
+            rule: scale * np.asarray(bind(function, arrays, renames))
+            for rule, (function, renames) in rules.items()
         }
         scores = score(task, scorers, arrays, predictions, target)
         return Evaluation(predictions, scores, groups_of(arrays), gallery or {})
@@ -106,7 +132,10 @@ def make_evaluate(task, gathering=make_gather):
 def score(task, scorers, arrays, predictions, target):
     """row -> metric -> number, see Evaluation."""
     target_of_train, ranks = task.splits["train"].records.targets, task.ranks
-    shown = {**predictions, "constant": np.broadcast_to(np.median(target_of_train, axis=0), target.shape)}
+    shown = {
+        **predictions,
+        "constant": np.broadcast_to(np.median(target_of_train, axis=0), target.shape),
+    }
     facts = {**arrays, "target": target}
     if "logits" in arrays:
         facts["probabilities"] = np.asarray(jax.nn.softmax(arrays["logits"], axis=-1))
@@ -116,19 +145,33 @@ def score(task, scorers, arrays, predictions, target):
         shown["majority"] = np.full(len(target), ranks.values[found[counts.argmax()]])
         facts |= {"rank": ranks.index(target)}
         predicted = {row: {"predicted_rank": ranks.index(values)} for row, values in shown.items()}
-    of_rows = {name: scorer for name, scorer in scorers.items() if set(needs(scorer)[0]) & {"prediction", "predicted_rank"}}
+    of_rows = {
+        name: scorer
+        for name, scorer in scorers.items()
+        if set(needs(scorer)[0]) & {"prediction", "predicted_rank"}
+    }
     shot = shots.of(task.config.shots, target_of_train, target) if task.config.shots.kind else None
     scores = {}
     for row, values in shown.items():
-        own = {"prediction": values, **predicted.get(row, {}), **{k: facts[k] for k in ("target", "rank") if k in facts}}
-        scores[row] = {name: float(bind(scorer, {**facts, **own})) for name, scorer in of_rows.items()}
+        own = {
+            "prediction": values,
+            **predicted.get(row, {}),
+            **{k: facts[k] for k in ("target", "rank") if k in facts},
+        }
+        scores[row] = {
+            name: float(bind(scorer, {**facts, **own})) for name, scorer in of_rows.items()
+        }
         for part in shots.SHOTS if shot is not None else ():
             some = {name: array[shot == part] for name, array in own.items()}
             scores[f"{row}, {part}"] = {
-                name: float(bind(scorer, {**facts, **some})) if len(some["target"]) else float("nan")
+                name: float(bind(scorer, {**facts, **some}))
+                if len(some["target"])
+                else float("nan")
                 for name, scorer in of_rows.items()
             }
-    alone = {name: float(bind(scorer, facts)) for name, scorer in scorers.items() if name not in of_rows}
+    alone = {
+        name: float(bind(scorer, facts)) for name, scorer in scorers.items() if name not in of_rows
+    }
     return {**scores, **({"model": alone} if alone else {})}
 
 
@@ -137,7 +180,9 @@ def groups_of(arrays):
     if not {"group", "group_logits"} <= set(arrays):
         return {}
     predicted = arrays["group_logits"].argmax(1)
-    true, hit, distance = shots.histogram(arrays["group"], predicted, arrays["group_logits"].shape[1])
+    true, hit, distance = shots.histogram(
+        arrays["group"], predicted, arrays["group_logits"].shape[1]
+    )
     return {"true": true.tolist(), "predicted": hit.tolist(), "distance": distance.tolist()}
 
 
@@ -146,10 +191,15 @@ def placed_references(task, variables, gathering=make_gather):
 
     A point without samples starts at zero; `gathering` is as `make_gather`. Labels between two points count for the nearer.
     """
-    if not any(entry["name"] == "ReferencePoints" and entry.get("initial") == "mean" for entry in task.config.heads):
+    if not any(
+        entry["name"] == "ReferencePoints" and entry.get("initial") == "mean"
+        for entry in task.config.heads
+    ):
         return {}
     path = next(path for path in variables["params"] if path.startswith("reference_points/"))
-    embeds = np.asarray(vectors.unit(gathering(task, {"image_embeds"})(variables, "train")["image_embeds"]))
+    embeds = np.asarray(
+        vectors.unit(gathering(task, {"image_embeds"})(variables, "train")["image_embeds"])
+    )
     reference = np.rint(np.asarray(task.labels["train"]["reference"])).astype(int)
     points = np.zeros(variables["params"][path].shape, np.float32)
     np.add.at(points, reference, embeds)
@@ -179,7 +229,9 @@ def numbered(name, values):
     """{column name: texts}; of several numbers a row each has its own column, name_0, name_1."""
     if values.ndim == 1:
         return {name: [f"{value:.6g}" for value in values]}
-    return {f"{name}_{i}": [f"{value:.6g}" for value in column] for i, column in enumerate(values.T)}
+    return {
+        f"{name}_{i}": [f"{value:.6g}" for value in column] for i, column in enumerate(values.T)
+    }
 
 
 def report(task, evaluate, variables, folder, gallery=None):
@@ -193,7 +245,9 @@ def report(task, evaluate, variables, folder, gallery=None):
             evaluation = evaluate(variables, name, gallery)
             gallery = evaluation.gallery  # the same parameters made it: once is enough
             results[name] = evaluation.scores
-    write(folder, task, evaluation if made else dataclasses.replace(evaluation, gallery={}), results)
+    write(
+        folder, task, evaluation if made else dataclasses.replace(evaluation, gallery={}), results
+    )
 
 
 @sharding.first
@@ -237,8 +291,12 @@ def evaluate_run(workdir, config=None, output=""):
     wanted = chosen_folds(config) if config else own
     pairs = [(own[0], fold) for fold in wanted] if len(own) == 1 else [(fold, fold) for fold in own]
     if not {fold for _, fold in pairs} <= set(wanted):
-        raise ValueError(f"the run has the folds {own}, the data {wanted}; evaluate one fold with --config=...:fold=")
-    target = pathlib.Path(output) if output else workdir / "evaluated" / config.name if config else None
+        raise ValueError(
+            f"the run has the folds {own}, the data {wanted}; evaluate one fold with --config=...:fold="
+        )
+    target = (
+        pathlib.Path(output) if output else workdir / "evaluated" / config.name if config else None
+    )
     folders = []
     for fold, other in pairs:
         source, stage = stages_of(trained, workdir, fold)[-1]
@@ -246,16 +304,26 @@ def evaluate_run(workdir, config=None, output=""):
         if target:
             folder = target / f"fold_{other}" if other else target
         variables = selected(source)
-        task = assemble.assemble(settings.evaluated(stage, config), other, variables, read_facts(source))
+        task = assemble.assemble(
+            settings.evaluated(stage, config), other, variables, read_facts(source)
+        )
         placed = sharding.put(variables, sharding.by_size(variables, task.mesh, stage.model.fsdp))
         if target:
             begin(target)
             begin(folder)
         gallery = source / "gallery.npz"
-        report(task, make_evaluate(task), placed, folder, checkpoint.read_arrays(gallery) if gallery.exists() else None)
+        report(
+            task,
+            make_evaluate(task),
+            placed,
+            folder,
+            checkpoint.read_arrays(gallery) if gallery.exists() else None,
+        )
         if target:
             sharding.first(checkpoint.write_json)(folder / "DONE.json", done(source))
         folders.append(folder)
     if target and target not in folders:
-        sharding.first(checkpoint.write_json)(target / "DONE.json", {"folds": [fold for _, fold in pairs]})
+        sharding.first(checkpoint.write_json)(
+            target / "DONE.json", {"folds": [fold for _, fold in pairs]}
+        )
     summarise(config or trained, folders)

@@ -53,19 +53,33 @@ def make_split(config, model, variables, trained, replicated):
     def forward(variables, batch):
         (stored,) = {"stored", "frames"} & set(batch)
         image = augment.augment(
-            batch[stored], batch["size"], batch["index"], batch["epoch"], crop=data.eval_crop, flip=False,
-            image_size=data.image_size, normalize=data.normalize, seed=0, train=False,
-        )  # fmt: skip
+            batch[stored],
+            batch["size"],
+            batch["index"],
+            batch["epoch"],
+            crop=data.eval_crop,
+            flip=False,
+            image_size=data.image_size,
+            normalize=data.normalize,
+            seed=0,
+            train=False,
+        )
         features = model.apply(nested(variables), {"image": image}, method="features")
         return {"features": jax.lax.with_sharding_constraint(features, replicated)}
 
     def compute(records, data, place):
         decoded = tiers.decode_split(records, data, place)
         placed = sharding.put(variables, replicated)
-        found = pipeline.outputs(decoded, functools.partial(forward, placed), batch=data.eval_batch)["features"]
+        found = pipeline.outputs(
+            decoded, functools.partial(forward, placed), batch=data.eval_batch
+        )["features"]
         if not np.isfinite(found).all():
-            raise ValueError(f"features of {records.name} are not finite; look at the weights, or at model.dtype")
-        features = np.full((len(records), found.shape[1]), np.nan, np.float32)  # nan: a broken image
+            raise ValueError(
+                f"features of {records.name} are not finite; look at the weights, or at model.dtype"
+            )
+        features = np.full(
+            (len(records), found.shape[1]), np.nan, np.float32
+        )  # nan: a broken image
         features[decoded.slots] = found
         return features
 
@@ -77,34 +91,57 @@ def make_split(config, model, variables, trained, replicated):
             sharding.first(write)(folder, names, features)
         there = ~np.isnan(features[:, 0])
         reason = "it was broken when its features were computed"
-        skipped = tuple((row, records.paths[row], reason) for row in np.flatnonzero(~there).tolist())
+        skipped = tuple(
+            (row, records.paths[row], reason) for row in np.flatnonzero(~there).tolist()
+        )
         tiers.check_broken(records, skipped, data)
-        inputs = {name: array for name, array in records.inputs.items() if name not in IMAGES} | {"image_features": features}
+        inputs = {name: array for name, array in records.inputs.items() if name not in IMAGES} | {
+            "image_features": features
+        }
         kept = dataclasses.replace(records, read=None, inputs=inputs).take(np.flatnonzero(there))
-        return tiers.Split(kept, "inputs", None, None, np.arange(len(kept), dtype=np.int32), skipped, data, place)
+        return tiers.Split(
+            kept, "inputs", None, None, np.arange(len(kept), dtype=np.int32), skipped, data, place
+        )
 
     return split
 
 
 def check(config, model, trained):
     """Raises ValueError where features would not stay the same through a training."""
-    tower, title = model.tower[0], f"model.features is {config.model.features!r}, which keeps what a frozen image tower gives"
+    tower, title = (
+        model.tower[0],
+        f"model.features is {config.model.features!r}, which keeps what a frozen image tower gives",
+    )
     if tower == "sentence":
         raise ValueError(f"{title}; the tower {config.model.image_tower} sees sentences: unset it")
     learned = sorted(path for path in trained if path.startswith(f"{tower}/"))
     if learned:
-        raise ValueError(f"{title}, but {len(learned)} of its parameters are trained, such as {learned[0]}; freeze it by "
-                         "optim.groups, or unset model.features")
+        raise ValueError(
+            f"{title}, but {len(learned)} of its parameters are trained, such as {learned[0]}; freeze it by "
+            "optim.groups, or unset model.features"
+        )
     if tower != "vision_model" and config.train.statistics != "keep":
-        raise ValueError(f"{title}, but {config.model.image_tower} has running statistics or dropout and is another one in "
-                         "training; set train.statistics='keep', or unset model.features")
+        raise ValueError(
+            f"{title}, but {config.model.image_tower} has running statistics or dropout and is another one in "
+            "training; set train.statistics='keep', or unset model.features"
+        )
 
 
 def key(config, model, variables):
     """Names the tower, each of its weights, and how it sees an image."""
     tower, data = model.tower[0], config.data
-    crop, sizes = settings.plain(data.eval_crop), (data.resize, data.stored_size, data.image_size, data.normalize)
-    how = (FORMAT, config.model.image_tower, repr(model.settings), str(jnp.dtype(model.dtype)), crop, sizes)
+    crop, sizes = (
+        settings.plain(data.eval_crop),
+        (data.resize, data.stored_size, data.image_size, data.normalize),
+    )
+    how = (
+        FORMAT,
+        config.model.image_tower,
+        repr(model.settings),
+        str(jnp.dtype(model.dtype)),
+        crop,
+        sizes,
+    )
     digest = hashlib.sha256(json.dumps(how).encode())
     for collection in ("params", "stats"):
         for path, array in sorted(variables[collection].items()):
@@ -118,20 +155,32 @@ def row_names(records, data):
     """S32[N]: names of the rows' images; another file, other damage or, of frames, another setting of the reader renames."""
     parts = [records.stamp, settings.plain(data.reader) if "frames" in records.inputs else ""]
     damage = [data.corruption.name, data.corruption.severity] if data.corruption.name else []
-    rows = ([*parts, path, *damage, *([row] if damage else [])] for row, path in enumerate(records.paths))
-    return np.array([hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32] for row in rows], "S32")
+    rows = (
+        [*parts, path, *damage, *([row] if damage else [])]
+        for row, path in enumerate(records.paths)
+    )
+    return np.array(
+        [hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32] for row in rows], "S32"
+    )
 
 
 def read(folder, names):
     """f32[N, C]: the features of these rows, from all files of the folder; None where one of the rows has none."""
     features, missing = None, np.ones(len(names), bool)
     for file in sorted(folder.glob("*.npz")):
-        with checkpoint.reading(file, "remove it, and it is computed anew"), np.load(file, allow_pickle=False) as part:
+        with (
+            checkpoint.reading(file, "remove it, and it is computed anew"),
+            np.load(file, allow_pickle=False) as part,
+        ):
             places = {name: place for place, name in enumerate(part["names"].tolist())}
             rows = [row for row in np.flatnonzero(missing) if names[row] in places]
             if rows:
                 stored = part["features"]
-                features = np.empty((len(names), stored.shape[1]), np.float32) if features is None else features
+                features = (
+                    np.empty((len(names), stored.shape[1]), np.float32)
+                    if features is None
+                    else features
+                )
                 features[rows] = stored[[places[names[row]] for row in rows]]
                 missing[rows] = False
         if not missing.any():

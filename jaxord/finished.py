@@ -20,7 +20,12 @@ from jaxord.models import ordinal
 from jaxord.ranks import Ranks
 from jaxord.step import nested
 
-LABELS = {"target", "rank", "group", "reference"}  # a rule that takes one analyses and cannot predict
+LABELS = {
+    "target",
+    "rank",
+    "group",
+    "reference",
+}  # a rule that takes one analyses and cannot predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +58,23 @@ class Finished:
         """
         data, none = self.config.data, jnp.zeros(len(stored), jnp.int32)
         return augment.augment(
-            stored, size, none, none, crop=data.eval_crop, flip=False, image_size=data.image_size, normalize=data.normalize,
-            seed=0, train=False,
-        )  # fmt: skip
+            stored,
+            size,
+            none,
+            none,
+            crop=data.eval_crop,
+            flip=False,
+            image_size=data.image_size,
+            normalize=data.normalize,
+            seed=0,
+            train=False,
+        )
 
     def inputs(self, given):
         """What the model takes, of a batch of what `jaxord.data.examples` reads; for jit."""
-        arrays = {name: array for name, array in given.items() if name not in ("stored", "frames", "size")}
+        arrays = {
+            name: array for name, array in given.items() if name not in ("stored", "frames", "size")
+        }
         for stored in {"stored", "frames"} & set(given):
             arrays["image"] = self.images(given[stored], given["size"])
         return arrays
@@ -75,9 +90,10 @@ class Finished:
         arrays |= self.model.apply(nested(variables), arrays)
         scale = self.config.data.target_scale
         found = {
-            name: scale * bind(function, arrays, renames) for name, (function, renames) in assemble.rules(self.config).items()
+            name: scale * bind(function, arrays, renames)
+            for name, (function, renames) in assemble.rules(self.config).items()
             if not set(needs(function)[0]) & LABELS
-        }  # fmt: skip
+        }
         return {name: array for name, array in arrays.items() if name not in constants} | found
 
 
@@ -95,18 +111,29 @@ def load(folder, fold=""):
     trained = workdir.read_config(folder)
     folds = workdir.chosen_folds(trained)
     if fold not in folds and (fold or len(folds) > 1):
-        raise ValueError(f"{folder} has the folds {', '.join(folds) or '(none)'}; choose one with --fold=, found {fold!r}")
+        raise ValueError(
+            f"{folder} has the folds {', '.join(folds) or '(none)'}; choose one with --fold=, found {fold!r}"
+        )
     stage_folder, config = workdir.stages_of(trained, folder, fold or folds[0])[-1]
     variables = workdir.selected(stage_folder)
     ranks, constants, _ = workdir.read_facts(stage_folder)
     table = variables["params"].get("sentence/embedding", np.zeros((0, 0)))
     settings, dtype = workdir.read_settings(stage_folder), assemble.activations(config)
-    ways = assemble.attentions(config, settings, dtype, config.data.eval_batch, constants.get("prompt_tokens"), gradient=False)
+    ways = assemble.attentions(
+        config,
+        settings,
+        dtype,
+        config.data.eval_batch,
+        constants.get("prompt_tokens"),
+        gradient=False,
+    )
     plain = copy.deepcopy(config).unlock()
     plain.model.remat = False  # it saves nothing where no step is taken
     model = ordinal.build(plain, settings, dtype, constants.get("prompt_slots"), table.shape, ways)
     if "prompt_tokens" in constants:
-        constants["text_embeds"] = np.asarray(assemble.text_embeds(model, variables["params"], constants))
+        constants["text_embeds"] = np.asarray(
+            assemble.text_embeds(model, variables["params"], constants)
+        )
     gallery = stage_folder / "gallery.npz"
     if gallery.exists():
         stored = checkpoint.read_arrays(gallery)

@@ -21,7 +21,10 @@ import math
 
 import jax
 
-ATTENTION = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 4}  # products of cuDNN's
+ATTENTION = {
+    "dot_product_attention_fwd_wrapper": 2,
+    "dot_product_attention_bwd_wrapper": 4,
+}  # products of cuDNN's
 
 
 def count(function, *arguments):
@@ -55,13 +58,22 @@ def _of_equation(equation):
         taps = kernel.size // kernel.shape[settings["dimension_numbers"].rhs_spec[0]]
         return 2 * equation.outvars[0].aval.size * taps // math.prod(settings["lhs_dilation"])
     if name in ATTENTION:
-        (batch, queries, heads, width), keys = equation.invars[0].aval.shape, equation.invars[1].aval.shape[1]
+        (batch, queries, heads, width), keys = (
+            equation.invars[0].aval.shape,
+            equation.invars[1].aval.shape[1],
+        )
         return ATTENTION[name] * 2 * batch * heads * queries * keys * width
-    inside = [value for entry in settings.values() for value in (entry if isinstance(entry, (tuple, list)) else (entry,))
-              if hasattr(getattr(value, "jaxpr", value), "eqns")]
+    inside = [
+        value
+        for entry in settings.values()
+        for value in (entry if isinstance(entry, (tuple, list)) else (entry,))
+        if hasattr(getattr(value, "jaxpr", value), "eqns")
+    ]
     counts = [_of_jaxpr(jaxpr) for jaxpr in inside]
     if name == "pallas_call" or (name == "while" and any(counts)):
-        raise ValueError(f"the work of the primitive {name!r} cannot be read off a jaxpr; count another form of the function")
+        raise ValueError(
+            f"the work of the primitive {name!r} cannot be read off a jaxpr; count another form of the function"
+        )
     if name == "cond":
         return max(counts)
     return settings.get("length", 1) * sum(counts) if name == "scan" else sum(counts)

@@ -78,10 +78,14 @@ def true_expert(expert_values: jax.Array, group: jax.Array) -> jax.Array:
     Returns:
       f32[B].
     """
-    return jnp.take_along_axis(jnp.asarray(expert_values, jnp.float32), jnp.asarray(group)[:, None], axis=1)[:, 0]
+    return jnp.take_along_axis(
+        jnp.asarray(expert_values, jnp.float32), jnp.asarray(group)[:, None], axis=1
+    )[:, 0]
 
 
-def thresholds(threshold_logits: jax.Array, rank_values: jax.Array, *, conditional: bool = False) -> jax.Array:
+def thresholds(
+    threshold_logits: jax.Array, rank_values: jax.Array, *, conditional: bool = False
+) -> jax.Array:
     """Value of the rank reached by counting the thresholds that are more probably passed than not.
 
     rank = number of k with P(rank > k) > 1/2;  P(rank > k) = sigmoid(threshold_logits_k), or with conditional
@@ -96,11 +100,17 @@ def thresholds(threshold_logits: jax.Array, rank_values: jax.Array, *, condition
       f32[B].
     """
     logits = jnp.asarray(threshold_logits, jnp.float32)
-    passed = jnp.cumsum(jax.nn.log_sigmoid(logits), axis=1) > -jnp.log(2.0) if conditional else logits > 0
+    passed = (
+        jnp.cumsum(jax.nn.log_sigmoid(logits), axis=1) > -jnp.log(2.0)
+        if conditional
+        else logits > 0
+    )
     return jnp.asarray(rank_values, jnp.float32)[passed.sum(axis=1)]
 
 
-def nearest_reference(image_embeds: jax.Array, reference_points: jax.Array, reference_values: jax.Array) -> jax.Array:
+def nearest_reference(
+    image_embeds: jax.Array, reference_points: jax.Array, reference_values: jax.Array
+) -> jax.Array:
     """Value of the reference point nearest to the unit embedding; of equally near ones the first.
 
     Args:
@@ -111,12 +121,19 @@ def nearest_reference(image_embeds: jax.Array, reference_points: jax.Array, refe
     Returns:
       f32[B].
     """
-    nearest = jnp.argmin(distances(unit(image_embeds), jnp.asarray(reference_points, jnp.float32)), axis=1)
+    nearest = jnp.argmin(
+        distances(unit(image_embeds), jnp.asarray(reference_points, jnp.float32)), axis=1
+    )
     return jnp.asarray(reference_values, jnp.float32)[nearest]
 
 
 def knn(
-    image_embeds: jax.Array, gallery_embeds: jax.Array, gallery_targets: jax.Array, *, k: int, block: int = 8192
+    image_embeds: jax.Array,
+    gallery_embeds: jax.Array,
+    gallery_targets: jax.Array,
+    *,
+    k: int,
+    block: int = 8192,
 ) -> jax.Array:
     """Mean label of the k nearest of the gallery, not rounded (ConOrd Eq 10).
 
@@ -131,7 +148,12 @@ def knn(
 
 
 def neighbours(
-    image_embeds: jax.Array, gallery_embeds: jax.Array, gallery_targets: jax.Array, *, k: int, block: int = 8192
+    image_embeds: jax.Array,
+    gallery_embeds: jax.Array,
+    gallery_targets: jax.Array,
+    *,
+    k: int,
+    block: int = 8192,
 ) -> jax.Array:
     """Labels of the k nearest of the gallery, nearest first.
 
@@ -155,8 +177,12 @@ def neighbours(
     """
     size = len(gallery_embeds)
     if not 1 <= k <= size:
-        raise ValueError(f"k is {k}, but the gallery has {size} samples; expected 1 to {size} neighbours")
-    nearest = _nearest(jnp.asarray(image_embeds), jnp.asarray(gallery_embeds), k, min(block, size))  # [B, k]
+        raise ValueError(
+            f"k is {k}, but the gallery has {size} samples; expected 1 to {size} neighbours"
+        )
+    nearest = _nearest(
+        jnp.asarray(image_embeds), jnp.asarray(gallery_embeds), k, min(block, size)
+    )  # [B, k]
     return jnp.asarray(gallery_targets, jnp.float32)[nearest]
 
 
@@ -168,16 +194,26 @@ def _nearest(queries: jax.Array, gallery: jax.Array, k: int, block: int) -> jax.
     places = jnp.arange(count * block).reshape(count, block)
     centre = blocks.sum(axis=(0, 1)) / size
     queries = unit(queries) - centre
-    halves = jnp.where(places < size, jnp.square(blocks - centre).sum(axis=2) / 2, jnp.inf)  # what fills up is never near
-    if jax.export.is_symbolic_dim(queries.shape[0]):  # of an exported program, whose caller chooses the size of a batch
-        return jax.lax.top_k(inner(queries, (blocks - centre).reshape(count * block, -1)) - halves.reshape(-1), k)[1]
+    halves = jnp.where(
+        places < size, jnp.square(blocks - centre).sum(axis=2) / 2, jnp.inf
+    )  # what fills up is never near
+    if jax.export.is_symbolic_dim(
+        queries.shape[0]
+    ):  # of an exported program, whose caller chooses the size of a batch
+        return jax.lax.top_k(
+            inner(queries, (blocks - centre).reshape(count * block, -1)) - halves.reshape(-1), k
+        )[1]
 
     def of_queries(some: jax.Array) -> jax.Array:  # [Q, D]
         def closer(best: _Pair, part: tuple[jax.Array, ...]) -> tuple[_Pair, None]:
             rows, half, place = part
-            scores = jnp.concatenate([best[0], inner(some, rows - centre) - half], axis=1)  # [Q, k + block]
+            scores = jnp.concatenate(
+                [best[0], inner(some, rows - centre) - half], axis=1
+            )  # [Q, k + block]
             place = jnp.concatenate([best[1], jnp.broadcast_to(place, (len(some), block))], axis=1)
-            scores, at = jax.lax.top_k(scores, k)  # of equal scores the first, so those already kept go before
+            scores, at = jax.lax.top_k(
+                scores, k
+            )  # of equal scores the first, so those already kept go before
             return (scores, jnp.take_along_axis(place, at, axis=1)), None
 
         nothing = jnp.full((len(some), k), -jnp.inf), jnp.zeros((len(some), k), places.dtype)

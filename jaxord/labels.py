@@ -59,13 +59,17 @@ def build(config, train_targets, ranks):
         raise ValueError(f"data.target_scale is {scale}; expected a number above 0")
     makers, constants = {"target": lambda y: (y / scale).astype(np.float32)}, {}
     wanted = {
-        "groups": config.groups.count, "references": config.references.index, "weights": config.weights.scheme,
+        "groups": config.groups.count,
+        "references": config.references.index,
+        "weights": config.weights.scheme,
         "mixture": config.mixture,
-    }  # fmt: skip
+    }
     if targets.ndim > 1:
         given = [name for name, setting in wanted.items() if setting]
         if given:
-            raise ValueError(f"the labels have shape {list(targets.shape)}, and {given} need one number a label; unset them")
+            raise ValueError(
+                f"the labels have shape {list(targets.shape)}, and {given} need one number a label; unset them"
+            )
         return Labels(makers, constants)
     makers["rank"] = ranks.index
     constants["rank_values"] = (ranks.values / scale).astype(np.float32)
@@ -114,7 +118,9 @@ def groups(config, targets):
         if low == high:
             low, high = targets.min(), targets.max()
         if not low < high:
-            raise ValueError(f"groups lie between {low:g} and {high:g}; expected groups.low < groups.high")
+            raise ValueError(
+                f"groups lie between {low:g} and {high:g}; expected groups.low < groups.high"
+            )
         of = bins(low, (high - low) / count, count)
     elif config.mapping == "divide":
         count = int(bins(0.0, config.count, 2**31)(targets).max()) + 1
@@ -146,12 +152,18 @@ def references(config, targets):
         values = np.unique(targets)
         return lambda y: nearest(values, y), values
     if config.index not in ("round", "interpolate"):
-        raise ValueError(f"references.index is {config.index!r}; it takes 'unique', 'round', 'interpolate', or '' for none")
+        raise ValueError(
+            f"references.index is {config.index!r}; it takes 'unique', 'round', 'interpolate', or '' for none"
+        )
     if low == high:
-        raise ValueError(f"references.index {config.index!r} needs two different training labels, and all are {low:g}")
+        raise ValueError(
+            f"references.index {config.index!r} needs two different training labels, and all are {low:g}"
+        )
     if config.index == "round":
         percent = np.unique(np.rint(100 * (targets - low) / (high - low)))
-        return lambda y: nearest(percent, np.rint(100 * (y - low) / (high - low))), low + percent / 100 * (high - low)
+        return lambda y: nearest(
+            percent, np.rint(100 * (y - low) / (high - low))
+        ), low + percent / 100 * (high - low)
     last = config.count - 1
     if last < 1:
         raise ValueError(f"references.count is {config.count}; expected at least 2 pivots")
@@ -189,14 +201,18 @@ def weights(config, targets, group=None):
       ValueError: an unknown scheme or window, an empty range, or within_groups without groups.
     """
     if config.scheme not in ("inverse", "sqrt_inverse"):
-        raise ValueError(f"weights.scheme is {config.scheme!r}; it takes 'inverse', 'sqrt_inverse', or '' for none")
+        raise ValueError(
+            f"weights.scheme is {config.scheme!r}; it takes 'inverse', 'sqrt_inverse', or '' for none"
+        )
     if config.within_groups and group is None:
         raise ValueError("weights.within_groups is set, but there are no groups; set groups.count")
     low, high, width = config.low, config.high, config.width
     if low == high:
         low, high = targets.min(), targets.max() + width
     if not 0 < width <= high - low:
-        raise ValueError(f"weights has bins of width {width:g} from {low:g} to {high:g}; expected at least one")
+        raise ValueError(
+            f"weights has bins of width {width:g} from {low:g} to {high:g}; expected at least one"
+        )
     count = round((high - low) / width)
     of_bin, of_group = bins(low, width, count), group if config.within_groups else np.zeros_like
     shape = np.ones(1)
@@ -210,7 +226,11 @@ def weights(config, targets, group=None):
     rows, columns = place(targets)
     counts = np.zeros((rows.max() + 1, count))  # one row a group
     np.add.at(counts, (rows, columns), 1)
-    values = np.sqrt(counts) if config.scheme == "sqrt_inverse" else np.clip(counts, config.least, config.most)
+    values = (
+        np.sqrt(counts)
+        if config.scheme == "sqrt_inverse"
+        else np.clip(counts, config.least, config.most)
+    )
     half = len(shape) // 2
     smooth = np.stack([np.convolve(row, shape)[half : half + count] for row in values])
     raw = np.divide(1.0, smooth, out=np.zeros_like(smooth), where=smooth > 0)
@@ -246,7 +266,9 @@ def window(kernel, size, sigma):
       ValueError: an even size, a sigma that is not positive, or another kernel.
     """
     if size < 1 or size % 2 == 0:
-        raise ValueError(f"the window's size is {size}; expected an odd number, so that it has a middle")
+        raise ValueError(
+            f"the window's size is {size}; expected an odd number, so that it has a middle"
+        )
     if not sigma > 0:
         raise ValueError(f"the window's sigma is {sigma}; expected a number above 0")
     x = np.abs(np.arange(size) - size // 2)
@@ -255,7 +277,9 @@ def window(kernel, size, sigma):
     if kernel == "laplace":
         return np.exp(-x / sigma) / (2 * sigma)
     if kernel != "gaussian":
-        raise ValueError(f"the window's kernel is {kernel!r}; it takes 'gaussian', 'triang' or 'laplace'")
+        raise ValueError(
+            f"the window's kernel is {kernel!r}; it takes 'gaussian', 'triang' or 'laplace'"
+        )
     radius = int(4 * sigma + 0.5)
     bell = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     impulse = np.pad((x == 0).astype(np.float64), radius, mode="symmetric")
@@ -276,7 +300,13 @@ def mixture(components, targets, seed):
     from sklearn.mixture import GaussianMixture
 
     if len(targets) < components:
-        raise ValueError(f"mixture has {components} components, but there are {len(targets)} training labels; take fewer")
+        raise ValueError(
+            f"mixture has {components} components, but there are {len(targets)} training labels; take fewer"
+        )
     fit = GaussianMixture(components, random_state=seed).fit(targets[:, None])
-    found = {"weights": fit.weights_, "means": fit.means_[:, 0], "variances": fit.covariances_[:, 0, 0]}
+    found = {
+        "weights": fit.weights_,
+        "means": fit.means_[:, 0],
+        "variances": fit.covariances_[:, 0, 0],
+    }
     return {f"mixture_{name}": values.astype(np.float32) for name, values in found.items()}

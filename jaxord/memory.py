@@ -45,9 +45,17 @@ def explained(doing, size, estimate):
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         whole, free = device_memory()
-        there = f"; the device has {whole:,} bytes, {free:,} of them free" if whole < math.inf else ""
-        lines = [f"out of memory in {doing} with {size}", estimate() + there, f"found: {str(error).strip()[:200]}"]
-        raise ValueError("\n  ".join([*lines, "ways out:", *(f"- {way}" for way in WAYS[doing])])) from error
+        there = (
+            f"; the device has {whole:,} bytes, {free:,} of them free" if whole < math.inf else ""
+        )
+        lines = [
+            f"out of memory in {doing} with {size}",
+            estimate() + there,
+            f"found: {str(error).strip()[:200]}",
+        ]
+        raise ValueError(
+            "\n  ".join([*lines, "ways out:", *(f"- {way}" for way in WAYS[doing])])
+        ) from error
 
 
 def of_program(jitted, *arguments):
@@ -55,7 +63,10 @@ def of_program(jitted, *arguments):
 
     Trap: it is compiled again, unless the persistent cache has it.
     """
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), arguments)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)),
+        arguments,
+    )
     try:
         return f"it takes about {program_bytes(jitted.lower(*shapes).compile()):,} bytes on each device"
     except jax.errors.JaxRuntimeError:
@@ -66,7 +77,12 @@ def of_program(jitted, *arguments):
 def program_bytes(compiled):
     """Arguments, temporaries and results of a compiled program on one device, what is written in place once."""
     m = compiled.memory_analysis()
-    return m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return (
+        m.argument_size_in_bytes
+        + m.temp_size_in_bytes
+        + m.output_size_in_bytes
+        - m.alias_size_in_bytes
+    )
 
 
 def device_memory():
@@ -74,4 +90,6 @@ def device_memory():
     stats = [device.memory_stats() for device in jax.local_devices()]
     if not all(stats):
         return math.inf, math.inf
-    return min(s["bytes_limit"] for s in stats), min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
+    return min(s["bytes_limit"] for s in stats), min(
+        s["bytes_limit"] - s["bytes_in_use"] for s in stats
+    )

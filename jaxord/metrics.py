@@ -171,7 +171,9 @@ def ranked_probability_score(probabilities: Array, rank: Array) -> float:
     reached = np.cumsum(probabilities, axis=1)  # [N, K]
     if (np.abs(reached[:, -1] - 1) > 1e-3).any():  # false of nan
         worst = reached[np.nanargmax(np.abs(reached[:, -1] - 1)), -1]
-        raise ValueError(f"a row of the probabilities sums to {worst:g}; expected 1, give the softmax of logits")
+        raise ValueError(
+            f"a row of the probabilities sums to {worst:g}; expected 1, give the softmax of logits"
+        )
     step = rank[:, None] <= np.arange(probabilities.shape[1])
     return float(np.square(reached - step).sum(axis=1).mean())
 
@@ -216,7 +218,9 @@ def ordinality_score(text_embeds: Array) -> float:
     unit = text_embeds / length
     # einsum adds up every pair in the same order, so equal texts tie exactly; a BLAS promises nothing of the kind.
     similarity = np.einsum("id,jd->ij", unit, unit)  # [K, K]
-    falls = similarity[:, :-1] > similarity[:, 1:]  # [K, K-1], entry i, j compares s_ij with s_i,j+1
+    falls = (
+        similarity[:, :-1] > similarity[:, 1:]
+    )  # [K, K-1], entry i, j compares s_ij with s_i,j+1
     return float(falls[np.triu_indices(len(length) - 1)].mean())
 
 
@@ -227,7 +231,12 @@ def _aligned(prediction: Array, target: Array, *labels: tuple[int, ...]) -> Any:
     """
     prediction, target = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
     labels = labels or (SCALARS,)
-    if prediction.shape != target.shape or target.shape[1:] not in labels or target.ndim == 0 or target.size == 0:
+    if (
+        prediction.shape != target.shape
+        or target.shape[1:] not in labels
+        or target.ndim == 0
+        or target.size == 0
+    ):
         expected = " or ".join(f"[{', '.join(map(str, ('N', *label)))}]" for label in labels)
         raise ValueError(
             f"prediction has shape {prediction.shape} and target {target.shape}; expected both {expected} with N >= 1"
@@ -260,7 +269,9 @@ def _error_by_label(prediction: Array, target: Array) -> Any:
     """Mean absolute error on each distinct target, f64[labels]."""
     prediction, target = _aligned(prediction, target)
     labels, of = np.unique(target, return_inverse=True)
-    return np.bincount(of, np.abs(prediction - target), len(labels)) / np.bincount(of, minlength=len(labels))
+    return np.bincount(of, np.abs(prediction - target), len(labels)) / np.bincount(
+        of, minlength=len(labels)
+    )
 
 
 def _share_within(prediction: Array, target: Array, tolerance: float) -> Any:

@@ -20,7 +20,9 @@ def only_rounded(function, dtype, *arguments):
 
 def _of_jaxpr(jaxpr, dtype):
     """One bool an argument of the jaxpr."""
-    others = {id(variable) for variable in jaxpr.outvars}  # a jaxpr's variables have no equality, they are themselves
+    others = {
+        id(variable) for variable in jaxpr.outvars
+    }  # a jaxpr's variables have no equality, they are themselves
     for equation in jaxpr.eqns:
         verdicts = zip(equation.invars, _of_equation(equation, dtype), strict=True)
         others |= {id(variable) for variable, rounded in verdicts if not rounded}
@@ -32,6 +34,8 @@ def _of_equation(equation, dtype):
         return [equation.params["new_dtype"] == dtype]
     inside = [getattr(value, "jaxpr", value) for value in equation.params.values()]
     inside = [value for value in inside if hasattr(value, "eqns")]
-    if len(inside) == 1 and len(inside[0].invars) == len(equation.invars):  # a call: its arguments are those of its jaxpr
+    if len(inside) == 1 and len(inside[0].invars) == len(
+        equation.invars
+    ):  # a call: its arguments are those of its jaxpr
         return _of_jaxpr(inside[0], dtype)
     return [False] * len(equation.invars)

@@ -33,11 +33,15 @@ def steps(duration, batch, examples, total=None):
     """
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+) (epoch|step|example|percent)s?", str(duration))
     if not match:
-        raise ValueError(f"the duration is {duration!r}, expected '9 epochs', '50 steps', '90 examples' or '5 percent'")
+        raise ValueError(
+            f"the duration is {duration!r}, expected '9 epochs', '50 steps', '90 examples' or '5 percent'"
+        )
     number, unit = float(match[1]), match[2]
     if unit == "percent" and (total is None or number > 100):
         why = "it is more than all of it" if number > 100 else "how long that is, is not known here"
-        raise ValueError(f"{duration!r} is a share of the training, and {why}; give it in epochs, steps or examples")
+        raise ValueError(
+            f"{duration!r} is a share of the training, and {why}; give it in epochs, steps or examples"
+        )
     of_unit = dict(epoch=examples / batch, step=1, example=1 / batch, percent=(total or 0) / 100)
     return max(round(number * of_unit[unit]), 1) if number else 0
 
@@ -72,9 +76,13 @@ def schedule(optim_config, total_steps, steps_of):
     _known("optim.schedule", o.schedule, ("constant", "cosine", "multi_step"))
     _known("optim.warmup_shape", o.warmup_shape, ("linear", "constant"))
     if warmup and warmup >= total_steps:
-        raise ValueError(f"optim.warmup {o.warmup!r} is {warmup} steps, expected fewer than all {total_steps} of them")
+        raise ValueError(
+            f"optim.warmup {o.warmup!r} is {warmup} steps, expected fewer than all {total_steps} of them"
+        )
     if o.schedule == "multi_step" and not milestones:
-        raise ValueError("optim.milestones is empty; the schedule 'multi_step' needs durations like ('60 epochs',)")
+        raise ValueError(
+            "optim.milestones is empty; the schedule 'multi_step' needs durations like ('60 epochs',)"
+        )
 
     def factor(step):
         step = jnp.asarray(step, jnp.float32)
@@ -111,10 +119,15 @@ def split(flat_params, optim_config):
     groups, rates = dict.fromkeys(group_of_path.values()), optim_config.rates
     lines = [f"group without rates: {g}" for g in groups if g != "frozen" and g not in rates]
     lines += [f"rates without a parameter: {g}" for g in rates if g == "frozen" or g not in groups]
-    lines += [f"rates of {g}: found {sorted(rates[g])}, expected lr and, if not 0, weight_decay"
-              for g in rates if "lr" not in rates[g] or set(rates[g]) - {"lr", "weight_decay"}]
+    lines += [
+        f"rates of {g}: found {sorted(rates[g])}, expected lr and, if not 0, weight_decay"
+        for g in rates
+        if "lr" not in rates[g] or set(rates[g]) - {"lr", "weight_decay"}
+    ]
     if lines:
-        raise ValueError(f"optim.rates does not fit the groups {list(groups)}\n  " + "\n  ".join(lines))
+        raise ValueError(
+            f"optim.rates does not fit the groups {list(groups)}\n  " + "\n  ".join(lines)
+        )
     trained = {path: x for path, x in flat_params.items() if group_of_path[path] != "frozen"}
     frozen = {path: x for path, x in flat_params.items() if group_of_path[path] == "frozen"}
     return trained, frozen, group_of_path
@@ -143,14 +156,20 @@ def make(optim_config, group_of_path, factor, rates=None):
     rates = rates or optim_config.rates
     rules = {g: _rule(optim_config, factor, **rates[g]) for g in dict.fromkeys(labels.values())}
     rule = optax.partition(rules, labels)
-    return optax.chain(optax.clip_by_global_norm(optim_config.clip), rule) if optim_config.clip else rule
+    return (
+        optax.chain(optax.clip_by_global_norm(optim_config.clip), rule)
+        if optim_config.clip
+        else rule
+    )
 
 
 def describe(flat_params, group_of_path, optim_config):
     """One line for each group, frozen included: tensors, parameters, learning rate, weight decay."""
     lines = []
     for group in dict.fromkeys(group_of_path.values()):
-        sizes = [math.prod(x.shape) for path, x in flat_params.items() if group_of_path[path] == group]
+        sizes = [
+            math.prod(x.shape) for path, x in flat_params.items() if group_of_path[path] == group
+        ]
         rates = "not trained"
         if group != "frozen":
             rate = optim_config.rates[group]
@@ -208,7 +227,9 @@ def scale_by_radam(b1=0.9, b2=0.999, eps=1e-8):
         early = t + offset - t * (x / 6 - x**3 / 360 + x**5 / 15120 - x**7 / 604800)
         length = jnp.where(x < 1, early, longest - 2 * t / jnp.expm1(x))
         n = jnp.maximum(length, 5.0)  # no root of a negative number in the branch that is not taken
-        rectified = jnp.sqrt((n - 4) * (n - 2) * longest / ((longest - 4) * (longest - 2) * n) * -jnp.expm1(-x))
+        rectified = jnp.sqrt(
+            (n - 4) * (n - 2) * longest / ((longest - 4) * (longest - 2) * n) * -jnp.expm1(-x)
+        )
 
         def step(m, v):
             return jnp.where(length >= 5, rectified * m / (jnp.sqrt(v) + eps), m) / (1 - b1**t)

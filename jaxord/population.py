@@ -44,20 +44,35 @@ def fit(members, stop):
         memory; config.train.skips steps in a row without finite numbers, when all other members are done.
     """
     members = [member for member in members if not (member.folder / "DONE.json").exists()]
-    members.sort(key=lambda member: (member.config.seed, member.fold))  # those with the same batches stand together
+    members.sort(
+        key=lambda member: (member.config.seed, member.fold)
+    )  # those with the same batches stand together
     if not members:
         return
     if jax.process_count() > 1:
         raise ValueError(f"train.together takes one process, found {jax.process_count()}")
     began = time.monotonic()
     tasks = assembled(members)
-    print("\n".join([*(f"{member.folder}" for member in members), *assemble.overview(tasks[0])]), flush=True)
+    print(
+        "\n".join([*(f"{member.folder}" for member in members), *assemble.overview(tasks[0])]),
+        flush=True,
+    )
     for member, task in zip(members, tasks, strict=True):
         targets = task.splits["train"].records.targets
-        write_facts(member.folder, {**task.trained, **task.frozen}, task.ranks, task.constants, targets, task.model.settings)
+        write_facts(
+            member.folder,
+            {**task.trained, **task.frozen},
+            task.ranks,
+            task.constants,
+            targets,
+            task.model.settings,
+        )
     tracks = [Track(task) for task in tasks]
-    with memory.explained("a step of all members", f"{len(members)} members of data.batch={tasks[0].config.data.batch}",
-                          lambda: f"their inputs and parameters are about {size_of(tasks):,} bytes"):  # fmt: skip
+    with memory.explained(
+        "a step of all members",
+        f"{len(members)} members of data.batch={tasks[0].config.data.batch}",
+        lambda: f"their inputs and parameters are about {size_of(tasks):,} bytes",
+    ):
         group = Stacked(tasks, tracks)
         best, last = train(group, tracks)
         group.show(group.choose(np.array([bool(track.scores) for track in tracks]), best, last))
@@ -70,11 +85,26 @@ def fit(members, stop):
             stop.unsaved = True
             chosen = save(member.folder, task, track, states)
             report(task, group.evaluate[place], group.variables(place), member.folder)
-            write_run(member.folder, time.monotonic() - began, {name: len(s.records) for name, s in task.splits.items()})
-            words = f"best {member.config.select_metric} on {track.judge}" if track.judge and track.total else "last step"
-            checkpoint.write_json(member.folder / "DONE.json", {"step": chosen, "steps": track.total, "selected": words})
+            write_run(
+                member.folder,
+                time.monotonic() - began,
+                {name: len(s.records) for name, s in task.splits.items()},
+            )
+            words = (
+                f"best {member.config.select_metric} on {track.judge}"
+                if track.judge and track.total
+                else "last step"
+            )
+            checkpoint.write_json(
+                member.folder / "DONE.json",
+                {"step": chosen, "steps": track.total, "selected": words},
+            )
             stop.saved()
-    lost = [f"{member.folder}: {track.lost}" for member, track in zip(members, tracks, strict=True) if track.lost]
+    lost = [
+        f"{member.folder}: {track.lost}"
+        for member, track in zip(members, tracks, strict=True)
+        if track.lost
+    ]
     if lost:
         title = f"{len(lost)} of {len(members)} members have failed, the others are done"
         raise ValueError("\n  ".join([title, *lost, course.ADVICE]))
@@ -84,7 +114,9 @@ def size_of(tasks):
     """Bytes of all inputs and, twice for the gradient, of all trained parameters."""
     records = [split.records for task in tasks for split in task.splits.values()]
     inputs = {id(array): array.nbytes for part in records for array in part.inputs.values()}
-    return sum(inputs.values()) + 2 * sum(array.nbytes for task in tasks for array in task.trained.values())
+    return sum(inputs.values()) + 2 * sum(
+        array.nbytes for task in tasks for array in task.trained.values()
+    )
 
 
 def assembled(members):
@@ -106,8 +138,13 @@ def assembled(members):
             check_inputs(task)
             first = next(iter(made.values()), task)
             same = {path: first.frozen.get(path) for path in task.frozen}
-            frozen = {path: same[path] if np.array_equal(same[path], x) else x for path, x in task.frozen.items()}
-            made[known] = dataclasses.replace(task, frozen=frozen, model=first.model)  # one object, so that memory has one
+            frozen = {
+                path: same[path] if np.array_equal(same[path], x) else x
+                for path, x in task.frozen.items()
+            }
+            made[known] = dataclasses.replace(
+                task, frozen=frozen, model=first.model
+            )  # one object, so that memory has one
         tasks.append(dataclasses.replace(made[known], config=config))
     return tasks
 
@@ -127,7 +164,11 @@ def check_inputs(task):
     """Raises ValueError where a split has images, or inputs of various lengths."""
     for split in task.splits.values():
         names = sorted(split.records.inputs)
-        if split.tier != "inputs" or "frames" in names or any(name.endswith(MASK) for name in names):
+        if (
+            split.tier != "inputs"
+            or "frames" in names
+            or any(name.endswith(MASK) for name in names)
+        ):
             raise ValueError(
                 f"{split.records.name} has {names if split.tier == 'inputs' else 'images'}; runs are trained together on "
                 "arrays of one length: set model.features, for a frozen image tower, or train one by one"
@@ -185,7 +226,11 @@ def train(group, tracks):
     """
     state, longest = group.begin(), max(track.total for track in tracks)
     best = last = group.choose(np.zeros(len(tracks), bool), state, state)
-    marks = {mark for track in tracks for mark in (track.evaluate_every, track.log_every, max(track.total, 1))}
+    marks = {
+        mark
+        for track in tracks
+        for mark in (track.evaluate_every, track.log_every, max(track.total, 1))
+    }
     with tqdm.tqdm(total=longest, unit="step", dynamic_ncols=True) as bar:
         for first, count in course.calls(0, longest, MOST, marks):
             step = first + count
@@ -195,12 +240,18 @@ def train(group, tracks):
                 for place, track in enumerate(tracks):
                     if track.due(step, track.log_every):
                         track.log(step, {name: value[place] for name, value in values.items()})
-            judged = [place for place, track in enumerate(tracks) if track.watched and track.due(step, track.evaluate_every)]
+            judged = [
+                place
+                for place, track in enumerate(tracks)
+                if track.watched and track.due(step, track.evaluate_every)
+            ]
             if judged:
                 group.show(state)
                 better = np.zeros(len(tracks), bool)
                 for place in judged:
-                    better[place] = tracks[place].better(step, group.evaluate[place], group.variables(place))
+                    better[place] = tracks[place].better(
+                        step, group.evaluate[place], group.variables(place)
+                    )
                 best = group.choose(better, state, best)
             last = group.choose(np.array([track.total == step for track in tracks]), state, last)
             bar.update(count)
@@ -216,7 +267,9 @@ def save(folder, task, track, states):
         if step < track.total:
             saved.save(step, best, {"score": track.scores[step]})
         saved.save(track.total, last, {} if track.last is None else {"score": track.last})
-    with progress.Log(folder, restored=-1, total=track.total, batch=track.config.data.batch, bar=False) as log:
+    with progress.Log(
+        folder, restored=-1, total=track.total, batch=track.config.data.batch, bar=False
+    ) as log:
         for entry in track.logged:
             log.scalars(*entry)
     return step

@@ -19,7 +19,10 @@ from jaxord.predictor import Predictor
 from jaxord.workdir import done
 
 PERIOD = 5.0  # seconds between two moments at which what is written is forced onto the disk
-ERRORS = {".csv": "surrogateescape", ".jsonl": "backslashreplace"}  # names that are no UTF-8: their bytes, or JSON's escapes
+ERRORS = {
+    ".csv": "surrogateescape",
+    ".jsonl": "backslashreplace",
+}  # names that are no UTF-8: their bytes, or JSON's escapes
 
 
 def predict_run(workdir, source, output, fold="", batch=0, root=""):
@@ -46,9 +49,13 @@ def predict_run(workdir, source, output, fold="", batch=0, root=""):
     output = pathlib.Path(output)
     kind = output.suffix.lower()
     if kind not in ERRORS or output.is_dir():
-        raise ValueError(f"the output is {str(output)!r}; expected a file that ends in .csv or .jsonl")
+        raise ValueError(
+            f"the output is {str(output)!r}; expected a file that ends in .csv or .jsonl"
+        )
     if jax.process_count() > 1:
-        raise ValueError(f"predicting takes one process, found {jax.process_count()}; give each its own part of the examples")
+        raise ValueError(
+            f"predicting takes one process, found {jax.process_count()}; give each its own part of the examples"
+        )
     predictor = Predictor.load(workdir, fold, batch)
     noun = predictor.given.noun
     names, given = predictor.given.listed(source, root)
@@ -61,7 +68,9 @@ def predict_run(workdir, source, output, fold="", batch=0, root=""):
             at = done
             for prediction in predictor.stream(given, done):
                 count = len(prediction.error)
-                text = rows_of(prediction, names[at : at + count], predictor.run.ranks, header=at == 0)
+                text = rows_of(
+                    prediction, names[at : at + count], predictor.run.ranks, header=at == 0
+                )
                 file.write(text.encode("utf-8", ERRORS[kind]))
                 file.flush()
                 if time.monotonic() - synced > PERIOD:
@@ -72,19 +81,32 @@ def predict_run(workdir, source, output, fold="", batch=0, root=""):
                 compiled = compiled or (time.monotonic(), at)
     end = time.monotonic()
     before = f" after {done:,} of an earlier command" if done else ""
-    speed = f", {(at - compiled[1]) / (end - compiled[0]):.0f} a second once compiled" if compiled and at > compiled[1] else ""
-    print(f"{at - done:,} {noun}{before} in {end - start:.1f} s{speed}; {broken:,} could not be read: {output}")
+    speed = (
+        f", {(at - compiled[1]) / (end - compiled[0]):.0f} a second once compiled"
+        if compiled and at > compiled[1]
+        else ""
+    )
+    print(
+        f"{at - done:,} {noun}{before} in {end - start:.1f} s{speed}; {broken:,} could not be read: {output}"
+    )
 
 
 def identity(predictor, names, given):
     """What a half-written file belongs to: the parameters, the examples, the batch."""
     folder = predictor.run.folder
     step = done(folder)["step"]
-    run = settings.to_json(predictor.run.config).encode() + (folder / "checkpoints" / str(step) / "sha256.json").read_bytes()
+    run = (
+        settings.to_json(predictor.run.config).encode()
+        + (folder / "checkpoints" / str(step) / "sha256.json").read_bytes()
+    )
     rows = hashlib.sha256()
     for row in zip(names, given, strict=True):
         rows.update(json.dumps(row).encode())
-    return {"run": hashlib.sha256(run).hexdigest(), "examples": rows.hexdigest(), "batch": predictor.batch}
+    return {
+        "run": hashlib.sha256(run).hexdigest(),
+        "examples": rows.hexdigest(),
+        "batch": predictor.batch,
+    }
 
 
 @contextlib.contextmanager
@@ -102,9 +124,13 @@ def growing(output, belongs, batch):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another process writes {part}; wait for it, or give another --output") from None
+            raise ValueError(
+                f"another process writes {part}; wait for it, or give another --output"
+            ) from None
         if file.tell() and (not mark.exists() or checkpoint.read_json(mark) != belongs):
-            raise ValueError(f"{part} belongs to another run, list of examples or --batch; finish that command, or remove it")
+            raise ValueError(
+                f"{part} belongs to another run, list of examples or --batch; finish that command, or remove it"
+            )
         checkpoint.write_json(mark, belongs)
         place, rows = whole(file, batch, output.suffix.lower() == ".csv")
         file.truncate(place)
@@ -122,7 +148,9 @@ def whole(file, batch, table):
     found = -1 if table else 0  # the header is no row
     for line in file:
         at += len(line)
-        quotes += line.count(b'"') if table else 0  # a line break between quotes belongs to a name; in JSON there is none
+        quotes += (
+            line.count(b'"') if table else 0
+        )  # a line break between quotes belongs to a name; in JSON there is none
         if line.endswith(b"\n") and quotes % 2 == 0:
             found += 1
             if found and found % batch == 0:
@@ -138,7 +166,11 @@ def csv_rows(prediction, names, ranks, header):
         columns["rank_name"] = prediction.rank_name
     titled = list(columns.items())
     if prediction.probabilities is not None:
-        titled += zip((f"probability_{name}" for name in ranks.names), map(_text, prediction.probabilities.T), strict=True)
+        titled += zip(
+            (f"probability_{name}" for name in ranks.names),
+            map(_text, prediction.probabilities.T),
+            strict=True,
+        )
     if prediction.neighbours is not None:
         for place in range(prediction.neighbours.shape[1]):
             titled += _texts(f"neighbour_{place + 1}", prediction.neighbours[:, place]).items()
@@ -164,12 +196,19 @@ def json_rows(prediction, names, ranks, header):
             return None if array is None or bad else _rounded(array[row])
 
         rank = None if error or not ranks else int(prediction.rank[row])
-        lines.append({
-            "path": name, "value": of(prediction.value), "rank": rank,
-            "rank_name": None if rank is None else ranks.names[rank], "probabilities": of(prediction.probabilities),
-            "neighbours": of(prediction.neighbours), "uncertainty": of(prediction.uncertainty),
-            "others": {rule: of(values) for rule, values in prediction.others.items()}, "error": error,
-        })  # fmt: skip
+        lines.append(
+            {
+                "path": name,
+                "value": of(prediction.value),
+                "rank": rank,
+                "rank_name": None if rank is None else ranks.names[rank],
+                "probabilities": of(prediction.probabilities),
+                "neighbours": of(prediction.neighbours),
+                "uncertainty": of(prediction.uncertainty),
+                "others": {rule: of(values) for rule, values in prediction.others.items()},
+                "error": error,
+            }
+        )
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
@@ -183,4 +222,8 @@ def _text(array):
 
 def _texts(title, array):
     """{title: texts}; of several numbers a row each has its own column, title_0, title_1."""
-    return {title: _text(array)} if array.ndim == 1 else {f"{title}_{i}": _text(part) for i, part in enumerate(array.T)}
+    return (
+        {title: _text(array)}
+        if array.ndim == 1
+        else {f"{title}_{i}": _text(part) for i, part in enumerate(array.T)}
+    )

@@ -23,7 +23,9 @@ from jaxord.binding import bind, configured
 from jaxord.data import examples
 from jaxord.step import nested
 
-WORK = {"cpu": 2**27}  # operations of a call of the model on one device: milliseconds, long beside what a call takes
+WORK = {
+    "cpu": 2**27
+}  # operations of a call of the model on one device: milliseconds, long beside what a call takes
 WORK_ACCELERATED = 2**43
 Example = str | os.PathLike[str] | Image.Image | np.ndarray | tuple[str, str]
 
@@ -81,7 +83,9 @@ class Predictor:
           ValueError: a run whose headline rule reads labels, or that lacks what its kind of examples needs.
         """
         if batch < 0:
-            raise ValueError(f"batch is {batch}; expected a number of examples, or 0 for the run's own")
+            raise ValueError(
+                f"batch is {batch}; expected a number of examples, or 0 for the run's own"
+            )
         self.run, self.batch = run, batch or run.config.data.eval_batch
         self.given = examples.of(run.config.data, run.vocabulary)
         self._mesh = sharding.data_mesh(jax.local_devices())
@@ -89,13 +93,21 @@ class Predictor:
         whole, rows = PartitionSpec(), PartitionSpec("data")
         forward = functools.partial(_forward, run)
         self._forward = jax.jit(
-            jax.shard_map(forward, mesh=self._mesh, in_specs=(whole, whole, rows), out_specs=rows, check_vma=False)
+            jax.shard_map(
+                forward,
+                mesh=self._mesh,
+                in_specs=(whole, whole, rows),
+                out_specs=rows,
+                check_vma=False,
+            )
         )
         self._held = sharding.put((run.variables, run.constants), sharding.replicated(self._mesh))
         self._piece = _piece(run, self._empty(1))
         shapes = jax.eval_shape(self._forward, *self._held, self._empty(self._mesh.size))
         if self._rules[0] not in shapes:
-            raise ValueError(f"{run.folder}: the first rule, {self._rules[0]!r}, reads labels; others are {self._rules[1:]}")
+            raise ValueError(
+                f"{run.folder}: the first rule, {self._rules[0]!r}, reads labels; others are {self._rules[1:]}"
+            )
 
     @classmethod
     def load(cls, workdir: str | os.PathLike[str], fold: str = "", batch: int = 0) -> Self:
@@ -105,7 +117,9 @@ class Predictor:
     def __reduce__(self):
         return Predictor, (self.run, self.batch)
 
-    def __call__(self, given: Example | Iterable[Example], broken: Literal["raise", "report"] = "raise") -> Prediction:
+    def __call__(
+        self, given: Example | Iterable[Example], broken: Literal["raise", "report"] = "raise"
+    ) -> Prediction:
         """Predicts.
 
         Args:
@@ -127,7 +141,9 @@ class Predictor:
         if broken == "raise" and any(error):
             rows = np.flatnonzero(error != "")
             shown = [f"{row}{_known_as(each[row])}: {error[row]}" for row in rows[:5]]
-            raise ValueError("\n  ".join([f"{len(rows)} of {len(each)} {noun} cannot be read", *shown]))
+            raise ValueError(
+                "\n  ".join([f"{len(rows)} of {len(each)} {noun} cannot be read", *shown])
+            )
         return _joined(parts)
 
     def stream(self, given: Sequence[Example], start: int = 0) -> Iterator[Prediction]:
@@ -145,7 +161,10 @@ class Predictor:
         late = None  # the batch before, fetched while the devices work on this one
         with contextlib.closing(read):
             while batch := list(itertools.islice(read, self.batch)):
-                outputs = [self._call([found for found, _ in batch[at : at + size]]) for at in range(0, len(batch), size)]
+                outputs = [
+                    self._call([found for found, _ in batch[at : at + size]])
+                    for at in range(0, len(batch), size)
+                ]
                 if late:
                     yield self._prediction(*late)
                 late = outputs, np.array([reason for _, reason in batch], object)
@@ -177,7 +196,9 @@ class Predictor:
     def _prediction(self, calls, error):
         """The Prediction of the rows that have an entry in `error`; what fills up the last call is cut off."""
         calls = jax.device_get(calls)
-        outputs = {name: np.concatenate([call[name] for call in calls])[: len(error)] for name in calls[0]}
+        outputs = {
+            name: np.concatenate([call[name] for call in calls])[: len(error)] for name in calls[0]
+        }
         bad, ranks = error != "", self.run.ranks
         values = {rule: outputs[rule] for rule in self._rules if rule in outputs}
         probabilities, neighbours = outputs.get("probabilities"), outputs.get("neighbours")
@@ -205,7 +226,10 @@ def _piece(run, example):
         return run.model.apply(nested(variables), {**constants, **run.inputs(given)})
 
     work = flops.count(model, run.variables, run.constants, example)
-    most = min(WORK.get(jax.default_backend(), WORK_ACCELERATED) // max(work, 1), run.config.data.eval_batch)
+    most = min(
+        WORK.get(jax.default_backend(), WORK_ACCELERATED) // max(work, 1),
+        run.config.data.eval_batch,
+    )
     return 1 << max(most.bit_length() - 1, 0)
 
 
@@ -234,7 +258,11 @@ def answers(run, variables, constants, inputs):
 
 def _without(array, bad):
     """The array with nan in the bad rows; None stays."""
-    return array if array is None else np.where(bad.reshape(-1, *[1] * (array.ndim - 1)), np.float32(np.nan), array)
+    return (
+        array
+        if array is None
+        else np.where(bad.reshape(-1, *[1] * (array.ndim - 1)), np.float32(np.nan), array)
+    )
 
 
 def _joined(parts):
@@ -245,7 +273,12 @@ def _joined(parts):
             return {name: join([value[name] for value in values]) for name in values[0]}
         return None if values[0] is None else np.concatenate(values)
 
-    return Prediction(*(join([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(Prediction)))
+    return Prediction(
+        *(
+            join([getattr(part, field.name) for part in parts])
+            for field in dataclasses.fields(Prediction)
+        )
+    )
 
 
 def _known_as(example):

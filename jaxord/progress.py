@@ -49,11 +49,21 @@ class Log:
         # same second from being overwritten.
         first = restored + 1
         self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=first, filename_suffix=f".{first}", write_to_disk=writes
+            str(folder / "tensorboard"),
+            purge_step=first,
+            filename_suffix=f".{first}",
+            write_to_disk=writes,
         )
         self._bar = tqdm.tqdm(
-            disable=not (writes and bar), initial=max(restored, 0), total=total, unit="img", unit_scale=batch,
-            dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 10.0,  # seconds between two lines; few in a file
+            disable=not (writes and bar),
+            initial=max(restored, 0),
+            total=total,
+            unit="img",
+            unit_scale=batch,
+            dynamic_ncols=True,
+            mininterval=0.2
+            if sys.stderr.isatty()
+            else 10.0,  # seconds between two lines; few in a file
         )
 
     def __enter__(self):
@@ -82,7 +92,9 @@ class Log:
         for name, value in values.items():
             if not isinstance(value, (int, float)):
                 kind = type(value).__name__
-                raise ValueError(f"{split}/{name} at step {step} is a {kind}, expected a Python number: fetch it first")
+                raise ValueError(
+                    f"{split}/{name} at step {step} is a {kind}, expected a Python number: fetch it first"
+                )
         line = {"step": step, "split": split, **values}
         self._file.write(json.dumps(strict(line), allow_nan=False) + "\n")
         self._file.flush()
@@ -107,7 +119,9 @@ def _drop(path, restored):
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
                 found = f"{path}:{number} is {line[:80]!r}"
-                raise ValueError(f"{found}, expected a JSON object with a step; remove the line") from None
+                raise ValueError(
+                    f"{found}, expected a JSON object with a step; remove the line"
+                ) from None
             continue
         if step <= restored:
             kept.append(line + "\n")
@@ -140,7 +154,9 @@ def table(rows, columns):
     widths = [max(len(text) for text in column) for column in zip(columns, *cells, strict=True)]
 
     def line(texts):
-        aligned = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True))
+        aligned = (
+            t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True)
+        )
         return "  ".join(aligned).rstrip()
 
     return "\n".join([line(columns), line("-" * width for width in widths), *map(line, cells)])

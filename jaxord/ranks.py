@@ -16,7 +16,9 @@ Array = npt.NDArray[Any]
 
 # Kinds of positions in a sentence.
 TEMPLATE, CONTEXT, RANK, FILLER = 0, 1, 2, 3
-MOST_DISTINCT = 128  # derived ranks: with more distinct labels than this, equal bins take their place
+MOST_DISTINCT = (
+    128  # derived ranks: with more distinct labels than this, equal bins take their place
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ def build(config: Any, targets: Array, names: Sequence[str] = ()) -> Any:
         values = edges if config.anchor == "left_edge" else (edges + tops) / 2
         if last < edges[-1]:
             raise ValueError(f"ranks.last is {last:g}, below the top bin's left edge {edges[-1]:g}")
-    return checked(values, tuple(config.names) or tuple(names) or tuple(f"{v:g}" for v in values), edges)
+    return checked(
+        values, tuple(config.names) or tuple(names) or tuple(f"{v:g}" for v in values), edges
+    )
 
 
 def checked(values: Array, names: tuple[str, ...], edges: Array) -> Ranks:
@@ -91,13 +95,19 @@ def checked(values: Array, names: tuple[str, ...], edges: Array) -> Ranks:
         with np.errstate(over="ignore"):  # infinite then
             single = numbers.astype(np.float32)
         if not np.all(np.isfinite(single)) or not np.all(np.diff(single) > 0):
-            raise ValueError(f"ranks.{title} must be finite and ascend, in float32 too, found {numbers.tolist()}")
+            raise ValueError(
+                f"ranks.{title} must be finite and ascend, in float32 too, found {numbers.tolist()}"
+            )
     if len(values) < 2:
         raise ValueError(f"an ordinal task needs at least two ranks, found {values.tolist()}")
     if len(names) != len(values):
-        raise ValueError(f"{len(values)} ranks {values.tolist()} but {len(names)} names {list(names)}")
+        raise ValueError(
+            f"{len(values)} ranks {values.tolist()} but {len(names)} names {list(names)}"
+        )
     if len(edges) not in (0, len(values)):
-        raise ValueError(f"{len(values)} ranks {values.tolist()} but {len(edges)} edges {edges.tolist()}")
+        raise ValueError(
+            f"{len(values)} ranks {values.tolist()} but {len(edges)} edges {edges.tolist()}"
+        )
     return Ranks(values.astype(np.float32), names, edges.astype(np.float32))
 
 
@@ -129,7 +139,9 @@ def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: 
             f"prompt.name {config.name!r} and prompt.rank_tokens {config.rank_tokens}; expected 'RankPrompt' and 0"
         )
     if config.template.count("{}") != 1:
-        raise ValueError(f'prompt.template needs one "{{}}" where the rank stands, found {config.template!r}')
+        raise ValueError(
+            f'prompt.template needs one "{{}}" where the rank stands, found {config.template!r}'
+        )
     before, after = (tokenizer.encode(part.strip(" .")) for part in config.template.split("{}"))
     base = [tokenizer.encode(name.replace("_", " ")) for name in config.base_names]
     placeholders = max([config.rank_tokens, *map(len, base)])
@@ -137,7 +149,9 @@ def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: 
     words = TEMPLATE if drawn else CONTEXT
     ahead = {"tail": drawn, "middle": drawn // 2, "front": 0}
     if config.context_position not in ahead:
-        raise ValueError(f"prompt.context_position is {config.context_position!r}; it takes one of {sorted(ahead)}")
+        raise ValueError(
+            f"prompt.context_position is {config.context_position!r}; it takes one of {sorted(ahead)}"
+        )
     ahead = ahead[config.context_position]
     rows = []
     for name in names:
@@ -159,12 +173,16 @@ def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: 
             f"the sentence of rank {worst!r} has {length} tokens, the text tower {longest} positions; shorten the "
             "template, the names or context_tokens"
         )
-    table = np.array([row + [(0, FILLER)] * (length - len(row)) for row in rows], np.int32)  # [K, T, 2]
+    table = np.array(
+        [row + [(0, FILLER)] * (length - len(row)) for row in rows], np.int32
+    )  # [K, T, 2]
     made = {
         "prompt_tokens": table[..., 0],
         "prompt_slots": table[..., 1],
         "prompt_end": np.array([len(row) - 1 for row in rows], np.int32),
     }
     if base:
-        made["prompt_base"] = np.array([row + [0] * (placeholders - len(row)) for row in base], np.int32)
+        made["prompt_base"] = np.array(
+            [row + [0] * (placeholders - len(row)) for row in base], np.int32
+        )
     return made

@@ -31,7 +31,9 @@ def from_json(text):
 
     def restore(value):
         if isinstance(value, dict):
-            return ConfigDict({key: restore(item) for key, item in value.items()}, convert_dict=False)
+            return ConfigDict(
+                {key: restore(item) for key, item in value.items()}, convert_dict=False
+            )
         if isinstance(value, list):
             return tuple(restore(item) for item in value)
         return value
@@ -59,9 +61,13 @@ def check_entries(config):
     """Raises ValueError where heads, losses, rules or stages are something else than entries with names."""
     for field in ("heads", "losses", "rules", "stages"):
         entries = config.get(field, ())
-        if not isinstance(entries, tuple) or not all(isinstance(entry, ConfigDict) and "name" in entry for entry in entries):
-            raise ValueError(f"config.{field} is {plain(entries)}; expected entries with a name each, whose fields are "
-                             f"set one by one: --config.{field}[0].<field>=<value>")
+        if not isinstance(entries, tuple) or not all(
+            isinstance(entry, ConfigDict) and "name" in entry for entry in entries
+        ):
+            raise ValueError(
+                f"config.{field} is {plain(entries)}; expected entries with a name each, whose fields are "
+                f"set one by one: --config.{field}[0].<field>=<value>"
+            )
 
 
 def from_arguments(arguments):
@@ -85,7 +91,11 @@ def wrong_field(arguments):
     """The first --config.<field>=<value> of a command whose field the config lacks, and what it lacks; "" where none is."""
     given = [argument for argument in arguments if argument.startswith("--config.")]
     try:
-        config = from_arguments([argument for argument in arguments if argument.startswith("--config=")]) if given else None
+        config = (
+            from_arguments([argument for argument in arguments if argument.startswith("--config=")])
+            if given
+            else None
+        )
     except ValueError:  # the file's fault, which is the caller's error already
         return ""
     for argument in given:
@@ -110,7 +120,14 @@ def staged(config, stage):
     return c.lock()
 
 
-TRANSFORM = ("image_size", "stored_size", "resize", "eval_crop", "normalize", "target_scale")  # of config.data
+TRANSFORM = (
+    "image_size",
+    "stored_size",
+    "resize",
+    "eval_crop",
+    "normalize",
+    "target_scale",
+)  # of config.data
 
 
 def evaluated(trained, other=None):
@@ -121,7 +138,17 @@ def evaluated(trained, other=None):
     c = copy.deepcopy(trained).unlock()
     c.fresh = ""
     if other is not None:
-        for field in ("name", "data", "rules", "metrics", "shots", "summary", "paper", "fold", "select"):
+        for field in (
+            "name",
+            "data",
+            "rules",
+            "metrics",
+            "shots",
+            "summary",
+            "paper",
+            "fold",
+            "select",
+        ):
             c[field] = copy.deepcopy(other[field])
         for field in TRANSFORM:
             c.data[field] = copy.deepcopy(trained.data[field])
@@ -133,8 +160,16 @@ def differences(found, expected):
 
     def flat(value, path=""):
         if isinstance(value, dict):
-            return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}" if path else key).items()}
+            return {
+                k: v
+                for key, item in value.items()
+                for k, v in flat(item, f"{path}.{key}" if path else key).items()
+            }
         return {path: value}
 
     a, b = (flat(plain(config)) for config in (found, expected))
-    return [f"{key}: {a.get(key)!r} there, {b.get(key)!r} here" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+    return [
+        f"{key}: {a.get(key)!r} there, {b.get(key)!r} here"
+        for key in sorted({*a, *b})
+        if a.get(key) != b.get(key)
+    ]

@@ -19,7 +19,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-PLAIN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")  # how a plain launcher tells of the others
+PLAIN = (
+    "JAX_COORDINATOR_ADDRESS",
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+)  # how a plain launcher tells of the others
 SILENCE = 20  # seconds after which a process that says nothing is dead, and the others end
 _looks = itertools.count(1)
 
@@ -39,7 +43,11 @@ def start():
         if not all(plain.values()):
             raise ValueError(f"several processes need all of {', '.join(PLAIN)}; found {plain}")
         address, count, number = plain.values()
-        found = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
+        found = {
+            "coordinator_address": address,
+            "num_processes": int(count),
+            "process_id": int(number),
+        }
         found["cluster_detection_method"] = "deactivate"
     elif "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         # jax gives a task the device of its number on the node; one that is alone there, or sees one only, takes all it sees.
@@ -49,7 +57,9 @@ def start():
     else:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(**found, heartbeat_timeout_seconds=SILENCE, shutdown_timeout_seconds=SILENCE)
+    jax.distributed.initialize(
+        **found, heartbeat_timeout_seconds=SILENCE, shutdown_timeout_seconds=SILENCE
+    )
     if not is_first():
         sys.stdout = open(os.devnull, "w")
 
@@ -96,11 +106,18 @@ def check_same(tree, name):
     """Raises ValueError on all processes where they do not have the same bytes; without this they would wait for each other."""
     if jax.process_count() == 1:
         return
-    leaves = (x if isinstance(x, bytes) else np.ascontiguousarray(x).view(np.uint8) for x in jax.tree.leaves(tree))
-    found = multihost_utils.process_allgather(np.uint32(functools.reduce(lambda crc, x: zlib.crc32(x, crc), leaves, 0)))
+    leaves = (
+        x if isinstance(x, bytes) else np.ascontiguousarray(x).view(np.uint8)
+        for x in jax.tree.leaves(tree)
+    )
+    found = multihost_utils.process_allgather(
+        np.uint32(functools.reduce(lambda crc, x: zlib.crc32(x, crc), leaves, 0))
+    )
     others = np.flatnonzero(found != found[0]).tolist()
     if others:
-        raise ValueError(f"the processes {others} have other {name} than process 0; all need the same command and files")
+        raise ValueError(
+            f"the processes {others} have other {name} than process 0; all need the same command and files"
+        )
 
 
 def stopping(flag):
@@ -111,7 +128,11 @@ def stopping(flag):
     Args:
       flag: signals.Stop of this process; alone it is the answer.
     """
-    return bool(flag) if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(next(_looks))
+    return (
+        bool(flag)
+        if jax.process_count() == 1
+        else multihost_utils.reached_preemption_sync_point(next(_looks))
+    )
 
 
 def data_mesh(devices=None):
@@ -151,7 +172,9 @@ def by_size(tree, mesh, least):
         axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
         if not least or math.prod(leaf.shape) < least or not axes:
             return replicated(mesh)
-        return NamedSharding(mesh, PartitionSpec(*[None] * max(axes, key=lambda axis: leaf.shape[axis]), "data"))
+        return NamedSharding(
+            mesh, PartitionSpec(*[None] * max(axes, key=lambda axis: leaf.shape[axis]), "data")
+        )
 
     return jax.tree.map(one, tree)
 
@@ -178,4 +201,6 @@ def check_divides(batch, mesh, name):
     """Raises ValueError where a global batch does not divide by the devices."""
     if batch % mesh.size:
         near = max(mesh.size, round(batch / mesh.size) * mesh.size)
-        raise ValueError(f"{name} is {batch}, which does not divide by {mesh.size} devices; try {near}")
+        raise ValueError(
+            f"{name} is {batch}, which does not divide by {mesh.size} devices; try {near}"
+        )

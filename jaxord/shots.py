@@ -39,13 +39,17 @@ def of(config, train_targets, targets):
     """
     train_targets, targets = np.asarray(train_targets, np.float32), np.asarray(targets, np.float32)
     if train_targets.ndim != 1 or targets.ndim != 1:
-        raise ValueError(f"targets have the shapes {train_targets.shape} and {targets.shape}; shots divide numbers, [N]")
+        raise ValueError(
+            f"targets have the shapes {train_targets.shape} and {targets.shape}; shots divide numbers, [N]"
+        )
     if config.kind == "stsb":
         bins = stsb_bins(targets)
         many, median = np.isin(bins, STSB_MANY), np.isin(bins, STSB_MEDIAN)
     elif config.kind == "count":
         if config.width <= 0:
-            raise ValueError(f"shots.width is {config.width}; it is the width of a label's bin, 1.0 for integers")
+            raise ValueError(
+                f"shots.width is {config.width}; it is the width of a label's bin, 1.0 for integers"
+            )
         train_bins, bins = _bins(train_targets, config), _bins(targets, config)
         seen = collections.Counter(train_bins.tolist())
         count = np.array([seen[label] for label in bins.tolist()], np.int64)
@@ -70,7 +74,9 @@ def stsb_bins(targets):
     """
     targets = np.asarray(targets, np.float32)
     if not ((targets >= 0) & (targets <= 5)).all():
-        raise ValueError(f"scores reach from {targets.min():g} to {targets.max():g}; the bins of STS-B cover 0 to 5")
+        raise ValueError(
+            f"scores reach from {targets.min():g} to {targets.max():g}; the bins of STS-B cover 0 to 5"
+        )
     edges = np.linspace(0, 5, STSB_BINS + 1).astype(np.float32)
     return np.minimum(np.searchsorted(edges, targets, side="right") - 1, STSB_BINS - 1)
 
@@ -92,10 +98,17 @@ def histogram(group, predicted_group, count):
     """
     group, predicted_group = np.asarray(group), np.asarray(predicted_group)
     if group.ndim != 1 or group.shape != predicted_group.shape:
-        raise ValueError(f"group has shape {group.shape} and predicted_group {predicted_group.shape}; expected both [N]")
+        raise ValueError(
+            f"group has shape {group.shape} and predicted_group {predicted_group.shape}; expected both [N]"
+        )
     for title, found in (("group", group), ("predicted_group", predicted_group)):
         if len(found) and (found.min() < 0 or found.max() >= count):
-            raise ValueError(f"{title} reaches from {found.min()} to {found.max()}; {count} groups are 0 to {count - 1}")
-    true, predicted = np.bincount(group, minlength=count), np.bincount(predicted_group, minlength=count)
+            raise ValueError(
+                f"{title} reaches from {found.min()} to {found.max()}; {count} groups are 0 to {count - 1}"
+            )
+    true, predicted = (
+        np.bincount(group, minlength=count),
+        np.bincount(predicted_group, minlength=count),
+    )
     total = np.bincount(group, np.abs(predicted_group - group), count)
     return true, predicted, np.where(true > 0, total / np.maximum(true, 1), np.nan)

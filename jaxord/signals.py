@@ -9,7 +9,9 @@ import threading
 import time
 
 STOPPED = 75  # exit code of a run that was asked to stop: EX_TEMPFAIL of sysexits.h, the same command goes on later
-PATIENCE = 3.0  # seconds until a process with nothing unsaved ends even in the middle of a compilation
+PATIENCE = (
+    3.0  # seconds until a process with nothing unsaved ends even in the middle of a compilation
+)
 
 
 class Stopped(SystemExit):
@@ -53,14 +55,24 @@ class Stop:
 
     def __init__(self, alone=True):
         self.name, self.unsaved = "", False
-        self._old, self._raises, self._save, self._turn, self._alone = {}, False, None, threading.Lock(), alone
+        self._old, self._raises, self._save, self._turn, self._alone = (
+            {},
+            False,
+            None,
+            threading.Lock(),
+            alone,
+        )
 
     def __bool__(self):
         return bool(self.name)
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGUSR1, signal.SIGINT, *([signal.SIGTERM] if self._alone else [])):
+            for number in (
+                signal.SIGUSR1,
+                signal.SIGINT,
+                *([signal.SIGTERM] if self._alone else []),
+            ):
                 self._old[number] = signal.signal(number, self._note)
             if self._alone:
                 # Python hears of a signal when the call that it is in returns; the byte comes at once, even in a compilation.
@@ -116,7 +128,9 @@ class Stop:
     def _watch(self):
         while heard := self._ear.recv(1):
             if heard[0] in self._old:
-                time.sleep(PATIENCE)  # for Python's handler, and for threads that what it raises may wait for
+                time.sleep(
+                    PATIENCE
+                )  # for Python's handler, and for threads that what it raises may wait for
                 with self._turn:
                     if self.unsaved and self._save:
                         self._save()
@@ -128,4 +142,8 @@ class Stop:
 
     def _tell(self, where):
         by = self.name or "a signal"  # which another process has seen
-        print(f"stopped by {by}{where and ' '}{where}; the same command goes on from there", file=sys.stderr, flush=True)
+        print(
+            f"stopped by {by}{where and ' '}{where}; the same command goes on from there",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -8,7 +8,9 @@ import optax
 from jaxord import losses, trees
 from jaxord.binding import bind, configured
 
-DROPOUT = 0xD50  # keeps the stream of dropout apart from those of augmentation and of initial values
+DROPOUT = (
+    0xD50  # keeps the stream of dropout apart from those of augmentation and of initial values
+)
 
 
 @flax.struct.dataclass
@@ -47,11 +49,15 @@ def objective(config, weights=None):
     Returns:
       A function of named arrays, giving (f32[], {loss name: f32[]}).
     """
-    terms = {entry["name"]: (configured(losses, entry), entry.get("arrays")) for entry in config.losses}
+    terms = {
+        entry["name"]: (configured(losses, entry), entry.get("arrays")) for entry in config.losses
+    }
     weights = weights or loss_weights(config)
 
     def total(arrays):
-        values = {name: bind(function, arrays, renames) for name, (function, renames) in terms.items()}
+        values = {
+            name: bind(function, arrays, renames) for name, (function, renames) in terms.items()
+        }
         return sum(weights[name] * value for name, value in values.items()), values
 
     return total
@@ -62,7 +68,17 @@ def loss_weights(config):
     return {entry["name"]: entry.get("weight", 1.0) for entry in config.losses}
 
 
-def make_step(model, total_loss, optimizer, prepare, *, skips, statistics="update", layout=None, replicated=None):
+def make_step(
+    model,
+    total_loss,
+    optimizer,
+    prepare,
+    *,
+    skips,
+    statistics="update",
+    layout=None,
+    replicated=None,
+):
     """The update as a plain function, for jit, loops and vmap: step(state, batch, labels, constants) -> (state, metrics).
 
     Dropout is a function of (constants["seed"], step): an argument, so that runs that differ in the seed share one program.
@@ -96,11 +112,17 @@ def make_step(model, total_loss, optimizer, prepare, *, skips, statistics="updat
 
     def step(state, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels, constants)}
-        dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(constants["seed"]), DROPOUT), state.step)
+        dropout = jax.random.fold_in(
+            jax.random.fold_in(jax.random.key(constants["seed"]), DROPOUT), state.step
+        )
 
         def loss(trained):
-            variables = nested(placed({"params": {**state.frozen, **trained}, "stats": state.stats}, replicated))
-            outputs, new = model.apply(variables, arrays, rngs={"dropout": dropout}, mutable=mutable)
+            variables = nested(
+                placed({"params": {**state.frozen, **trained}, "stats": state.stats}, replicated)
+            )
+            outputs, new = model.apply(
+                variables, arrays, rngs={"dropout": dropout}, mutable=mutable
+            )
             value, terms = total_loss({**arrays, **outputs})
             return value, (terms, {**state.stats, **trees.flatten(new.get("stats", {}))})
 
@@ -127,7 +149,9 @@ def chosen(good, new, old):
     def one(new, old):
         return new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(good, new, old)
 
-    return jax.tree.map(one, new, old, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
+    return jax.tree.map(
+        one, new, old, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState)
+    )
 
 
 def in_a_row(step):
@@ -138,17 +162,23 @@ def in_a_row(step):
         count = batches.pop("steps")
 
         def one(i, carry):
-            return step(carry[0], {name: array[i] for name, array in batches.items()}, labels, constants)
+            return step(
+                carry[0], {name: array[i] for name, array in batches.items()}, labels, constants
+            )
 
         first = {name: array[0] for name, array in batches.items()}
         _, metrics = jax.eval_shape(step, state, first, labels, constants)
         # The number of steps is no part of the program, so that one program serves every call.
-        return jax.lax.fori_loop(0, count, one, (state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)))
+        return jax.lax.fori_loop(
+            0, count, one, (state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics))
+        )
 
     return steps
 
 
-def make_train_step(model, total_loss, optimizer, prepare, shardings, *, skips, statistics="update", several=False):
+def make_train_step(
+    model, total_loss, optimizer, prepare, shardings, *, skips, statistics="update", several=False
+):
     """The jitted update of `make_step`; the old state is donated.
 
     Args:
@@ -159,7 +189,14 @@ def make_train_step(model, total_loss, optimizer, prepare, shardings, *, skips, 
     """
     layout, replicated = shardings if isinstance(shardings, tuple) else (None, shardings)
     step = make_step(
-        model, total_loss, optimizer, prepare, skips=skips, statistics=statistics, layout=layout, replicated=replicated
+        model,
+        total_loss,
+        optimizer,
+        prepare,
+        skips=skips,
+        statistics=statistics,
+        layout=layout,
+        replicated=replicated,
     )
     return jax.jit(in_a_row(step) if several else step, donate_argnums=0, out_shardings=shardings)
 
@@ -174,8 +211,14 @@ def make_forward(model, prepare, names, replicated):
 
     def forward(variables, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels, constants)}
-        outputs = model.apply(nested(jax.lax.with_sharding_constraint(variables, replicated)), arrays)
-        return {name: value for name, value in {**arrays, **outputs}.items() if name in names and name not in constants}
+        outputs = model.apply(
+            nested(jax.lax.with_sharding_constraint(variables, replicated)), arrays
+        )
+        return {
+            name: value
+            for name, value in {**arrays, **outputs}.items()
+            if name in names and name not in constants
+        }
 
     return jax.jit(forward, out_shardings=replicated)
 
@@ -188,4 +231,9 @@ def nested(variables):
 @jax.jit
 def finite(state):
     """bool[]: whether all that steps change is finite: parameters, statistics and what the optimizer keeps."""
-    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves((state.trained, state.stats, state.opt_state))]).all()
+    return jnp.array(
+        [
+            jnp.isfinite(x).all()
+            for x in jax.tree.leaves((state.trained, state.stats, state.opt_state))
+        ]
+    ).all()

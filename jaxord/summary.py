@@ -22,8 +22,16 @@ def summarise(config, folders):
     done = checkpoint.read_json(folders[0] / "DONE.json")
     rows = []
     for row in results[0]:
-        numbers = {metric: np.array([result[row].get(metric, np.nan) for result in results]) for metric in config.metrics}
-        rows.append({"test": row, **{metric: over_folds(x, config.summary) for metric, x in numbers.items()}})
+        numbers = {
+            metric: np.array([result[row].get(metric, np.nan) for result in results])
+            for metric in config.metrics
+        }
+        rows.append(
+            {
+                "test": row,
+                **{metric: over_folds(x, config.summary) for metric, x in numbers.items()},
+            }
+        )
     print()
     print(progress.table(rows, ["test", *config.metrics]))
     spread = {"mean": "mean +- sd", "median": "median"}[config.summary]
@@ -37,6 +45,12 @@ def summarise(config, folders):
 
 def over_folds(numbers, kind):
     """The number, or of several their median, or their mean and standard deviation as text."""
-    if len(numbers) == 1 or np.isnan(numbers).any():  # a correlation of constants is not defined in any fold
+    if (
+        len(numbers) == 1 or np.isnan(numbers).any()
+    ):  # a correlation of constants is not defined in any fold
         return float(numbers.mean())
-    return float(np.median(numbers)) if kind == "median" else f"{numbers.mean():.3f} +- {numbers.std(ddof=1):.3f}"
+    return (
+        float(np.median(numbers))
+        if kind == "median"
+        else f"{numbers.mean():.3f} +- {numbers.std(ddof=1):.3f}"
+    )

@@ -56,27 +56,46 @@ def clip(folder):
             loaded.no_truncation()
             loaded.no_padding()
         else:
-            loaded = Loaded(models.BPE.from_file(
-                *map(str, pair), unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>",
-            ))
+            loaded = Loaded(
+                models.BPE.from_file(
+                    *map(str, pair),
+                    unk_token="<|endoftext|>",
+                    continuing_subword_prefix="",
+                    end_of_word_suffix="</w>",
+                )
+            )
             loaded.normalizer = normalizers.Sequence(
-                [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+                [
+                    normalizers.NFC(),
+                    normalizers.Replace(Regex(r"\s+"), " "),
+                    normalizers.Lowercase(),
+                ]
             )
             words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-            loaded.pre_tokenizer = pre_tokenizers.Sequence([
-                pre_tokenizers.Split(Regex(words), behavior="removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False),
-            ])
+            loaded.pre_tokenizer = pre_tokenizers.Sequence(
+                [
+                    pre_tokenizers.Split(Regex(words), behavior="removed", invert=True),
+                    pre_tokenizers.ByteLevel(add_prefix_space=False),
+                ]
+            )
     except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(f"the tokenizer in {folder} cannot be read ({error}): download it again") from error
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be read ({error}): download it again"
+        ) from error
 
     def encode(text):
         return loaded.encode(text, add_special_tokens=False).ids
 
-    sot, eot, stop = loaded.token_to_id("<|startoftext|>"), loaded.token_to_id("<|endoftext|>"), encode(".")
+    sot, eot, stop = (
+        loaded.token_to_id("<|startoftext|>"),
+        loaded.token_to_id("<|endoftext|>"),
+        encode("."),
+    )
     if sot is None or eot is None or len(stop) != 1 or stop[0] == eot:
         raise ValueError(
             f"the tokenizer in {folder} is not CLIP's: expected ids for <|startoftext|>, <|endoftext|> and one for a "
             f"full stop, found {sot}, {eot} and {stop}"
         )
-    return Tokenizer(encode, sot=sot, eot=eot, full_stop=stop[0], vocab_size=loaded.get_vocab_size())
+    return Tokenizer(
+        encode, sot=sot, eot=eot, full_stop=stop[0], vocab_size=loaded.get_vocab_size()
+    )

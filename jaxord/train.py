@@ -12,7 +12,17 @@ from absl import logging
 
 from jaxord import checkpoint, memory, optim, population, progress, settings, sharding, signals
 from jaxord.assemble import assemble, overview
-from jaxord.course import ADVICE, calls, curves, direction, headline, lengths, lost, periods, watched_splits
+from jaxord.course import (
+    ADVICE,
+    calls,
+    curves,
+    direction,
+    headline,
+    lengths,
+    lost,
+    periods,
+    watched_splits,
+)
 from jaxord.data import pipeline
 from jaxord.data.order import MASK
 from jaxord.evaluate import make_evaluate, placed_references, report
@@ -39,9 +49,14 @@ def run(config, workdir):
     with signals.Stop(alone=jax.process_count() == 1) as stop:
         with checkpoint.lock(workdir):
             claim(workdir, config)
-            paths = [[(None, None), *stages_of(config, workdir, fold)] for fold in folds]  # the folds' stages, after nothing
+            paths = [
+                [(None, None), *stages_of(config, workdir, fold)] for fold in folds
+            ]  # the folds' stages, after nothing
             members = [
-                [population.Member(stage, fold, folder, start) for (start, _), (folder, stage) in itertools.pairwise(path)]
+                [
+                    population.Member(stage, fold, folder, start)
+                    for (start, _), (folder, stage) in itertools.pairwise(path)
+                ]
                 for fold, path in zip(folds, paths, strict=True)
             ]
             if config.train.together:
@@ -74,42 +89,68 @@ def fit(config, fold, workdir, start, stop):
     task = assemble(config, fold, selected(start) if start else None)
     print("\n".join([f"{workdir}", *overview(task)]), flush=True)
     targets = task.splits["train"].records.targets
-    sharding.check_same((task.trained, task.frozen, task.stats, targets), "initial parameters or training labels")
-    write_facts(workdir, {**task.trained, **task.frozen}, task.ranks, task.constants, targets, task.model.settings)
+    sharding.check_same(
+        (task.trained, task.frozen, task.stats, targets), "initial parameters or training labels"
+    )
+    write_facts(
+        workdir,
+        {**task.trained, **task.frozen},
+        task.ranks,
+        task.constants,
+        targets,
+        task.model.settings,
+    )
     batch = config.data.batch
     total, length = lengths(task)
     evaluate_every, save_every, log_every = periods(config, length)
     judge, watched = watched_splits(config, task.splits)
 
     most = steps_per_call(config, task.splits["train"])
-    (state, train_step), frozen = begin(task, optim.schedule(config.optim, total, length), most > 1), task.frozen
+    (state, train_step), frozen = (
+        begin(task, optim.schedule(config.optim, total, length), most > 1),
+        task.frozen,
+    )
     evaluate, arrays = make_evaluate(task), {}
 
     def takes():
-        return memory.of_program(train_step, state, arrays, labels, task.constants) if arrays else "its batch has no room yet"
+        return (
+            memory.of_program(train_step, state, arrays, labels, task.constants)
+            if arrays
+            else "its batch has no room yet"
+        )
 
     with (
         memory.explained("a training step", f"data.batch={batch}", takes),
         checkpoint.Checkpoints(workdir / "checkpoints") as saved,
-    ):  # fmt: skip
+    ):
         restored = saved.latest()
         if restored is not None:
             state, frozen = resumed(task, saved, restored, state)
             print(f"goes on from step {restored:,} of {total:,}", flush=True)
         else:
-            state = state.replace(trained={**state.trained, **placed_references(task, state.variables)})
+            state = state.replace(
+                trained={**state.trained, **placed_references(task, state.variables)}
+            )
         best = saved.meta(saved.best())["score"] if saved.best() is not None else math.inf
-        split, labels, done = task.splits["train"], task.labels.get("annotations", task.labels["train"]), restored or 0
+        split, labels, done = (
+            task.splits["train"],
+            task.labels.get("annotations", task.labels["train"]),
+            restored or 0,
+        )
         if most > 1:
             labels = {**labels, **split.stored()}
             ahead = calls(done, total, most, (evaluate_every, save_every, log_every))
-            batches = pipeline.train_calls(split, batch=batch, seed=config.seed, calls=ahead, most=most)
+            batches = pipeline.train_calls(
+                split, batch=batch, seed=config.seed, calls=ahead, most=most
+            )
         else:
             batches = pipeline.train_batches(split, batch=batch, seed=config.seed, start_step=done)
         # Overlapping programs on several CPU devices can wait for each other's collectives for ever: one at a time there.
         crowded = jax.default_backend() == "cpu" and task.mesh.size > 1
         late = None  # what was logged last: fetched one period later, so that the loop never waits for the device
-        with progress.Log(workdir, restored=-1 if restored is None else restored, total=total, batch=batch) as log:
+        with progress.Log(
+            workdir, restored=-1 if restored is None else restored, total=total, batch=batch
+        ) as log:
 
             def keep(step, meta):
                 saved.save(step, state.replace(frozen=frozen), meta)
@@ -119,15 +160,23 @@ def fit(config, fold, workdir, start, stop):
                 unjudged = {"unjudged": True}
                 try:
                     with stop.at_once(lambda: (keep(step, unjudged), saved.close())):
-                        found = {split: evaluate(state.variables, split).scores for split in watched}
+                        found = {
+                            split: evaluate(state.variables, split).scores for split in watched
+                        }
                 except signals.Stopped:
                     return unjudged
                 for split, scores in found.items():
-                    log.scalars(step, split if split == judge else f"{split} evaluated", curves(config, scores))
+                    log.scalars(
+                        step,
+                        split if split == judge else f"{split} evaluated",
+                        curves(config, scores),
+                    )
                 if judge not in found:
                     return {}
                 score = headline(config, found[judge])[config.select_metric] * direction(config)
-                return {"score": sharding.first(float)(score)}  # one decision, whatever the last bits elsewhere
+                return {
+                    "score": sharding.first(float)(score)
+                }  # one decision, whatever the last bits elsewhere
 
             if restored is not None and saved.meta(restored).get("unjudged"):
                 meta = judgement(restored)
@@ -137,19 +186,26 @@ def fit(config, fold, workdir, start, stop):
                 best = min(best, meta.get("score", math.inf))
             for first, count in calls(done, total, most, (evaluate_every, save_every, log_every)):
                 step, arrays = first + count, next(batches)
-                with jax.transfer_guard("disallow"):  # nothing comes from the host or goes there behind the loop's back
+                with jax.transfer_guard(
+                    "disallow"
+                ):  # nothing comes from the host or goes there behind the loop's back
                     state, values = train_step(state, arrays, labels, task.constants)
                 stop.unsaved = True
                 if crowded:
                     jax.block_until_ready(state.step)
                 log.progress(step)
-                last, stopped = step == total, sharding.stopping(stop)  # one look a step: a signal may come at any time
+                last, stopped = (
+                    step == total,
+                    sharding.stopping(stop),
+                )  # one look a step: a signal may come at any time
                 if step % log_every == 0 or last:
                     write(log, late, task, saved)
                     late = step, values
                 judged = bool(watched) and (step % evaluate_every == 0 or last)
                 if judged or step % save_every == 0 or last or stopped:
-                    write(log, late, task, saved)  # what a checkpoint's past has logged is on disk before the checkpoint is
+                    write(
+                        log, late, task, saved
+                    )  # what a checkpoint's past has logged is on disk before the checkpoint is
                     late = None
                     check(task, saved, step, state)
                 meta = judgement(step) if judged else {}
@@ -166,15 +222,24 @@ def fit(config, fold, workdir, start, stop):
             keep(0, {})
         skipped = jax.device_get(state.skipped)[1]
         if skipped:
-            print(f"{skipped:,} of {total:,} steps changed nothing: their loss or gradient was not finite", flush=True)
+            print(
+                f"{skipped:,} of {total:,} steps changed nothing: their loss or gradient was not finite",
+                flush=True,
+            )
         chosen = saved.best() if saved.best() is not None else saved.latest()
         state, _ = resumed(task, saved, chosen, state)
 
     stop.saved()
     words = f"best {config.select_metric} on {judge}" if judge and total else "last step"
     report(task, evaluate, state.variables, workdir)
-    write_run(workdir, time.monotonic() - began, {name: len(split.records) for name, split in task.splits.items()})
-    sharding.first(checkpoint.write_json)(workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words})
+    write_run(
+        workdir,
+        time.monotonic() - began,
+        {name: len(split.records) for name, split in task.splits.items()},
+    )
+    sharding.first(checkpoint.write_json)(
+        workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words}
+    )
 
 
 def begin(task, factor, several=False):
@@ -193,14 +258,21 @@ def begin(task, factor, several=False):
     layout = functools.partial(sharding.by_size, mesh=task.mesh, least=config.model.fsdp)
     parameters = (task.trained, task.held(task.frozen), task.stats)
     trained, frozen, stats = sharding.put(parameters, layout(parameters))
-    opt_state = jax.jit(optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained)))(trained)
+    opt_state = jax.jit(
+        optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained))
+    )(trained)
     step, skipped = sharding.put((np.int32(0), np.zeros(2, np.int32)), replicated)
     state = State(step, trained, frozen, stats, opt_state, skipped)
     train_step = make_train_step(
-        task.model, objective(config), optimizer, task.prepare(train=True),
+        task.model,
+        objective(config),
+        optimizer,
+        task.prepare(train=True),
         (layout(state), replicated) if config.model.fsdp else replicated,
-        skips=config.train.skips, statistics=config.train.statistics, several=several,
-    )  # fmt: skip
+        skips=config.train.skips,
+        statistics=config.train.statistics,
+        several=several,
+    )
     return state, train_step
 
 
@@ -226,7 +298,11 @@ def steps_per_call(config, split):
     """
     asked, inputs = config.train.steps_per_call, split.records.inputs
     quick = split.tier == "resident" or "image_features" in inputs
-    even = (quick or split.tier == "inputs") and not config.data.bucket and not any(name.endswith(MASK) for name in inputs)
+    even = (
+        (quick or split.tier == "inputs")
+        and not config.data.bucket
+        and not any(name.endswith(MASK) for name in inputs)
+    )
     if asked > 1 and not even:
         raise ValueError(
             f"train.steps_per_call is {asked}, which needs the images on the device (data.tier='resident'; here "
@@ -244,8 +320,12 @@ def write(log, late, task, saved):
         values = {name: float(value) for name, value in values.items()}
         log.scalars(step, "train", {**values, "skipped": in_all})
         if in_a_row:
-            logging.warning("step %d: %d steps in a row, %d in all, were skipped; their loss or gradient was not finite",
-                            step, in_a_row, in_all)  # fmt: skip
+            logging.warning(
+                "step %d: %d steps in a row, %d in all, were skipped; their loss or gradient was not finite",
+                step,
+                in_a_row,
+                in_all,
+            )
         if in_a_row >= task.config.train.skips:
             give_up(task, saved, step, in_a_row, values)
 
@@ -262,8 +342,18 @@ def check(task, saved, step, state):
 def give_up(task, saved, step, in_a_row, values):
     """Raises the ValueError of a training whose numbers are not finite; see `course.lost`."""
     good, folders = saved.latest(), saved.folder.parents
-    config = next((folder / "config.json" for folder in folders if (folder / "config.json").exists()), "that of the command")
-    raise ValueError("\n  ".join([
-        lost(task, step, in_a_row, values), f"config: {config}",
-        "last good checkpoint: " + (f"{saved.folder / str(good)}" if good is not None else "none yet"), ADVICE,
-    ]))  # fmt: skip
+    config = next(
+        (folder / "config.json" for folder in folders if (folder / "config.json").exists()),
+        "that of the command",
+    )
+    raise ValueError(
+        "\n  ".join(
+            [
+                lost(task, step, in_a_row, values),
+                f"config: {config}",
+                "last good checkpoint: "
+                + (f"{saved.folder / str(good)}" if good is not None else "none yet"),
+                ADVICE,
+            ]
+        )
+    )

@@ -43,12 +43,17 @@ def first_match(paths: Iterable[str], rules: Sequence[tuple[str, str]]) -> Any:
     if orphans or idle:
         lines = [f"parameter without a rule: {path}" for path in orphans]
         lines += [f"rule without a parameter: {pattern}" for pattern in idle]
-        raise ValueError("the table of parameter groups does not fit the model\n  " + "\n  ".join(lines))
+        raise ValueError(
+            "the table of parameter groups does not fit the model\n  " + "\n  ".join(lines)
+        )
     return found
 
 
 def difference(
-    found: Mapping[str, Any], expected: Mapping[str, Any], found_name: str = "found", expected_name: str = "expected"
+    found: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    found_name: str = "found",
+    expected_name: str = "expected",
 ) -> Any:
     """All differences in path, shape and dtype between two flat trees, one line each; empty when there is none."""
     lines = [f"only in {expected_name}: {path}" for path in expected if path not in found]
@@ -57,7 +62,11 @@ def difference(
         if path in found:
             a, b = found[path], expected[path]
             if tuple(a.shape) != tuple(b.shape):
-                lines.append(f"{path}: shape {tuple(a.shape)} in {found_name}, {tuple(b.shape)} in {expected_name}")
+                lines.append(
+                    f"{path}: shape {tuple(a.shape)} in {found_name}, {tuple(b.shape)} in {expected_name}"
+                )
             elif a.dtype != b.dtype:
-                lines.append(f"{path}: dtype {a.dtype} in {found_name}, {b.dtype} in {expected_name}")
+                lines.append(
+                    f"{path}: dtype {a.dtype} in {found_name}, {b.dtype} in {expected_name}"
+                )
     return lines

@@ -50,7 +50,8 @@ def claim(workdir, config):
         lines = settings.differences(settings.from_json(file.read_text()), config)
         if lines:
             raise ValueError(
-                f"{workdir} holds another config; give another --workdir, or remove it\n  " + "\n  ".join(lines)
+                f"{workdir} holds another config; give another --workdir, or remove it\n  "
+                + "\n  ".join(lines)
             )
     else:
         checkpoint.write_json(file, settings.plain(config))
@@ -68,8 +69,9 @@ def read_config(folder):
                 group, name = field.split(".")
                 config[group][name] = config[group].get(name, value)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{file} is no config as a run has written it: {type(error).__name__} {error}; it has to be restored"
-                         ) from None
+        raise ValueError(
+            f"{file} is no config as a run has written it: {type(error).__name__} {error}; it has to be restored"
+        ) from None
     return config
 
 
@@ -98,10 +100,16 @@ def write_facts(folder, parameters, ranks, constants, targets, clip):
     shapes = parameter_overview.get_parameter_overview(parameters, include_stats=False)
     (folder / "parameters.txt").write_text(shapes + "\n")
     if ranks:
-        facts = {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": ranks.edges.tolist()}
+        facts = {
+            "values": ranks.values.tolist(),
+            "names": list(ranks.names),
+            "edges": ranks.edges.tolist(),
+        }
         checkpoint.write_json(folder / "ranks.json", facts)
     others = ("text_", "seed")
-    derived = {name: np.asarray(array) for name, array in constants.items() if not name.startswith(others)}
+    derived = {
+        name: np.asarray(array) for name, array in constants.items() if not name.startswith(others)
+    }
     with checkpoint.replacing(folder / "constants.npz", "wb") as file:
         np.savez(file, train_targets=targets, **derived)
     checkpoint.write_json(folder / "clip.json", dataclasses.asdict(clip) if clip else None)
@@ -113,7 +121,11 @@ def read_facts(folder):
     if file.exists():
         facts = checkpoint.read_json(file)
         with checkpoint.reading(file):
-            ranks = checked(np.array(facts["values"], np.float64), tuple(facts["names"]), np.array(facts["edges"], np.float64))
+            ranks = checked(
+                np.array(facts["values"], np.float64),
+                tuple(facts["names"]),
+                np.array(facts["edges"], np.float64),
+            )
     constants = checkpoint.read_arrays(folder / "constants.npz")
     with checkpoint.reading(folder / "constants.npz"):
         return ranks, constants, constants.pop("train_targets")
@@ -127,23 +139,39 @@ def write_run(folder, seconds, sizes):
       seconds: that it took.
       sizes: split -> number of examples.
     """
-    checkpoint.write_json(folder / "run.json", {
-        "command": shlex.join(sys.orig_argv), "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": versions(),
-        "seconds": round(seconds, 1), **{f"{split} examples": size for split, size in sizes.items()},
-    })  # fmt: skip
+    checkpoint.write_json(
+        folder / "run.json",
+        {
+            "command": shlex.join(sys.orig_argv),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "versions": versions(),
+            "seconds": round(seconds, 1),
+            **{f"{split} examples": size for split, size in sizes.items()},
+        },
+    )
 
 
 @functools.cache
 def versions():
     """Of Python and of the packages that decide what a training does."""
     packages = ("jaxord", "jax", "jaxlib", "flax", "optax", "numpy")
-    installed = {part.name: part.version for part in importlib.metadata.distributions()}  # jaxord may be a mere checkout
-    return ", ".join([f"python {platform.python_version()}", *(f"{p} {installed[p]}" for p in packages if p in installed)])
+    installed = {
+        part.name: part.version for part in importlib.metadata.distributions()
+    }  # jaxord may be a mere checkout
+    return ", ".join(
+        [
+            f"python {platform.python_version()}",
+            *(f"{p} {installed[p]}" for p in packages if p in installed),
+        ]
+    )
 
 
 def read_settings(folder):
     """Sizes of CLIP's towers as `write_facts` has written them; None where the model has neither."""
     found = checkpoint.read_json(folder / "clip.json")
     with checkpoint.reading(folder / "clip.json"):
-        return ClipSettings(**{k: Tower(**v) if isinstance(v, dict) else v for k, v in found.items()}) if found else None
+        return (
+            ClipSettings(**{k: Tower(**v) if isinstance(v, dict) else v for k, v in found.items()})
+            if found
+            else None
+        )

@@ -16,15 +16,31 @@ from PIL import Image
 sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FLAGS = "--xla_force_host_platform_device_count=8"
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know it, and end at once
+if importlib.metadata.version("jaxlib").startswith(
+    "0.10."
+):  # later ones do not know it, and end at once
     FLAGS += " --xla_cpu_use_fusion_emitters=false"  # compiles in two thirds of the time
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "jaxord-test-cache"))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "jaxord-test-cache")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax  # noqa: E402  after the settings above
 
-FIRST = ("hosts", "methods", "main", "stages", "train", "export", "pretrained", "devices", "programs", "configs", "population")
+FIRST = (
+    "hosts",
+    "methods",
+    "main",
+    "stages",
+    "train",
+    "export",
+    "pretrained",
+    "devices",
+    "programs",
+    "configs",
+    "population",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -40,7 +56,9 @@ def photos(tmp_path_factory):
     for rank in range(4):
         (root / str(rank)).mkdir()
         for i in range(24):
-            pixels = np.clip(40 + 50 * rank + generator.normal(0, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(40 + 50 * rank + generator.normal(0, 20, (40, 40, 3)), 0, 255).astype(
+                np.uint8
+            )
             Image.fromarray(pixels).save(root / str(rank) / f"image {i}.png")
     return root
 
@@ -67,7 +85,9 @@ def shallow():
     from jaxord.weights import variants
 
     tiny = variants.VARIANTS["tiny"]
-    towers = {side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")}
+    towers = {
+        side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(variants.VARIANTS, "tiny", dataclasses.replace(tiny, **towers))
         yield
@@ -78,7 +98,18 @@ def write_vocabulary(path):
     from tokenizers.pre_tokenizers import ByteLevel
 
     symbols = sorted(ByteLevel.alphabet())
-    merges = ["p h", "ph o", "pho t", "phot o</w>", "o f</w>", "p e", "pe r", "s o", "so n</w>", "per son</w>"]
+    merges = [
+        "p h",
+        "ph o",
+        "pho t",
+        "phot o</w>",
+        "o f</w>",
+        "p e",
+        "pe r",
+        "s o",
+        "so n</w>",
+        "per son</w>",
+    ]
     merges += ["' s</w>", ". .", ".. .</w>"]
     words = symbols + [s + "</w>" for s in symbols] + [m.replace(" ", "") for m in merges]
     vocab = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}

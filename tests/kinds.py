@@ -55,7 +55,10 @@ class Words(nn.Module):
 @contextlib.contextmanager
 def compiled_fast():
     """Without optimising: compiling counts for more than the speed of a few steps. What took a tenth of a second is kept."""
-    settings = {"jax_disable_most_optimizations": (True, False), "jax_persistent_cache_min_compile_time_secs": (0.1, 0.5)}
+    settings = {
+        "jax_disable_most_optimizations": (True, False),
+        "jax_persistent_cache_min_compile_time_secs": (0.1, 0.5),
+    }
     for name, (now, _) in settings.items():
         jax.config.update(name, now)
     yield
@@ -75,7 +78,9 @@ def small_towers():
 
 
 def brightness(clips):
-    return np.broadcast_to(clips.mean((1, 2, 3, 4))[:, None, None, None, None] / 255, (len(clips), 4, 1, 1, 256))
+    return np.broadcast_to(
+        clips.mean((1, 2, 3, 4))[:, None, None, None, None] / 255, (len(clips), 4, 1, 1, 256)
+    )
 
 
 def paint(path, share, shape=(36, 48)):
@@ -88,13 +93,37 @@ def paint(path, share, shape=(36, 48)):
 def config(name, argument, root, rate=0.02, **fields):
     """Nine steps by momentum, which keeps the size of gradients: Adam's first step would be their sign."""
     c = importlib.import_module(f"configs.{name}").get_config(argument).unlock()
-    c.data.root, c.data.batch, c.data.eval_batch, c.data.image_size, c.data.stored_size = str(root), 16, 16, 16, 20
-    c.train.update({"duration": "9 steps", "evaluate_every": "4 steps", "checkpoint_every": "3 steps", "log_every": "1 steps"})
+    c.data.root, c.data.batch, c.data.eval_batch, c.data.image_size, c.data.stored_size = (
+        str(root),
+        16,
+        16,
+        16,
+        20,
+    )
+    c.train.update(
+        {
+            "duration": "9 steps",
+            "evaluate_every": "4 steps",
+            "checkpoint_every": "3 steps",
+            "log_every": "1 steps",
+        }
+    )
     c.optim.update({"name": "sgd", "clip": 1.0, "schedule": "constant", "warmup": "0 steps"})
     c.update_from_flattened_dict(fields)
     c.optim.rates = at(rate, c.optim.rates)
-    kept = ("optim.groups", "optim.rates", "fresh", "heads", "losses", "rules", "select", "train.share", "train.statistics",
-            "data.copies", "weights.scheme")  # fmt: skip
+    kept = (
+        "optim.groups",
+        "optim.rates",
+        "fresh",
+        "heads",
+        "losses",
+        "rules",
+        "select",
+        "train.share",
+        "train.statistics",
+        "data.copies",
+        "weights.scheme",
+    )
     for stage in c.stages:
         stage.set = tuple(entry for entry in stage.set if entry.field in kept)
         for entry in stage.set:
@@ -105,7 +134,9 @@ def config(name, argument, root, rate=0.02, **fields):
 
 def at(rate, groups):
     """The square of the noise is the unit of balanced MSE's loss: it must change little for losses to be compared."""
-    rates = {group: {"lr": 1e-3 if group == "noise" else rate, "weight_decay": 0.0} for group in groups}
+    rates = {
+        group: {"lr": 1e-3 if group == "noise" else rate, "weight_decay": 0.0} for group in groups
+    }
     return ConfigDict(rates, type_safe=False)
 
 
@@ -114,8 +145,12 @@ def photographs(root, method="conord"):
     lines = [f"{i}.png,{20 + 1.5 * i}" for i in range(40)]
     for i in range(40):
         paint(root / f"images/{i}.png", i / 40)
-    (root / "koniq10k_distributions_sets.csv").write_text("\n".join(["image_name,MOS", *lines]) + "\n")
-    return config("koniq", f"method={method},fold=0,backbone=tiny", root, **{"data.stored_size": 32})  # can be damaged
+    (root / "koniq10k_distributions_sets.csv").write_text(
+        "\n".join(["image_name,MOS", *lines]) + "\n"
+    )
+    return config(
+        "koniq", f"method={method},fold=0,backbone=tiny", root, **{"data.stored_size": 32}
+    )  # can be damaged
 
 
 def faces(root, method="fds"):
@@ -128,7 +163,9 @@ def faces(root, method="fds"):
             paint(root / f"{split}/{i}.png", (age + i / 40) / 100)
             lines.append(f"{age},{split}/{i}.png,{split}")
     (root / "agedb.csv").write_text("\n".join(["age,path,split", *lines]) + "\n")
-    return config("agedb", f"method={method},backbone=ResNet-18", root, **{"shots.many": 10, "shots.few": 4})
+    return config(
+        "agedb", f"method={method},backbone=ResNet-18", root, **{"shots.many": 10, "shots.few": 4}
+    )
 
 
 def gazes(root, method="conord"):
@@ -138,7 +175,9 @@ def gazes(root, method="conord"):
         for i in range(4):
             share = (4 * person + i) / 60
             paint(root / f"p{person:02d}/{i}.png", share)
-            lines.append(f"p{person:02d}/{i}.png,{0.6 * share - 0.3:.4f},{0.3 - 0.4 * share:.4f},p{person:02d}")
+            lines.append(
+                f"p{person:02d}/{i}.png,{0.6 * share - 0.3:.4f},{0.3 - 0.4 * share:.4f},p{person:02d}"
+            )
     (root / "gaze.csv").write_text("\n".join(["path,pitch,yaw,participant", *lines]) + "\n")
     return config("mpiifacegaze", f"method={method},fold=0", root)
 
@@ -150,9 +189,13 @@ def films(root, method="conord"):
 
     for i in range(20):
         film(root / f"videos/{i}.mp4", 4, first=2 * i)
-    (root / "KoNViD_1k_mos.csv").write_text("flickr_id,mos\n" + "".join(f"{i},{1 + i / 5}\n" for i in range(20)))
+    (root / "KoNViD_1k_mos.csv").write_text(
+        "flickr_id,mos\n" + "".join(f"{i},{1 + i / 5}\n" for i in range(20))
+    )
     c = config("konvid", f"method={method},fold=0,backbone=tiny", root).unlock()
-    c.data.reader.extract.update({"frames": 2, "clips": 2, "clip_frames": 4, "clip_size": 32, "motion_weights": "random"})
+    c.data.reader.extract.update(
+        {"frames": 2, "clips": 2, "clip_frames": 4, "clip_size": 32, "motion_weights": "random"}
+    )
     c.heads[0].blocks, c.rules[0].k = 1, 4
     return c.lock()
 
@@ -170,7 +213,15 @@ def sentences(root, method="group_dir"):
             lines.append(f"{' '.join(one)}\t{' '.join(other)}\t{4.5 if same else 0.5}")
         (root / f"{split}_new.tsv").write_text("\n".join(lines) + "\n")
     tower = {"model.sentence.hidden": 4, "model.sentence.layers": 1, "model.vector_size": 8}
-    return config("stsb", f"method={method},size=small", root, rate=0.1, **tower, **{"data.bucket": 2})
+    return config(
+        "stsb", f"method={method},size=small", root, rate=0.1, **tower, **{"data.bucket": 2}
+    )
 
 
-KINDS = {"photographs": photographs, "faces": faces, "gazes": gazes, "films": films, "sentences": sentences}
+KINDS = {
+    "photographs": photographs,
+    "faces": faces,
+    "gazes": gazes,
+    "films": films,
+    "sentences": sentences,
+}

@@ -11,7 +11,10 @@ from jaxord import losses
 from tools import bench_data, bench_epoch, bench_knn, bench_losses, measure
 
 # The loader that ml_collections takes on Python 3.11.
-pytestmark = [pytest.mark.filterwarnings("ignore:the load_module"), pytest.mark.usefixtures("lightly_compiled")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the load_module"),
+    pytest.mark.usefixtures("lightly_compiled"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +35,19 @@ def ordered(row, *names):
 
 def on_photos(photos, argument=""):
     fields = (f"data.root={photos}", "data.batch=16", "data.eval_batch=16", "data.copies=2")
-    return ("--config=configs/folder.py:backbone=tiny" + argument, *(f"--set={field}" for field in fields))
+    return (
+        "--config=configs/folder.py:backbone=tiny" + argument,
+        *(f"--set={field}" for field in fields),
+    )
 
 
 def test_each_loss_and_its_plain_form_give_the_same_value():
     found = bench_losses.arrays(12, 4, 5)
-    totals = {(name, plain): bench_losses.total_of(name, plain)[0] for name in bench_losses.LOSSES for plain in (False, True)}
+    totals = {
+        (name, plain): bench_losses.total_of(name, plain)[0]
+        for name in bench_losses.LOSSES
+        for plain in (False, True)
+    }
     values = jax.jit(lambda arrays: {key: total(arrays) for key, total in totals.items()})(found)
     for name in bench_losses.LOSSES:
         assert bench_losses.difference(values[name, False], values[name, True]) < 1e-5, name
@@ -46,39 +56,79 @@ def test_each_loss_and_its_plain_form_give_the_same_value():
 def test_blocked_and_plain_gradients_agree():
     found = bench_losses.arrays(12, 4, 5)
     forms = functools.partial(losses.rnc, block=40), bench_losses.plain_rnc  # 3 of 12 rows at once
-    ours, plain = (jax.jit(jax.grad(form))(found["image_embeds"], found["target"]) for form in forms)
+    ours, plain = (
+        jax.jit(jax.grad(form))(found["image_embeds"], found["target"]) for form in forms
+    )
     np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-6)
 
 
 def test_what_is_above_the_limit_is_compiled_and_not_run(tmp_path, capsys):
-    arguments = ("--losses=rnc", "--sizes=8,128", "--width=4", "--ranks=5", "--seconds=1e9", "--limit=4")
+    arguments = (
+        "--losses=rnc",
+        "--sizes=8,128",
+        "--width=4",
+        "--ranks=5",
+        "--seconds=1e9",
+        "--limit=4",
+    )
     found = written(bench_losses.main, tmp_path, *arguments)
     small, large = next(iter(found["tables"].values()))
-    assert small["n"] == 8 and small["difference"] < 1e-5 and small["ours compile s"] > 0 and small["ours MiB"] > 0
+    assert (
+        small["n"] == 8
+        and small["difference"] < 1e-5
+        and small["ours compile s"] > 0
+        and small["ours MiB"] > 0
+    )
     assert ordered(small, "ours ms", "plain ms", "ratio")
-    assert large["plain MiB"] > 4 and "plain ms" not in large and "ratio" not in large and ordered(large, "ours ms")
-    assert len(found["notes"]) == 1 and found["notes"][0].startswith("rnc, plain: n = 128 would hold ")
+    assert (
+        large["plain MiB"] > 4
+        and "plain ms" not in large
+        and "ratio" not in large
+        and ordered(large, "ours ms")
+    )
+    assert len(found["notes"]) == 1 and found["notes"][0].startswith(
+        "rnc, plain: n = 128 would hold "
+    )
     printed = capsys.readouterr().out
-    assert "device: 8 x cpu" in printed and "versions: jax" in printed and "ours ms range" in printed and "rnc" in printed
+    assert (
+        "device: 8 x cpu" in printed
+        and "versions: jax" in printed
+        and "ours ms range" in printed
+        and "rnc" in printed
+    )
 
 
 def test_no_larger_batch_than_the_seconds_allow(tmp_path):
     found = written(bench_losses.main, tmp_path, "--losses=info_nce", "--sizes=8,64", "--seconds=0")
     first, larger = next(iter(found["tables"].values()))
     assert first["n"] == 8 and "ours ms" in first and "plain ms" in first
-    assert larger["n"] == 64 and larger["ours MiB"] > 0 and "ours ms" not in larger and "plain ms" not in larger
-    assert [note.partition(":")[0] for note in found["notes"]] == ["info_nce, ours", "info_nce, plain"]
+    assert (
+        larger["n"] == 64
+        and larger["ours MiB"] > 0
+        and "ours ms" not in larger
+        and "plain ms" not in larger
+    )
+    assert [note.partition(":")[0] for note in found["notes"]] == [
+        "info_nce, ours",
+        "info_nce, plain",
+    ]
 
 
 def test_torch_stands_beside_in_the_same_run(tmp_path):
     pytest.importorskip("torch")
     small = ("--sizes=", "--largest=9", "--width=4", "--ranks=5")
     found = written(bench_losses.main, tmp_path, "--losses=conord,rnc", "--vs-torch", *small)
-    rows, = found["tables"].values()
+    (rows,) = found["tables"].values()
     assert [(row["loss"], row["n"]) for row in rows] == [("conord", 9), ("rnc", 9)]
     for row in rows:
-        assert row["difference"] < 1e-5 and row["device"] == "cpu" and ordered(row, "ours ms", "torch ms", "ratio")
-    found = written(bench_losses.main, tmp_path, "--losses=rnc", "--sizes=", "--vs-torch", "--limit=1e-3")
+        assert (
+            row["difference"] < 1e-5
+            and row["device"] == "cpu"
+            and ordered(row, "ours ms", "torch ms", "ratio")
+        )
+    found = written(
+        bench_losses.main, tmp_path, "--losses=rnc", "--sizes=", "--vs-torch", "--limit=1e-3"
+    )
     assert list(found["tables"].values()) == [[]] and "rnc in torch would hold" in found["notes"][0]
 
 
@@ -88,7 +138,7 @@ def test_an_unknown_loss_is_named():
 
 def test_the_search_finds_the_nearest(tmp_path):
     sizes = ("--queries=20", "--gallery=50", "--width=6", "--k=4", "--block=16", "--sample=8")
-    row, = written(bench_knn.main, tmp_path, *sizes)["tables"]["Search"]
+    (row,) = written(bench_knn.main, tmp_path, *sizes)["tables"]["Search"]
     assert row["recall"] == 1 and row["all pairs MiB"] == 4 * 20 * 50 / 2**20 and row["MiB"] > 0
     assert ordered(row, "queries/s", "s")
     assert bench_knn.main(["--gallery=3", "--k=4"]).startswith("error: --k is 4")
@@ -97,7 +147,9 @@ def test_the_search_finds_the_nearest(tmp_path):
 def test_recall_counts_what_is_missing_or_twice_there():
     gallery = np.eye(4)[[0, 1, 2, 3]] + 0.1 * np.arange(4)[:, None]
     query = gallery[:1]
-    nearest = np.argsort(-(gallery / np.linalg.norm(gallery, axis=1, keepdims=True)) @ query[0])[None]
+    nearest = np.argsort(-(gallery / np.linalg.norm(gallery, axis=1, keepdims=True)) @ query[0])[
+        None
+    ]
     assert bench_knn.recall(nearest[:, :2], query, gallery, 2) == 1
     assert bench_knn.recall(nearest[:, [0, 3]], query, gallery, 2) == 0.5
     assert bench_knn.recall(nearest[:, [0, 0]], query, gallery, 2) == 0.5
@@ -110,15 +162,25 @@ def test_each_tier_beside_the_step(tmp_path, photos, shallow, capsys, monkeypatc
     rows = found["tables"]["Batches of the training split"]
     assert [row["tier"] for row in rows] == ["resident", "cached", "stream"]
     for row, note in zip(rows, found["notes"], strict=False):
-        assert ordered(row, "step img/s", "alone img/s", "loop img/s", "loop / step") and 0 < row["wait %"] < 100
+        assert (
+            ordered(row, "step img/s", "alone img/s", "loop img/s", "loop / step")
+            and 0 < row["wait %"] < 100
+        )
         assert row["prepared s"] > 0 and note.startswith(f"{row['tier']}: ") and " bound" in note
-    assert "stream" in capsys.readouterr().out and found["notes"][3].startswith("The step was compiled in")
+    assert "stream" in capsys.readouterr().out and found["notes"][3].startswith(
+        "The step was compiled in"
+    )
     assert bench_data.main(["--config=configs/folder.py", "--set=data.rot=x"]).startswith("error: ")
 
 
-@pytest.mark.parametrize("alone, loop, words", [
-    (400.0, 95.0, "the step bounds training"), (50.0, 45.0, "the data bound training"), (150.0, 60.0, "neither bounds"),
-])
+@pytest.mark.parametrize(
+    "alone, loop, words",
+    [
+        (400.0, 95.0, "the step bounds training"),
+        (50.0, 45.0, "the data bound training"),
+        (150.0, 60.0, "neither bounds"),
+    ],
+)
 def test_what_bounds_training(alone, loop, words):
     row = {"tier": "cached", "alone img/s": alone, "loop img/s": loop, "step img/s": 100.0}
     assert bench_data.bound(row).startswith(f"cached: {words}")
@@ -126,12 +188,23 @@ def test_what_bounds_training(alone, loop, words):
 
 @pytest.mark.long
 def test_epochs_and_latencies(tmp_path, photos, shallow):
-    found = written(bench_epoch.main, tmp_path, *on_photos(photos), "--methods=conord", "--images=3")
+    found = written(
+        bench_epoch.main, tmp_path, *on_photos(photos), "--methods=conord", "--images=3"
+    )
     (row,), (latency,) = found["tables"].values()
     assert row["method"] == latency["method"] == "conord" and row["of conord"] == 1
     assert row["rows a step"] == 32 and row["steps"] == latency["gallery"] // 16 == 4
-    assert ordered(row, "epoch s") and 0 < row["wait %"] < 100 and row["parameters"] > 1000 and row["MiB"] > 0
-    assert 0 < latency["decoding ms"] < latency["mean ms"] and latency["deviation ms"] > 0 and latency["images"] == 3
+    assert (
+        ordered(row, "epoch s")
+        and 0 < row["wait %"] < 100
+        and row["parameters"] > 1000
+        and row["MiB"] > 0
+    )
+    assert (
+        0 < latency["decoding ms"] < latency["mean ms"]
+        and latency["deviation ms"] > 0
+        and latency["images"] == 3
+    )
 
 
 def test_resident_memory_is_seen_to_grow():
@@ -146,6 +219,11 @@ def test_a_long_first_call_is_a_turn(monkeypatch):
     assert len(measure.alternate({"a": ours}, 2)["a"]) == 2 and len(calls) == 4
     monkeypatch.setattr(measure, "LONG", 0.0)
     calls.clear()
-    assert [len(samples) for samples in measure.alternate({"a": ours, "b": other}, 2).values()] == [2, 2]
-    assert calls.count("a") == calls.count("b") == 3  # the first, the one that counts how many make a sample, a turn
+    assert [len(samples) for samples in measure.alternate({"a": ours, "b": other}, 2).values()] == [
+        2,
+        2,
+    ]
+    assert (
+        calls.count("a") == calls.count("b") == 3
+    )  # the first, the one that counts how many make a sample, a turn
     assert measure.alternate({}, 2) == {}

@@ -8,7 +8,13 @@ import pytest
 from jaxord.data import pipeline
 from tools import bench_step
 
-FIELDS = ["data.batch=8", "data.eval_batch=8", "data.stored_size=40", "data.image_size=32", "train.duration=40 steps"]
+FIELDS = [
+    "data.batch=8",
+    "data.eval_batch=8",
+    "data.stored_size=40",
+    "data.image_size=32",
+    "train.duration=40 steps",
+]
 
 pytestmark = pytest.mark.usefixtures("lightly_compiled", "shallow")
 
@@ -22,7 +28,9 @@ def torch_step():
 
 
 def config(method, *fields):
-    return bench_step.config_of(f"configs/folder.py:method={method},backbone=tiny", [*FIELDS, *fields])
+    return bench_step.config_of(
+        f"configs/folder.py:method={method},backbone=tiny", [*FIELDS, *fields]
+    )
 
 
 @pytest.mark.long
@@ -47,27 +55,55 @@ def test_torchs_steps_are_ours(torch_step):
 def test_the_command_times_both_sides(torch_step, tmp_path, capsys):
     output = tmp_path / "bench.json"
     fields = [f"--set={field}" for field in FIELDS]
-    options = ["--synthetic=16", "--vs-torch", "--eager", "--rounds=2", "--seconds=0.02", f"--output={output}"]
+    options = [
+        "--synthetic=16",
+        "--vs-torch",
+        "--eager",
+        "--rounds=2",
+        "--seconds=0.02",
+        f"--output={output}",
+    ]
     bench_step.main(["--config=configs/folder.py:method=ce_l1,backbone=tiny", *fields, *options])
     found, text = json.loads(output.read_text()), capsys.readouterr().out
     ours, torchs = found["rows"]
-    assert ours["side"] == "jaxord" and torchs["side"] == "torch" and "eager, as asked" in found["header"]["torch"]
+    assert (
+        ours["side"] == "jaxord"
+        and torchs["side"] == "torch"
+        and "eager, as asked" in found["header"]["torch"]
+    )
     assert found["losses"]["jaxord"] == pytest.approx(found["losses"]["torch"], rel=1e-5)
-    assert ours["img/s"] == pytest.approx(8 * ours["steps/s"]) and 0 <= ours["data %"] <= 100 and ours["program MiB"] > 0.5
+    assert (
+        ours["img/s"] == pytest.approx(8 * ours["steps/s"])
+        and 0 <= ours["data %"] <= 100
+        and ours["program MiB"] > 0.5
+    )
     assert ours["GFLOP/s"] == pytest.approx(found["flops"] * ours["steps/s"] / 1e9)
     assert 2.5 < found["flops"] / found["forward_flops"] < 3
     assert found["time"]["least"] <= found["time"]["median"] <= found["time"]["most"]
-    assert "torch's time / ours" in text and "8 images, 1 views of 32 pixels, 16 synthetic images, tier cached" in text
+    assert (
+        "torch's time / ours" in text
+        and "8 images, 1 views of 32 pixels, 16 synthetic images, tier cached" in text
+    )
 
 
 def test_predictions_are_timed_too(torch_step):
-    options = ["--config=configs/folder.py:method=ce,backbone=tiny", *(f"--set={field}" for field in FIELDS)]
-    found = bench_step.bench(bench_step.parse([*options, "--synthetic=12", "--predict", "--rounds=1", "--seconds=0.01"]))
-    assert found["flops"] == found["forward_flops"] and [row["side"] for row in found["rows"]] == ["jaxord"]
+    options = [
+        "--config=configs/folder.py:method=ce,backbone=tiny",
+        *(f"--set={field}" for field in FIELDS),
+    ]
+    found = bench_step.bench(
+        bench_step.parse([*options, "--synthetic=12", "--predict", "--rounds=1", "--seconds=0.01"])
+    )
+    assert found["flops"] == found["forward_flops"] and [row["side"] for row in found["rows"]] == [
+        "jaxord"
+    ]
 
 
 def test_what_cannot_be_timed_is_said(torch_step):
-    with pytest.raises(ValueError, match=r"(?s)cannot run the step of folder-conord.*heads ReferencePoints.*losses center"):
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)cannot run the step of folder-conord.*heads ReferencePoints.*losses center",
+    ):
         torch_step.check(config("conord"))
     with pytest.raises(ValueError, match="loss fcrc with form=class"):
         torch_step.check(config("numclip", "losses[0].form=class"))
@@ -85,4 +121,8 @@ def test_parameters_of_absent_weights_are_drawn():
     hub = bench_step.config_of("configs/folder.py:method=numclip", [])
     assert hub.model.weights
     without, start, text = bench_step.drawn(hub, later="")
-    assert without.model.weights == "" and start == {"params": {}, "stats": {}} and "in place of" in text
+    assert (
+        without.model.weights == ""
+        and start == {"params": {}, "stats": {}}
+        and "in place of" in text
+    )

@@ -32,7 +32,9 @@ class State:
 
 
 LABELS = {"tower/kernel": "a", "tower/bias": "a", "head/kernel": "b"}
-OPTIMIZER = optax.partition({"a": optax.adam(1e-3), "b": optax.chain(*[optax.trace(0.9)] * 12)}, LABELS)
+OPTIMIZER = optax.partition(
+    {"a": optax.adam(1e-3), "b": optax.chain(*[optax.trace(0.9)] * 12)}, LABELS
+)
 
 
 def make_state(seed=0, step=0):
@@ -42,9 +44,16 @@ def make_state(seed=0, step=0):
     def new(*shape):
         return jnp.asarray(draw.normal(size=shape), jnp.float32)
 
-    trained = {"tower/kernel": new(8, 4), "tower/bias": new(4).astype(jnp.bfloat16), "head/kernel": new(4, 2)}
+    trained = {
+        "tower/kernel": new(8, 4),
+        "tower/bias": new(4).astype(jnp.bfloat16),
+        "head/kernel": new(4, 2),
+    }
     opt_state = jax.tree.map(lambda x: x + new(*x.shape).astype(x.dtype), OPTIMIZER.init(trained))
-    frozen = {"text/ids": jnp.arange(6, dtype=jnp.int32), "text/nan": jnp.array([jnp.nan, -0.0, jnp.inf])}
+    frozen = {
+        "text/ids": jnp.arange(6, dtype=jnp.int32),
+        "text/nan": jnp.array([jnp.nan, -0.0, jnp.inf]),
+    }
     return State(step=jnp.int32(step), trained=trained, frozen=frozen, opt_state=opt_state)
 
 
@@ -66,7 +75,9 @@ def write(folder, steps, scores=None):
 
 def data_file(folder):
     """The largest file of a checkpoint's arrays."""
-    return max((p for p in (folder / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    return max(
+        (p for p in (folder / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
 
 
 @pytest.fixture
@@ -83,12 +94,18 @@ def test_round_trip_is_bit_exact(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [3] and checkpoints.latest() == 3 and checkpoints.best() == 3
         assert checkpoints.meta(3) == dict(epoch=1, score=0.5, note="ä")
-        for like in (state, abstract(state), abstract(state, sharding.replicated(sharding.data_mesh()))):
+        for like in (
+            state,
+            abstract(state),
+            abstract(state, sharding.replicated(sharding.data_mesh())),
+        ):
             assert_same_bits(checkpoints.restore(3, like), state)
 
 
 def test_arrays_come_back_where_and_as_asked(tmp_path):
-    tree = dict(key=jax.random.key(7), host=np.arange(3), flags=np.array([True, False]), bias=jnp.ones(16))
+    tree = dict(
+        key=jax.random.key(7), host=np.arange(3), flags=np.array([True, False]), bias=jnp.ones(16)
+    )
     split = sharding.split(sharding.data_mesh())
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, tree, {})
@@ -101,7 +118,11 @@ def test_arrays_come_back_where_and_as_asked(tmp_path):
 
 
 def test_donating_the_state_while_it_is_written_changes_nothing(tmp_path):
-    state = {"w": jax.device_put(jnp.arange(1 << 20, dtype=jnp.float32), sharding.replicated(sharding.data_mesh()))}
+    state = {
+        "w": jax.device_put(
+            jnp.arange(1 << 20, dtype=jnp.float32), sharding.replicated(sharding.data_mesh())
+        )
+    }
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, {})
@@ -116,7 +137,9 @@ def test_every_difference_is_listed(tmp_path):
     trained = dict(state.trained, extra=jnp.zeros(2), **{"tower/kernel": jnp.zeros((8, 5))})
     trained["tower/bias"] = trained["tower/bias"].astype(jnp.float32)
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError) as error:
-        checkpoints.restore(1, state.replace(trained=trained, frozen={"text/nan": state.frozen["text/nan"]}))
+        checkpoints.restore(
+            1, state.replace(trained=trained, frozen={"text/nan": state.frozen["text/nan"]})
+        )
     assert str(error.value).splitlines()[1:] == [
         "  only in this run: trained/extra",
         "  only in the checkpoint: frozen/text/ids",
@@ -163,7 +186,9 @@ def change_sums(folder):
 
 
 def change_meta(folder):
-    (folder / "checkpoint.json").write_text((folder / "checkpoint.json").read_text().replace("0.2", "0.1"))
+    (folder / "checkpoint.json").write_text(
+        (folder / "checkpoint.json").read_text().replace("0.2", "0.1")
+    )
 
 
 def forget_sum(folder):
@@ -181,13 +206,16 @@ def add(folder):
 
 
 @pytest.mark.parametrize(
-    "damage", [flip, truncate, remove, remove_sums, change_sums, change_meta, forget_sum, forget_sums, add]
+    "damage",
+    [flip, truncate, remove, remove_sums, change_sums, change_meta, forget_sum, forget_sums, add],
 )
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, warnings, damage):
     write(tmp_path, [1, 2], [0.3, 0.2])
     damage(tmp_path / "2")
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest() == 1 and checkpoints.best() == 1 and checkpoints.steps() == [1, 2]
+        assert (
+            checkpoints.latest() == 1 and checkpoints.best() == 1 and checkpoints.steps() == [1, 2]
+        )
         assert len(warnings) == 1 and str(tmp_path / "2") in warnings[0]
         assert_same_bits(checkpoints.restore(1, abstract(make_state())), make_state(1, 1))
         with pytest.raises(ValueError, match="is damaged"):
@@ -204,7 +232,10 @@ def test_damage_that_keeps_the_size_is_seen_by_the_sum_alone(tmp_path):
     size = data_file(tmp_path / "1").stat().st_size
     flip(tmp_path / "1")
     assert data_file(tmp_path / "1").stat().st_size == size
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match=f"{size} bytes found, {size} written"):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match=f"{size} bytes found, {size} written"),
+    ):
         checkpoints.meta(1)
 
 
@@ -221,18 +252,29 @@ def test_of_a_thousand_random_mutations_none_is_silent(tmp_path, warnings):
 
 
 def test_the_count_of_mutations_sees_a_silent_one(tmp_path, warnings, monkeypatch):
-    monkeypatch.setattr("jaxord.checkpoint._compare", lambda folder: [])  # what a checkpoint without sums would do
-    _, silent = mutate.survey(tmp_path, lambda names: [("checkpoint.json", "swap", mutate.random.Random(0))], warnings)
+    monkeypatch.setattr(
+        "jaxord.checkpoint._compare", lambda folder: []
+    )  # what a checkpoint without sums would do
+    _, silent = mutate.survey(
+        tmp_path, lambda names: [("checkpoint.json", "swap", mutate.random.Random(0))], warnings
+    )
     assert silent == ["swap checkpoint.json"]
 
 
 def test_all_damaged_is_an_error_and_none_is_not(tmp_path):
     with Checkpoints(tmp_path / "none") as checkpoints:
-        assert checkpoints.latest() is None and checkpoints.best() is None and checkpoints.steps() == []
+        assert (
+            checkpoints.latest() is None
+            and checkpoints.best() is None
+            and checkpoints.steps() == []
+        )
     assert not (tmp_path / "none").exists()
     write(tmp_path, [1, 2])
     flip(tmp_path / "1"), remove_sums(tmp_path / "2")
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="are damaged; to start again") as error:
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match="are damaged; to start again") as error,
+    ):
         checkpoints.latest()
     assert "1: arrays/" in str(error.value) and "2: sha256.json cannot be read" in str(error.value)
 
@@ -240,7 +282,11 @@ def test_all_damaged_is_an_error_and_none_is_not(tmp_path):
 def test_the_last_two_and_the_best_are_kept(tmp_path):
     write(tmp_path, range(1, 7), [0.5, 0.2, float("nan"), 0.2, 0.4, 0.3])
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.steps() == [2, 5, 6] and checkpoints.best() == 2 and checkpoints.latest() == 6
+        assert (
+            checkpoints.steps() == [2, 5, 6]
+            and checkpoints.best() == 2
+            and checkpoints.latest() == 6
+        )
         checkpoints.save(7, make_state(), dict(score=0.1))
         checkpoints.save(8, make_state(), {})
         assert checkpoints.steps() == [7, 8] and checkpoints.best() == 7
@@ -292,7 +338,10 @@ checkpoints._wait()
 
 
 def test_a_kill_while_saving_leaves_the_previous_one(tmp_path):
-    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=os.getcwd()).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=os.getcwd()).returncode
+        == -signal.SIGKILL
+    )
     assert sorted(os.listdir(tmp_path)) == [".unfinished-3", "2"]
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 2
@@ -334,8 +383,10 @@ def no_room_for(name):
         yield
 
 
-FULL = {"arrays": lambda: files_of_at_most(200_000), **{
-    name: (lambda name=name: no_room_for(name)) for name in ("checkpoint.json", "sha256.json")}}
+FULL = {
+    "arrays": lambda: files_of_at_most(200_000),
+    **{name: (lambda name=name: no_room_for(name)) for name in ("checkpoint.json", "sha256.json")},
+}
 
 
 @pytest.mark.parametrize("what", FULL)
@@ -390,28 +441,45 @@ def test_a_machine_with_fewer_devices_reads_it(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         array = sharding.put(np.arange(16, dtype=np.float32), sharding.split(sharding.data_mesh()))
         checkpoints.save(1, {"w": array}, {})
-    subprocess.run([sys.executable, "-c", ONE_DEVICE, tmp_path], check=True, env={**os.environ, "XLA_FLAGS": ""})
+    subprocess.run(
+        [sys.executable, "-c", ONE_DEVICE, tmp_path],
+        check=True,
+        env={**os.environ, "XLA_FLAGS": ""},
+    )
 
 
 def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
     write_json(tmp_path / "a.json", dict(a=1))
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", dict(a=object()))
-    assert json.loads((tmp_path / "a.json").read_text()) == dict(a=1) and os.listdir(tmp_path) == ["a.json"]
+    assert json.loads((tmp_path / "a.json").read_text()) == dict(a=1) and os.listdir(tmp_path) == [
+        "a.json"
+    ]
 
 
 def test_what_is_not_finite_is_null_in_json_and_nan_again_in_results(tmp_path):
-    rows = {"value": {"mae": 1.5, "srcc": float("nan")}, "constant": {"mae": float("inf"), "srcc": np.float64("nan")}}
+    rows = {
+        "value": {"mae": 1.5, "srcc": float("nan")},
+        "constant": {"mae": float("inf"), "srcc": np.float64("nan")},
+    }
     write_json(tmp_path / "results.json", {"test": rows})
 
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")
 
     text = (tmp_path / "results.json").read_text()
-    assert json.loads(text, parse_constant=refuse)["test"]["constant"] == {"mae": None, "srcc": None}
+    assert json.loads(text, parse_constant=refuse)["test"]["constant"] == {
+        "mae": None,
+        "srcc": None,
+    }
     found = checkpoint.read_numbers(tmp_path / "results.json")["test"]
-    assert found["value"]["mae"] == 1.5 and np.isnan([found["value"]["srcc"], *found["constant"].values()]).all()
-    (tmp_path / "results.json").write_text('{"test": {"value": {"mae": NaN}}}')  # as older runs have it
+    assert (
+        found["value"]["mae"] == 1.5
+        and np.isnan([found["value"]["srcc"], *found["constant"].values()]).all()
+    )
+    (tmp_path / "results.json").write_text(
+        '{"test": {"value": {"mae": NaN}}}'
+    )  # as older runs have it
     assert np.isnan(checkpoint.read_numbers(tmp_path / "results.json")["test"]["value"]["mae"])
 
 
@@ -434,7 +502,9 @@ with lock(sys.argv[1]):
 
 
 def test_a_workdir_is_held_by_one_process(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(ValueError, match=f"in use by process {holder.pid} on"), lock(tmp_path):
         pass

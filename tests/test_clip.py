@@ -15,10 +15,18 @@ from jaxord.weights import hf_clip
 from jaxord.weights.variants import MEAN, STD, VARIANTS
 
 SMALL = clip.ClipSettings(
-    vision=clip.Tower(width=24, layers=2, heads=3, mlp=40), text=clip.Tower(width=16, layers=2, heads=2, mlp=24),
-    image_size=16, patch_size=8, vocab_size=30, max_positions=12, projection_dim=8, eos_token_id=29,
+    vision=clip.Tower(width=24, layers=2, heads=3, mlp=40),
+    text=clip.Tower(width=16, layers=2, heads=2, mlp=24),
+    image_size=16,
+    patch_size=8,
+    vocab_size=30,
+    max_positions=12,
+    projection_dim=8,
+    eos_token_id=29,
 )
-TOKENS = jnp.asarray([[28, 4, 5, 29, 0, 0, 0, 0, 0, 0, 0, 0], [28, 7, 8, 9, 3, 29, 0, 0, 0, 0, 0, 0]])
+TOKENS = jnp.asarray(
+    [[28, 4, 5, 29, 0, 0, 0, 0, 0, 0, 0, 0], [28, 7, 8, 9, 3, 29, 0, 0, 0, 0, 0, 0]]
+)
 END = jnp.asarray([3, 5])
 IMAGE = jax.random.normal(jax.random.key(5), (2, 16, 16, 3))
 
@@ -27,12 +35,16 @@ def encode(model, tokens, end):
     return model(model.embed(tokens), end)
 
 
-text_features = jax.jit(lambda params, tokens, end: clip.TextModel(SMALL).apply(params, tokens, end, method=encode))
+text_features = jax.jit(
+    lambda params, tokens, end: clip.TextModel(SMALL).apply(params, tokens, end, method=encode)
+)
 
 
 @pytest.fixture(scope="module")
 def text():
-    return jax.jit(nn.init(lambda m: encode(m, TOKENS, END), clip.TextModel(SMALL)))(jax.random.key(0))
+    return jax.jit(nn.init(lambda m: encode(m, TOKENS, END), clip.TextModel(SMALL)))(
+        jax.random.key(0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +52,25 @@ def vision():
     return jax.jit(clip.VisionModel(SMALL).init)(jax.random.key(0), IMAGE)
 
 
-@pytest.mark.parametrize("variant, count", [
-    # Of transformers' CLIPModel: its ViT-B/32, B/16 and L/14 as published. The -336 model has 577 - 257 more positions.
-    ("ViT-B/32", 151_277_313),
-    ("ViT-B/16", 149_620_737),
-    ("ViT-L/14", 427_616_513),
-    ("ViT-L/14-336", 427_616_513 + (24**2 - 16**2) * 1024),
-    # Class, patches, 17 positions, 2 norms; 4 + 2 blocks; tokens, positions, a norm of the text; projections; scale.
-    ("tiny", (64 + 192 * 64 + 17 * 64 + 4 * 64) + 6 * (4 * (64 * 64 + 64) + 2 * 64 * 256 + 256 + 64 + 4 * 64)
-     + (258 + 128 + 2) * 64 + 2 * 64 * 64 + 1),
-])
+@pytest.mark.parametrize(
+    "variant, count",
+    [
+        # Of transformers' CLIPModel: its ViT-B/32, B/16 and L/14 as published. The -336 model has 577 - 257 more positions.
+        ("ViT-B/32", 151_277_313),
+        ("ViT-B/16", 149_620_737),
+        ("ViT-L/14", 427_616_513),
+        ("ViT-L/14-336", 427_616_513 + (24**2 - 16**2) * 1024),
+        # Class, patches, 17 positions, 2 norms; 4 + 2 blocks; tokens, positions, a norm of the text; projections; scale.
+        (
+            "tiny",
+            (64 + 192 * 64 + 17 * 64 + 4 * 64)
+            + 6 * (4 * (64 * 64 + 64) + 2 * 64 * 256 + 256 + 64 + 4 * 64)
+            + (258 + 128 + 2) * 64
+            + 2 * 64 * 64
+            + 1,
+        ),
+    ],
+)
 def test_parameter_count(variant, count):
     assert sum(math.prod(s.shape) for s in hf_clip.parameters(VARIANTS[variant]).values()) == count
 
@@ -95,15 +116,24 @@ def test_initial_values_have_the_papers_deviations():
     settings = clip.ClipSettings(
         vision=clip.Tower(width=128, layers=2, heads=2, mlp=512),
         text=clip.Tower(width=128, layers=1, heads=2, mlp=512),
-        image_size=64, patch_size=8, vocab_size=200, max_positions=64, projection_dim=128, eos_token_id=199,
+        image_size=64,
+        patch_size=8,
+        vocab_size=200,
+        max_positions=64,
+        projection_dim=128,
+        eos_token_id=199,
     )
     key = jax.random.key(1)
     text = nn.init(lambda m: encode(m, TOKENS, END), clip.TextModel(settings))
-    params = trees.flatten({
-        "text_model": jax.jit(text)(key)["params"],
-        "vision_model": jax.jit(clip.VisionModel(settings).init)(key, jnp.zeros((1, 64, 64, 3)))["params"],
-        "projection": clip.projection(128).init(key, jnp.zeros((1, 128)))["params"],
-    })
+    params = trees.flatten(
+        {
+            "text_model": jax.jit(text)(key)["params"],
+            "vision_model": jax.jit(clip.VisionModel(settings).init)(
+                key, jnp.zeros((1, 64, 64, 3))
+            )["params"],
+            "projection": clip.projection(128).init(key, jnp.zeros((1, 128)))["params"],
+        }
+    )
     block = "vision_model/encoder/layers/0"
     for path, std in {
         "text_model/embeddings/token_embedding/embedding": 0.02,
@@ -116,7 +146,9 @@ def test_initial_values_have_the_papers_deviations():
         f"{block}/mlp/fc2/kernel": 128**-0.5 / 2,
         "projection/kernel": 128**-0.5,
     }.items():
-        assert np.std(params[path]) == pytest.approx(std, rel=0.05), path  # 8,192 values or more: 1 % of sampling error
+        assert np.std(params[path]) == pytest.approx(std, rel=0.05), (
+            path
+        )  # 8,192 values or more: 1 % of sampling error
     assert not np.any(params[f"{block}/self_attn/k_proj/bias"])
 
 
@@ -146,7 +178,10 @@ def test_remat_changes_neither_value_nor_gradient(vision):
     def loss(params, remat):
         return jnp.sum(clip.VisionModel(SMALL, remat=remat).apply(params, IMAGE)[:, 0] ** 2)
 
-    plain, again = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(vision, remat) for remat in (False, True))
+    plain, again = (
+        jax.jit(jax.value_and_grad(loss), static_argnums=1)(vision, remat)
+        for remat in (False, True)
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, again)
     recomputed = str(jax.make_jaxpr(jax.grad(lambda p: loss(p, True)))(vision))
     assert recomputed.count("remat") >= SMALL.vision.layers
@@ -159,7 +194,9 @@ def test_half_precision_keeps_parameters_and_result_in_float32(vision):
     half, full = (jax.jit(m.apply)(vision, IMAGE) for m in (model, clip.VisionModel(SMALL)))
     assert half.dtype == jnp.float32
     error = np.abs(half - full).max()
-    assert 1e-6 < error < 0.05  # measured 0.013 of values up to 2.7: bfloat16 was used, and is close
+    assert (
+        1e-6 < error < 0.05
+    )  # measured 0.013 of values up to 2.7: bfloat16 was used, and is close
 
 
 def test_positions_of_the_same_grid_are_untouched_and_a_plane_stays_one():
@@ -178,18 +215,32 @@ def test_positions_of_the_same_grid_are_untouched_and_a_plane_stays_one():
 
 
 def test_errors_say_what_to_do(text, vision):
-    with pytest.raises(ValueError, match=r"built for \[N, 16, 16, 3\] and got \[2, 24, 24, 3\]: set image_size"):
+    with pytest.raises(
+        ValueError, match=r"built for \[N, 16, 16, 3\] and got \[2, 24, 24, 3\]: set image_size"
+    ):
         clip.VisionModel(SMALL).apply(vision, jnp.zeros((2, 24, 24, 3)))
-    with pytest.raises(ValueError, match="has 13 tokens, the text tower takes 12: shorten the template"):
+    with pytest.raises(
+        ValueError, match="has 13 tokens, the text tower takes 12: shorten the template"
+    ):
         clip.TextModel(SMALL).apply(text, jnp.zeros((1, 13, 16)), jnp.zeros((1,), jnp.int32))
     with pytest.raises(ValueError, match=r"resize 12 position embeddings: expected 1 \+ n²"):
         clip.resize_positions(jnp.zeros((12, 4)), 4)
     with pytest.raises(ValueError) as error:
         clip.ClipSettings(
-            vision=clip.Tower(width=24, layers=2, heads=5, mlp=40, hidden_act="relu"), text=SMALL.text,
-            image_size=20, patch_size=8, vocab_size=30, max_positions=12, projection_dim=8, eos_token_id=29,
+            vision=clip.Tower(width=24, layers=2, heads=5, mlp=40, hidden_act="relu"),
+            text=SMALL.text,
+            image_size=20,
+            patch_size=8,
+            vocab_size=30,
+            max_positions=12,
+            projection_dim=8,
+            eos_token_id=29,
         )
-    for part in ("24 is not a multiple of its 5 heads", "'relu' is unknown", "20 is not a multiple of patch_size 8"):
+    for part in (
+        "24 is not a multiple of its 5 heads",
+        "'relu' is unknown",
+        "20 is not a multiple of patch_size 8",
+    ):
         assert part in str(error.value)
 
 
@@ -198,15 +249,35 @@ def test_short_and_old_forms_of_config_json(tmp_path):
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"model_type": "clip"}))
     assert hf_clip.settings(tmp_path) == VARIANTS["ViT-B/32"]
-    large = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14)
+    large = dict(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        patch_size=14,
+    )
     text = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
-    file.write_text(json.dumps({
-        "model_type": "clip", "projection_dim": 768, "vision_config": {"hidden_size": 5}, "vision_config_dict": large,
-        "text_config": text | {"eos_token_id": 2}, "text_config_dict": None,
-    }))
+    file.write_text(
+        json.dumps(
+            {
+                "model_type": "clip",
+                "projection_dim": 768,
+                "vision_config": {"hidden_size": 5},
+                "vision_config_dict": large,
+                "text_config": text | {"eos_token_id": 2},
+                "text_config_dict": None,
+            }
+        )
+    )
     assert hf_clip.settings(tmp_path) == VARIANTS["ViT-L/14"]
     assert hf_clip.preprocessing(tmp_path) == dict(mean=MEAN, std=STD, size=224)
-    old = {"crop_size": 336, "size": 336, "do_center_crop": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}
+    old = {
+        "crop_size": 336,
+        "size": 336,
+        "do_center_crop": True,
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [1, 2, 3],
+    }
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
     assert hf_clip.preprocessing(tmp_path) == dict(mean=(0.1, 0.2, 0.3), std=(1, 2, 3), size=336)
     uncropped = old | {"size": {"shortest_edge": 250}, "do_center_crop": False}
@@ -216,9 +287,18 @@ def test_short_and_old_forms_of_config_json(tmp_path):
 
 def test_another_architecture_is_refused_with_every_field():
     other = clip.ClipSettings(
-        vision=clip.Tower(width=20, layers=1, heads=5, mlp=36, hidden_act="gelu", layer_norm_eps=1e-4),
-        text=clip.Tower(width=18, layers=1, heads=1, mlp=50, hidden_act="gelu", layer_norm_eps=1e-6),
-        image_size=12, patch_size=4, vocab_size=41, max_positions=9, projection_dim=14, eos_token_id=40,
+        vision=clip.Tower(
+            width=20, layers=1, heads=5, mlp=36, hidden_act="gelu", layer_norm_eps=1e-4
+        ),
+        text=clip.Tower(
+            width=18, layers=1, heads=1, mlp=50, hidden_act="gelu", layer_norm_eps=1e-6
+        ),
+        image_size=12,
+        patch_size=4,
+        vocab_size=41,
+        max_positions=9,
+        projection_dim=14,
+        eos_token_id=40,
     )
     with pytest.raises(ValueError) as error:
         hf_clip.compare(other, SMALL)
@@ -229,24 +309,32 @@ def test_another_architecture_is_refused_with_every_field():
     b16, b32 = VARIANTS["ViT-B/16"], VARIANTS["ViT-B/32"]
     with pytest.raises(ValueError, match="patch_size: 32 in the weights, 16 in the model"):
         hf_clip.compare(b32, b16)
-    hf_clip.compare(VARIANTS["ViT-L/14-336"], VARIANTS["ViT-L/14"])  # another image size is no other architecture
+    hf_clip.compare(
+        VARIANTS["ViT-L/14-336"], VARIANTS["ViT-L/14"]
+    )  # another image size is no other architecture
 
 
 def test_no_weights_there(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     for source in ("nobody/nothing", str(tmp_path / "nowhere"), "a/b/c"):
-        with pytest.raises(ValueError, match="not a folder, and .* hub .*--config.model.weights=<folder>") as error:
+        with pytest.raises(
+            ValueError, match="not a folder, and .* hub .*--config.model.weights=<folder>"
+        ) as error:
             hf_clip.settings(source)
         assert repr(source) in str(error.value)
 
 
-@pytest.mark.parametrize("change, words", [
-    (3, "holds '3', expected a JSON object"), ({"vision_config": 3}, "does not describe CLIP's towers .TypeError"),
-    ({"text_config": {"vocab_size": "x"}}, "vocab_size is 'x', expected a whole number"),
-    ({"vision_config": {"hidden_size": 0}}, "vision width is 0, expected a whole number"),
-    ({"projection_dim": None}, "projection_dim is None, expected a whole number"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (3, "holds '3', expected a JSON object"),
+        ({"vision_config": 3}, "does not describe CLIP's towers .TypeError"),
+        ({"text_config": {"vocab_size": "x"}}, "vocab_size is 'x', expected a whole number"),
+        ({"vision_config": {"hidden_size": 0}}, "vision width is 0, expected a whole number"),
+        ({"projection_dim": None}, "projection_dim is None, expected a whole number"),
+    ],
+)
 def test_a_config_of_the_wrong_kind_is_refused(tmp_path, change, words):
     config = {"model_type": "clip", **change} if isinstance(change, dict) else change
     (tmp_path / "config.json").write_text(json.dumps(config))

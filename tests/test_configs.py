@@ -25,41 +25,73 @@ from jaxord.weights import variants
 
 TINY = variants.VARIANTS["tiny"]
 SHALLOW = dataclasses.replace(
-    TINY, **{side: dataclasses.replace(getattr(TINY, side), layers=1) for side in ("vision", "text")}
+    TINY,
+    **{side: dataclasses.replace(getattr(TINY, side), layers=1) for side in ("vision", "text")},
 )
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 EXTRA = {  # presets and ablations
-    "hci": ("method=numclip,preset=code", "method=coop,preset=vanilla", "method=numclip,backbone=ViT-L/14-336,fold=3"),
+    "hci": (
+        "method=numclip,preset=code",
+        "method=coop,preset=vanilla",
+        "method=numclip,backbone=ViT-L/14-336,fold=3",
+    ),
     "morph": (
-        "method=numclip,preset=code", "method=numclip,concepts=off,regularizer=off", "method=numclip,backbone=tiny",
+        "method=numclip,preset=code",
+        "method=numclip,concepts=off,regularizer=off",
+        "method=numclip,backbone=tiny",
         "method=numclip,regression=off,distance=sqrt,form=class",
-        "method=ordinalclip,interpolation=normal,base_ranks=5,template=8", "method=ordinalclip,backbone=VGG-16",
+        "method=ordinalclip,interpolation=normal,base_ranks=5,template=8",
+        "method=ordinalclip,backbone=VGG-16",
         "method=ordinalclip,base_names=young+middle_aged+old",
-        "method=l2rclip,prompt=interpolation", "method=l2rclip,form=euclid,backbone=tiny", "method=l2rclip,prompt=off,cop=off",
-        "method=conord,weights=X", "method=conord,reading=literal", "method=conord,loss=expected_error,center=off",
+        "method=l2rclip,prompt=interpolation",
+        "method=l2rclip,form=euclid,backbone=tiny",
+        "method=l2rclip,prompt=off,cop=off",
+        "method=conord,weights=X",
+        "method=conord,reading=literal",
+        "method=conord,loss=expected_error,center=off",
     ),
     "aesthetics": ("method=numclip,preset=code", "method=numclip,preset=regclip"),
-    "folder": ("method=ce_l1,backbone=tiny", "method=rnc,backbone=tiny", "method=fds,lds=on,low=0,high=3,width=1"),
-    "agedb": (
-        "method=rnc,backbone=ResNet-18", "method=rnc,protocol=knn", "method=supcon,backbone=ResNet-50,positives=view",
-        "method=group_dir,backbone=ResNet-50", "method=group_dir,classifier=ce", "method=group_dir,classifier=la,lds=on",
-        "method=group_dir,contrast=off,mapping=divide", "method=lds,backbone=ResNet-50",
+    "folder": (
+        "method=ce_l1,backbone=tiny",
+        "method=rnc,backbone=tiny",
+        "method=fds,lds=on,low=0,high=3,width=1",
     ),
-    "koniq": ("method=conord,references=interpolate,rate=peak", "method=conord,initial=mean", "fold=official"),
+    "agedb": (
+        "method=rnc,backbone=ResNet-18",
+        "method=rnc,protocol=knn",
+        "method=supcon,backbone=ResNet-50,positives=view",
+        "method=group_dir,backbone=ResNet-50",
+        "method=group_dir,classifier=ce",
+        "method=group_dir,classifier=la,lds=on",
+        "method=group_dir,contrast=off,mapping=divide",
+        "method=lds,backbone=ResNet-50",
+    ),
+    "koniq": (
+        "method=conord,references=interpolate,rate=peak",
+        "method=conord,initial=mean",
+        "fold=official",
+    ),
     "stsb": ("method=group_dir,size=small", "method=mse,size=small,vectors=glove.txt"),
 }
 NAMES = [
-    f"{name}:{argument}" for name, methods in PAIRS.items()
+    f"{name}:{argument}"
+    for name, methods in PAIRS.items()
     for argument in (*(f"method={method}" for method in methods), *EXTRA.get(name, ()))
     if (name, argument) != ("folder", "method=fds")  # needs the range of the labels
-]  # fmt: skip
+]
 # Shapes are those of the method and of the kind of data: each method on ages, and every other kind by a few.
 SHAPES = [name for name in NAMES if name.startswith(("morph:", "stsb:", "mpiifacegaze:"))] + [
-    "quickstart:method=ce_l1", "koniq:method=conord", "koniq:method=conord,references=interpolate,rate=peak",
-    "lsvq:method=conord", "lsvq:method=numclip", "agedb:method=group_dir,backbone=ResNet-50",
-    "agedb:method=rnc,backbone=ResNet-18", "hci:method=numclip,preset=code", "hci:method=coop,preset=vanilla",
+    "quickstart:method=ce_l1",
+    "koniq:method=conord",
+    "koniq:method=conord,references=interpolate,rate=peak",
+    "lsvq:method=conord",
+    "lsvq:method=numclip",
+    "agedb:method=group_dir,backbone=ResNet-50",
+    "agedb:method=rnc,backbone=ResNet-18",
+    "hci:method=numclip,preset=code",
+    "hci:method=coop,preset=vanilla",
     "folder:method=fds,lds=on,low=0,high=3,width=1",
-]  # fmt: skip
+]
 
 
 @functools.cache
@@ -71,7 +103,11 @@ def get(name):
 def flat(value, path=""):
     """{'optim.name': value} of a plain config."""
     if isinstance(value, dict) and value:
-        return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}" if path else key).items()}
+        return {
+            k: v
+            for key, item in value.items()
+            for k, v in flat(item, f"{path}.{key}" if path else key).items()
+        }
     return {path: value}
 
 
@@ -79,7 +115,10 @@ def text(pairs):
     """One line a field."""
     blocks = []
     for argument, fields in pairs.items():
-        lines = ",\n".join(f"  {json.dumps(field)}: {json.dumps(value, ensure_ascii=False)}" for field, value in fields.items())
+        lines = ",\n".join(
+            f"  {json.dumps(field)}: {json.dumps(value, ensure_ascii=False)}"
+            for field, value in fields.items()
+        )
         blocks.append(f" {json.dumps(argument)}: {{\n{lines}\n }}")
     return "{\n" + ",\n".join(blocks) + "\n}\n"
 
@@ -91,11 +130,19 @@ def golden(data_set):
     for name in NAMES:
         if name.partition(":")[0] == data_set:
             fields = flat(settings.plain(get(name)))
-            found[name.partition(":")[2]] = {k: fields.get(k, "(not there)") for k in sorted({*fields, *default})
-                                             if k not in fields or k not in default or fields[k] != default[k]}
+            found[name.partition(":")[2]] = {
+                k: fields.get(k, "(not there)")
+                for k in sorted({*fields, *default})
+                if k not in fields or k not in default or fields[k] != default[k]
+            }
     first, *others = found.values()
-    common = {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
-    own = {argument: {k: v for k, v in fields.items() if k not in common} for argument, fields in found.items()}
+    common = {
+        k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)
+    }
+    own = {
+        argument: {k: v for k, v in fields.items() if k not in common}
+        for argument, fields in found.items()
+    }
     return {"all": common, **own}
 
 
@@ -145,7 +192,11 @@ def small(config):
     """The config with the smallest towers, without weights."""
     config = settings.from_json(settings.to_json(config))
     with config.unlocked():
-        config.model.weights, config.model.vectors, config.data.image_size = "", "", SHALLOW.image_size
+        config.model.weights, config.model.vectors, config.data.image_size = (
+            "",
+            "",
+            SHALLOW.image_size,
+        )
         config.model.sentence.hidden, config.mixture = 4, min(config.mixture, 2)
         if not config.ranks.labels and not config.ranks.edges:
             config.ranks.labels = (0.0, 1.0, 2.0)
@@ -159,11 +210,16 @@ def records_of(config):
     if config.name == "mpiifacegaze":
         targets = np.stack([targets, targets], 1)
     if config.name == "stsb":
-        inputs = {"sentences": np.zeros((4, 2, 8), np.int32), "sentence_mask": np.ones((4, 2, 8), bool)}
+        inputs = {
+            "sentences": np.zeros((4, 2, 8), np.int32),
+            "sentence_mask": np.ones((4, 2, 8), bool),
+        }
         read, vocabulary = None, "abc"
     if config.name in ("lsvq", "konvid", "live_vqc", "cvd2014", "youtube_ugc"):
         inputs = {"motion": np.zeros((4, 2, 4, 7, 7, 256), np.float16)}
-    return Records(tuple("abcd"), targets, read, {}, "four", inputs=inputs, vocabulary=tuple(vocabulary))
+    return Records(
+        tuple("abcd"), targets, read, {}, "four", inputs=inputs, vocabulary=tuple(vocabulary)
+    )
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -180,14 +236,19 @@ def test_one_step_of_each_stage_has_shapes(name):
         if config.prompt.name:
             prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), 120)
         sizes = dataclasses.replace(SHALLOW, max_positions=120)  # bytes take more room than words
-        model = ordinal.build(config, sizes, jnp.dtype("float32"), prompt.get("prompt_slots"), (3, 4))
+        model = ordinal.build(
+            config, sizes, jnp.dtype("float32"), prompt.get("prompt_slots"), (3, 4)
+        )
         constants = {**made.constants, **prompt, "seed": jnp.uint32(0)}
         inputs = {key: jnp.zeros(x.shape, x.dtype) for key, x in records.inputs.items()}
         image = {} if "sentences" in inputs else {"image": jnp.zeros((4, 2, 32, 32, 3))}
         epoch = {"index": jnp.arange(4), "epoch": jnp.zeros(4, jnp.int32)}
         arrays = {**constants, **inputs, **image, **epoch, **made.columns(targets)}
         shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), arrays))  # noqa: B023
-        shapes = {collection: trees.flatten(shapes.get(collection, {})) for collection in ("params", "stats")}
+        shapes = {
+            collection: trees.flatten(shapes.get(collection, {}))
+            for collection in ("params", "stats")
+        }
         if before is not None:
             initial.inherited(config, shapes, before)
         before = shapes
@@ -199,28 +260,46 @@ def test_one_step_of_each_stage_has_shapes(name):
             return
         length = functools.partial(optim.steps, batch=4, examples=40, total=1000)
         optimizer = optim.make(config.optim, groups, optim.schedule(config.optim, 1000, length))
-        state = step.State(jnp.int32(0), trained, frozen, shapes["stats"], jax.eval_shape(optimizer.init, trained),
-                           jnp.zeros(2, jnp.int32))  # fmt: skip
+        state = step.State(
+            jnp.int32(0),
+            trained,
+            frozen,
+            shapes["stats"],
+            jax.eval_shape(optimizer.init, trained),
+            jnp.zeros(2, jnp.int32),
+        )
         update = step.make_train_step(
-            model, step.objective(config), optimizer, lambda batch, columns, constants: {**batch, **columns},
-            jax.sharding.SingleDeviceSharding(jax.devices()[0]), skips=config.train.skips, statistics=config.train.statistics,
-        )  # fmt: skip
+            model,
+            step.objective(config),
+            optimizer,
+            lambda batch, columns, constants: {**batch, **columns},
+            jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+            skips=config.train.skips,
+            statistics=config.train.statistics,
+        )
         batch = {**inputs, **image, **epoch}
         after, values = jax.eval_shape(update, state, batch, made.columns(targets), constants)
         assert values["loss"].shape == () and len(values) == len(config.losses) + 3
-        assert {path: x.shape for path, x in after.trained.items()} == {path: x.shape for path, x in trained.items()}
-        assert {path: x.shape for path, x in after.stats.items()} == {path: x.shape for path, x in state.stats.items()}
+        assert {path: x.shape for path, x in after.trained.items()} == {
+            path: x.shape for path, x in trained.items()
+        }
+        assert {path: x.shape for path, x in after.stats.items()} == {
+            path: x.shape for path, x in state.stats.items()
+        }
 
 
-@pytest.mark.parametrize("name, words", [
-    ("hci:method=numclp", "Did you mean 'numclip'"),
-    ("hci:method=numclip,presett=code", "Did you mean 'preset'"),
-    ("hci:method=numclip,preset=cod", "Did you mean 'code'"),
-    ("hci:numclip", "key=value"),
-    ("hci:backbone=ViT-B/61", "Did you mean 'ViT-B/16'"),
-    ("hci:method=coop,template=7", "a photo taken in the"),
-    ("quickstart:method=zero_shot", "no method 'zero_shot'"),
-])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("hci:method=numclp", "Did you mean 'numclip'"),
+        ("hci:method=numclip,presett=code", "Did you mean 'preset'"),
+        ("hci:method=numclip,preset=cod", "Did you mean 'code'"),
+        ("hci:numclip", "key=value"),
+        ("hci:backbone=ViT-B/61", "Did you mean 'ViT-B/16'"),
+        ("hci:method=coop,template=7", "a photo taken in the"),
+        ("quickstart:method=zero_shot", "no method 'zero_shot'"),
+    ],
+)
 def test_mistakes_are_named(name, words):
     with pytest.raises(ValueError, match=words):
         get(name)
@@ -233,10 +312,14 @@ def test_no_method_of_a_preset_selects_on_test():
 def test_prompt_parameters_start_from_words_or_drawn():
     config = get("digits:method=numclip")
     built = ranks.build(config.ranks, [])
-    prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), TINY.max_positions)
+    prompt = ranks.sentences(
+        config.prompt, built.names, tokenizer.byte_tokenizer(), TINY.max_positions
+    )
     model = ordinal.build(config, TINY, jnp.dtype("float32"), prompt["prompt_slots"])
     records = Records(("a",), np.zeros(1, np.float32), lambda row: b"", {}, "one")
-    parameters = initial.variables(config, model, {"rank_values": built.values, **prompt}, records)["params"]
+    parameters = initial.variables(config, model, {"rank_values": built.values, **prompt}, records)[
+        "params"
+    ]
     words = parameters["text_model/embeddings/token_embedding/embedding"]
     context = prompt["prompt_tokens"][0][prompt["prompt_slots"][0] == 1]
     np.testing.assert_array_equal(parameters["prompt/context"], words[context])

@@ -17,18 +17,33 @@ B, K, D = 16, 5, 8
 DRAW = np.random.default_rng(0)
 RANK = DRAW.integers(0, K, B).astype(np.int32)
 NORMAL = {  # by shape
-    "logits": (B, K), "value": (B,), "image_embeds": (B, D), "image_features": (B, D), "expert_values": (B, K),
-    "group_logits": (B, K), "threshold_logits": (B, K - 1),
+    "logits": (B, K),
+    "value": (B,),
+    "image_embeds": (B, D),
+    "image_features": (B, D),
+    "expert_values": (B, K),
+    "group_logits": (B, K),
+    "threshold_logits": (B, K - 1),
 }
 BATCH = {
     **{name: DRAW.normal(0, 3, shape).astype(np.float32) for name, shape in NORMAL.items()},
-    "rank": RANK, "group": RANK, "reference": RANK, "target": (7.0 * RANK).astype(np.float32),
+    "rank": RANK,
+    "group": RANK,
+    "reference": RANK,
+    "target": (7.0 * RANK).astype(np.float32),
 }
 CONSTANTS = {
-    **{name: DRAW.normal(0, 1, (K, D)).astype(np.float32) for name in ("text_embeds", "reference_points")},
-    "rank_values": np.arange(K, dtype=np.float32), "margins": np.ones(K - 1, np.float32),
-    "group_prior": np.full(K, 1 / K, np.float32), "noise_scale": np.float32(1.5),
-    **{f"mixture_{name}": np.full(2, 0.5, np.float32) for name in ("weights", "means", "variances")},
+    **{
+        name: DRAW.normal(0, 1, (K, D)).astype(np.float32)
+        for name in ("text_embeds", "reference_points")
+    },
+    "rank_values": np.arange(K, dtype=np.float32),
+    "margins": np.ones(K - 1, np.float32),
+    "group_prior": np.full(K, 1 / K, np.float32),
+    "noise_scale": np.float32(1.5),
+    **{
+        f"mixture_{name}": np.full(2, 0.5, np.float32) for name in ("weights", "means", "variances")
+    },
 }
 MESHES = {n: sharding.data_mesh(jax.devices()[:n]) for n in (1, 8)}
 
@@ -38,7 +53,9 @@ def test_each_loss_is_the_same_on_eight_devices(name):
     function = getattr(losses, name)
     found = {}
     for n, mesh in MESHES.items():
-        arrays = sharding.put(BATCH, sharding.split(mesh)) | sharding.put(CONSTANTS, sharding.replicated(mesh))
+        arrays = sharding.put(BATCH, sharding.split(mesh)) | sharding.put(
+            CONSTANTS, sharding.replicated(mesh)
+        )
         real = {k: v for k, v in arrays.items() if v.dtype == np.float32}
         rest = {k: v for k, v in arrays.items() if v.dtype != np.float32}
         both = jax.jit(jax.value_and_grad(lambda real, rest: bind(function, {**real, **rest})))
@@ -46,13 +63,20 @@ def test_each_loss_is_the_same_on_eight_devices(name):
     np.testing.assert_allclose(found[8][0], found[1][0], rtol=2e-6)
     for name, expected in found[1][1].items():
         scale = np.abs(expected).max()  # sums over the batch are added up in another order
-        np.testing.assert_allclose(found[8][1][name], expected, rtol=1e-5, atol=1e-6 * scale, err_msg=name)
+        np.testing.assert_allclose(
+            found[8][1][name], expected, rtol=1e-5, atol=1e-6 * scale, err_msg=name
+        )
 
 
 @functools.cache
 def three_steps(method, root, devices, fsdp=0):
     config, mesh = folder.get_config(f"method={method},backbone=tiny"), MESHES[devices]
-    config.data.root, config.data.batch, config.data.eval_batch, config.model.fsdp = root, 16, 16, fsdp
+    config.data.root, config.data.batch, config.data.eval_batch, config.model.fsdp = (
+        root,
+        16,
+        16,
+        fsdp,
+    )
     # Momentum keeps the size of gradients: Adam's first step would be their sign, and blow up rounding around zero.
     config.optim.name = "sgd"
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +107,10 @@ def test_steps_and_scores_are_the_same_on_eight_devices(photos, shallow):
 
 @pytest.mark.usefixtures("lightly_compiled")
 def test_split_parameters_train_as_whole_ones(photos, shallow, tmp_path):
-    whole, split = three_steps("numclip", str(photos), 8), three_steps("numclip", str(photos), 8, fsdp=2048)
+    whole, split = (
+        three_steps("numclip", str(photos), 8),
+        three_steps("numclip", str(photos), 8, fsdp=2048),
+    )
     assert_same(whole, split)
     large = [x for x in jax.tree.leaves(split[3]) if x.size >= 2048]
     assert large and all(8 * x.addressable_shards[0].data.size == x.size for x in large)
@@ -92,7 +119,9 @@ def test_split_parameters_train_as_whole_ones(photos, shallow, tmp_path):
     with checkpoint.Checkpoints(tmp_path) as saved:
         saved.save(3, split[3], {})
         restored = saved.restore(3, whole[3])
-    assert jax.tree.all(jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), restored, split[3]))
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), restored, split[3])
+    )
 
 
 def held(tree):
@@ -101,13 +130,29 @@ def held(tree):
 
 
 def test_arrays_are_split_along_their_largest_axis_that_divides():
-    shapes = {"kernel": (64, 256), "bias": (256,), "odd": (63, 130), "scalar": (), "patch": (7, 7, 3, 64)}
+    shapes = {
+        "kernel": (64, 256),
+        "bias": (256,),
+        "odd": (63, 130),
+        "scalar": (),
+        "patch": (7, 7, 3, 64),
+    }
     tree = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-    found = {name: tuple(layout.spec) for name, layout in sharding.by_size(tree, MESHES[8], 256).items()}
-    assert found == {"kernel": (None, "data"), "bias": ("data",), "odd": (), "scalar": (), "patch": (None, None, None, "data")}
+    found = {
+        name: tuple(layout.spec) for name, layout in sharding.by_size(tree, MESHES[8], 256).items()
+    }
+    assert found == {
+        "kernel": (None, "data"),
+        "bias": ("data",),
+        "odd": (),
+        "scalar": (),
+        "patch": (None, None, None, "data"),
+    }
     assert not any(layout.spec for layout in sharding.by_size(tree, MESHES[8], 0).values())
 
 
 def test_a_mesh_of_fewer_devices_splits_the_batch():
     placed = sharding.put(np.arange(16), sharding.split(MESHES[8]))
-    assert [shard.data.tolist() for shard in placed.addressable_shards] == [[2 * i, 2 * i + 1] for i in range(8)]
+    assert [shard.data.tolist() for shard in placed.addressable_shards] == [
+        [2 * i, 2 * i + 1] for i in range(8)
+    ]

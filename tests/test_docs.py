@@ -53,7 +53,10 @@ def test_every_command_is_parsed_and_every_mistake_is_found(tmp_path):
 
 
 def test_every_rule_is_used_and_every_block_has_a_language():
-    commands = [*pages.commands(), *(f"python {pathlib.Path(page).name}.py" for page in pages.programs())]
+    commands = [
+        *pages.commands(),
+        *(f"python {pathlib.Path(page).name}.py" for page in pages.programs()),
+    ]
     used = {rules.rule(command).pattern for command in commands}
     assert [one.pattern for one in rules.RULES if one.pattern not in used] == []
     assert {piece.language for piece in pages.all_pieces()} <= {"bash", "python", "text"}
@@ -89,12 +92,15 @@ def of_data_sets(folder):
 
 
 def test_the_page_of_the_data_sets_says_what_their_readers_say(tmp_path):
-    assert PAGE.read_text(encoding="utf-8").partition(MARK)[2].strip() == of_data_sets(tmp_path).strip(), (
-        "PYTHONPATH=. python tests/test_docs.py writes it"
-    )
+    assert (
+        PAGE.read_text(encoding="utf-8").partition(MARK)[2].strip()
+        == of_data_sets(tmp_path).strip()
+    ), "PYTHONPATH=. python tests/test_docs.py writes it"
     assert list(tmp_path.iterdir()) == []
 
 
 if __name__ == "__main__":
     before = PAGE.read_text(encoding="utf-8").partition(MARK)[0].rstrip()
-    PAGE.write_text(f"{before}\n\n{MARK}\n{of_data_sets(pathlib.Path('/nowhere'))}", encoding="utf-8")
+    PAGE.write_text(
+        f"{before}\n\n{MARK}\n{of_data_sets(pathlib.Path('/nowhere'))}", encoding="utf-8"
+    )

@@ -27,7 +27,18 @@ from safetensors.numpy import load_file
 from configs import folder
 from configs.base import entries
 from configs.pairs import ALL
-from jaxord import assemble, card, export, finished, inference, ranks, settings, signals, tokenizer, train
+from jaxord import (
+    assemble,
+    card,
+    export,
+    finished,
+    inference,
+    ranks,
+    settings,
+    signals,
+    tokenizer,
+    train,
+)
 from jaxord.binding import lookup, needs
 from jaxord.data import extraction
 from jaxord.export import facts, lines, towers, verify
@@ -61,13 +72,18 @@ def written(folder):
 
 def plain_lines(folder):
     """The program of plain lines in the README, "" where it has none."""
-    blocks = [text.removeprefix("python\n") for text in (folder / "README.md").read_text().split("```")[1::2]]
+    blocks = [
+        text.removeprefix("python\n")
+        for text in (folder / "README.md").read_text().split("```")[1::2]
+    ]
     return next((text for text in blocks if "CLIPVisionModelWithProjection" in text), "")
 
 
 def printed_by(program, folder, photograph):
     """The list that it prints for a photograph, in the folder."""
-    shutil.copy(photograph[0] if isinstance(photograph, (list, tuple)) else photograph, folder / "photo.jpg")
+    shutil.copy(
+        photograph[0] if isinstance(photograph, (list, tuple)) else photograph, folder / "photo.jpg"
+    )
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
@@ -107,7 +123,11 @@ def test_every_method_predicts_the_same_in_torch(methods, photographs, tmp_path,
     """Measured: at most 3e-6."""
     run = made(of_folder(methods[0]))
     found = compare(run, tmp_path, photographs)
-    rules = {entry.name for entry in run.config.rules if not set(needs(lookup(inference, entry.name))[0]) & finished.LABELS}
+    rules = {
+        entry.name
+        for entry in run.config.rules
+        if not set(needs(lookup(inference, entry.name))[0]) & finished.LABELS
+    }
     assert set(found) == rules
 
 
@@ -115,17 +135,24 @@ SPREAD = ConfigDict({"name": "spread_crops", "views": 3, "step": 2})
 HEADS = {
     "adapter, spread": of_folder("numclip,preset=code", **{"data.eval_crop": SPREAD}),
     "projection, resize": of_folder(
-        "supcon", heads=entries({"name": "Projection", "layers": 3, "hidden": 20, "features": 9}),
-        rules=entries({"name": "knn", "k": 3}), **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "resize"})},
+        "supcon",
+        heads=entries({"name": "Projection", "layers": 3, "hidden": 20, "features": 9}),
+        rules=entries({"name": "knn", "k": 3}),
+        **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "resize"})},
     ),
     "nearest, diagonal": of_folder(
-        "conord", rules=entries({"name": "nearest_reference"}),
+        "conord",
+        rules=entries({"name": "nearest_reference"}),
         **{"data.resize": "shorter", "data.eval_crop": ConfigDict({"name": "diagonal_crops"})},
     ),
     "ResNet-50": of_folder("ce,backbone=ResNet-50"),
-    "VGG-16 with texts": of_folder("ordinalclip,backbone=VGG-16", **{"model.variant": "tiny", "model.weights": ""}),
-    "ResNet-18 of angles": importlib.import_module("configs.mpiifacegaze").get_config("fold=0").unlock(),
-}  # fmt: skip
+    "VGG-16 with texts": of_folder(
+        "ordinalclip,backbone=VGG-16", **{"model.variant": "tiny", "model.weights": ""}
+    ),
+    "ResNet-18 of angles": importlib.import_module("configs.mpiifacegaze")
+    .get_config("fold=0")
+    .unlock(),
+}
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -136,7 +163,9 @@ def test_every_head_crop_and_tower_does(name, photographs, tmp_path, monkeypatch
     thin = ((4, 6), (8, 6), (6, 8, 10), (8, 12, 10), (12, 10, 8))
     monkeypatch.setattr(vgg, "VGG", functools.partial(vgg.VGG, stages=thin, hidden=24))
     config = HEADS[name].copy_and_resolve_references().unlock()
-    config.data.image_size, config.data.stored_size = (40, 44) if config.model.image_tower else (32, 40)
+    config.data.image_size, config.data.stored_size = (
+        (40, 44) if config.model.image_tower else (32, 40)
+    )
     for rule in config.rules:
         if rule.name == "knn":
             rule.k = 3
@@ -153,37 +182,58 @@ def test_every_head_crop_and_tower_does(name, photographs, tmp_path, monkeypatch
 
 
 def test_pairs_of_sentences(tmp_path):
-    c = last_stage(importlib.import_module("configs.stsb").get_config("method=group_dir,size=small")).unlock()
+    c = last_stage(
+        importlib.import_module("configs.stsb").get_config("method=group_dir,size=small")
+    ).unlock()
     c.model.sentence.hidden, c.ranks.edges, c.ranks.last = 5, tuple(range(5)), 5.0
     run = made(c)
-    found = compare(run, tmp_path, [[[3, 4, 5, 6], [7]], [[8], [9, 10]], [[2, 2, 11], [49]]])["experts"]
+    found = compare(run, tmp_path, [[[3, 4, 5, 6], [7]], [[8], [9, 10]], [[2, 2, 11], [49]]])[
+        "experts"
+    ]
     assert len(set(found.tolist())) == 3
-    assert "Image" not in (tmp_path / "predict.py").read_text() and "PIL" not in (tmp_path / "predict.py").read_text()
+    assert (
+        "Image" not in (tmp_path / "predict.py").read_text()
+        and "PIL" not in (tmp_path / "predict.py").read_text()
+    )
     tensors = load_file(tmp_path / "model.safetensors")
-    np.testing.assert_array_equal(tensors["lstm.weight_ih_l0"], run.variables["params"]["sentence/lstm/weight_ih_l0"])
+    np.testing.assert_array_equal(
+        tensors["lstm.weight_ih_l0"], run.variables["params"]["sentence/lstm/weight_ih_l0"]
+    )
 
 
 def test_frames_and_motion_of_videos(photographs, tmp_path, monkeypatch, lightly_compiled):
     """Attention over places and frames by turns; three frames a video. Measured: 2e-6."""
     monkeypatch.setattr(extraction, "fast_motion", lambda weights: None)
     c = importlib.import_module("configs.konvid").get_config("fold=0,backbone=tiny").unlock()
-    c.data.reader.extract.update({"frames": 3, "clips": 2, "clip_frames": 4, "clip_size": 64, "motion_weights": "random"})
+    c.data.reader.extract.update(
+        {"frames": 3, "clips": 2, "clip_frames": 4, "clip_size": 64, "motion_weights": "random"}
+    )
     c.data.image_size = c.data.stored_size = 32
     c.heads, c.rules = entries(c.heads[0], {"name": "Regressor"}), entries({"name": "value"})
     run, draw = made(c), np.random.default_rng(0)
     (a,), (b,), (d,) = photographs  # of one size in a video
-    examples = verify.with_motion([[a, d, a], [b, b, b], [b, b, b]], draw.normal(size=(3, 2, 4, 2, 2, 256)), tmp_path)
+    examples = verify.with_motion(
+        [[a, d, a], [b, b, b], [b, b, b]], draw.normal(size=(3, 2, 4, 2, 2, 256)), tmp_path
+    )
     found = compare(run, tmp_path / "out", examples)["value"]
     assert abs(found[1] - found[2]) > 1e-2  # by their motion
     assert json.loads((tmp_path / "out/ordinal.json").read_text())["input"] == "videos"
     assert '"motion": "0.npy"' in (tmp_path / "out/README.md").read_text()
     noise = verify.generated(run, tmp_path, motion=True)
-    assert len(noise) == 8 and np.isfinite(written(tmp_path / "out").Model().predict(noise[:1])[0]["prediction"])
+    assert len(noise) == 8 and np.isfinite(
+        written(tmp_path / "out").Model().predict(noise[:1])[0]["prediction"]
+    )
 
 
 def test_every_head_has_its_torch():
-    known = {name for name, member in vars(heads).items() if isinstance(member, type) and issubclass(member, heads.nn.Module)}
-    assert known == set(facts.HEADS) | facts.TRAINING and set(facts.HEADS) == set(export_torch.tables()["HEADS"])
+    known = {
+        name
+        for name, member in vars(heads).items()
+        if isinstance(member, type) and issubclass(member, heads.nn.Module)
+    }
+    assert known == set(facts.HEADS) | facts.TRAINING and set(facts.HEADS) == set(
+        export_torch.tables()["HEADS"]
+    )
     assert set(lines.HEADS) == set(facts.HEADS) - {"MotionFusion"}  # whose input is no photograph
     assert {name.split()[0] for name in lines.RULES} == set(export_torch.tables()["RULES"])
 
@@ -191,15 +241,20 @@ def test_every_head_has_its_torch():
 def test_what_cannot_be_exported_is_said(tmp_path):
     run = made(of_folder("l1"))
     for arguments, words in [
-        ({"format": "torch"}, "the image tower is CLIP.*expected --format=hf"), ({"format": "gguf"}, "it takes one of"),
+        ({"format": "torch"}, "the image tower is CLIP.*expected --format=hf"),
+        ({"format": "gguf"}, "it takes one of"),
         ({"naming": "timm"}, "it takes 'hf', or with CLIP"),
     ]:
         with pytest.raises(ValueError, match=words):
             export.write(run, tmp_path / "out", **arguments)
-    random = dataclasses.replace(run, config=of_folder("l1", **{"data.eval_crop": ConfigDict({"name": "random_crop"})}))
+    random = dataclasses.replace(
+        run, config=of_folder("l1", **{"data.eval_crop": ConfigDict({"name": "random_crop"})})
+    )
     with pytest.raises(ValueError, match="random_crop, which is random; expected one of"):
         export.write(random, tmp_path / "out")
-    further = dataclasses.replace(run, config=of_folder("l1", heads=entries({"name": "Mixture"}, {"name": "Regressor"})))
+    further = dataclasses.replace(
+        run, config=of_folder("l1", heads=entries({"name": "Mixture"}, {"name": "Regressor"}))
+    )
     with pytest.raises(ValueError, match="Mixture has no counterpart in torch"):
         export.write(further, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -217,7 +272,9 @@ def done(photos, tmp_path_factory, lightly_compiled):
         c.optim.warmup, c.metrics, c.select = "0 steps", ("mae",), "last"
         train.run(c.lock(), root / "run")
         printed = []
-        patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
+        patch.setattr(
+            "builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words)))
+        )
         export.export(root / "run", root / "out", naming="open_clip")
         yield export.in_float32(finished.load(root / "run")), root / "out", "\n".join(printed)
 
@@ -225,11 +282,20 @@ def done(photos, tmp_path_factory, lightly_compiled):
 def test_an_export_verifies_itself(done):
     _, out, printed = done
     assert "NOT VERIFIED" not in printed
-    difference = float(printed.rpartition("of argmax is ")[2].split()[0] if "of argmax" in printed
-                       else printed.rpartition("is ")[2].split()[0])
+    difference = float(
+        printed.rpartition("of argmax is ")[2].split()[0]
+        if "of argmax" in printed
+        else printed.rpartition("is ")[2].split()[0]
+    )
     assert "on 8 test examples" in printed and difference < 1e-4
     readme = (out / "README.md").read_text()
-    for words in ("CLIPModel.from_pretrained", "# Model card", "Where it is weakest", "surveillance", "| rule | mae |"):
+    for words in (
+        "CLIPModel.from_pretrained",
+        "# Model card",
+        "Where it is weakest",
+        "surveillance",
+        "| rule | mae |",
+    ):
         assert words in readme
 
 
@@ -239,9 +305,17 @@ def test_export_import_export_is_the_same_bytes(done, tmp_path):
     params = hf_clip.load(out, hf_clip.parameters(found))
     for path, array in params.items():
         np.testing.assert_array_equal(array, selected.variables["params"][path], err_msg=path)
-    again = dataclasses.replace(selected, variables={"params": selected.variables["params"] | params, "stats": {}})
+    again = dataclasses.replace(
+        selected, variables={"params": selected.variables["params"] | params, "stats": {}}
+    )
     export.write(again, tmp_path, naming="open_clip")
-    for name in ("model.safetensors", "ordinal.safetensors", "ordinal.json", "config.json", open_clip.WEIGHTS):
+    for name in (
+        "model.safetensors",
+        "ordinal.safetensors",
+        "ordinal.json",
+        "config.json",
+        open_clip.WEIGHTS,
+    ):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
 
 
@@ -253,14 +327,25 @@ def test_another_run_starts_from_the_folder(done, photos):
         assert words.encode(text) == plain.encode(text), text
     assert (words.sot, words.eot, words.full_stop, words.vocab_size) == (256, 257, ord("."), 258)
     c = folder.get_config("method=numclip").unlock()
-    c.model.variant, c.model.weights, c.data.root, c.data.image_size, c.data.stored_size = "", str(out), str(photos), 32, 40
+    c.model.variant, c.model.weights, c.data.root, c.data.image_size, c.data.stored_size = (
+        "",
+        str(out),
+        str(photos),
+        32,
+        40,
+    )
     task = assemble.assemble(c, "")
     stored = hf_clip.load(out, hf_clip.parameters(hf_clip.settings(out)))
     for path, array in {**task.trained, **task.frozen}.items():
         if path in stored:
             np.testing.assert_array_equal(array, stored[path], err_msg=path)
-    theirs, ours = open_clip.to_hf(load_file(out / open_clip.WEIGHTS)), load_file(out / "model.safetensors")
-    assert theirs.keys() == ours.keys() and all(np.array_equal(theirs[name], ours[name]) for name in ours)
+    theirs, ours = (
+        open_clip.to_hf(load_file(out / open_clip.WEIGHTS)),
+        load_file(out / "model.safetensors"),
+    )
+    assert theirs.keys() == ours.keys() and all(
+        np.array_equal(theirs[name], ours[name]) for name in ours
+    )
 
 
 def test_transformers_loads_the_folder(done, photographs):
@@ -270,7 +355,9 @@ def test_transformers_loads_the_folder(done, photographs):
     _, out, _ = done
     model, report = CLIPModel.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
-    inputs = CLIPProcessor.from_pretrained(out)(text=["Ab c"], images=Image.open(photographs[1][0]), return_tensors="pt")
+    inputs = CLIPProcessor.from_pretrained(out)(
+        text=["Ab c"], images=Image.open(photographs[1][0]), return_tensors="pt"
+    )
     assert inputs["input_ids"].tolist() == [[256, *b"ab c ", 257]]
     with torch.no_grad():
         found = model(**inputs)
@@ -289,7 +376,9 @@ def test_the_readme_runs_as_printed(done, photographs, tmp_path):
     (expected,) = written(folder).Model().predict([folder / "photo.jpg"])
     assert said.returncode == 0, said.stderr
     value, rules, rank = said.stdout.splitlines()
-    assert float(value) == pytest.approx(expected["prediction"], abs=1e-5) and rules.startswith("{'")
+    assert float(value) == pytest.approx(expected["prediction"], abs=1e-5) and rules.startswith(
+        "{'"
+    )
     assert rank == f"{expected['rank']} {expected['rank_name']}"
 
 
@@ -301,9 +390,14 @@ def test_the_tokenizer_of_the_weights_comes_along(done, tmp_path):
         (tmp_path / "out" / name).unlink()
     (tmp_path / "weights").mkdir()
     towers.write_tokenizer(write_vocabulary(tmp_path / "weights"), tmp_path / "out")
-    processor, own = CLIPProcessor.from_pretrained(tmp_path / "out"), tokenizer.clip(tmp_path / "weights")
+    processor, own = (
+        CLIPProcessor.from_pretrained(tmp_path / "out"),
+        tokenizer.clip(tmp_path / "weights"),
+    )
     texts = ["A photo of a person's 4 ...", "caf\u00e9"]
-    assert processor(text=texts)["input_ids"] == [[own.sot, *own.encode(text), own.eot] for text in texts]
+    assert processor(text=texts)["input_ids"] == [
+        [own.sot, *own.encode(text), own.eot] for text in texts
+    ]
 
 
 def test_an_export_that_was_ended_is_not_there_and_begins_again(done, tmp_path, monkeypatch):
@@ -320,7 +414,9 @@ def test_an_export_that_was_ended_is_not_there_and_begins_again(done, tmp_path, 
         export.export(loaded.folder, out, naming="open_clip")
     assert not list(out.iterdir()) and (tmp_path / ".out.unfinished/predict.py").exists()
     (tmp_path / ".out.unfinished/left").touch()
-    monkeypatch.setattr(export, "write", lambda *given: (real(*given), lambda fold: "as the run")[1])
+    monkeypatch.setattr(
+        export, "write", lambda *given: (real(*given), lambda fold: "as the run")[1]
+    )
     export.export(loaded.folder, out, naming="open_clip")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert {path.name for path in out.iterdir()} == {path.name for path in done[1].iterdir()}
@@ -343,15 +439,25 @@ def test_a_folder_in_use_and_a_wrong_program_are_refused(done, tmp_path):
 def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(card, "RESAMPLES", 20)
     lines = ["path,target,value,rank,rank_name,gender"]
-    lines += [f"{i}.png,{i % 4},{i % 4 + (2 if i % 4 == 3 else 0.1) + (i % 8 > 3)},0,zero,{'f' if i % 8 > 3 else 'm'}"
-              for i in range(80)]
+    lines += [
+        f"{i}.png,{i % 4},{i % 4 + (2 if i % 4 == 3 else 0.1) + (i % 8 > 3)},0,zero,{'f' if i % 8 > 3 else 'm'}"
+        for i in range(80)
+    ]
     (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "run.json").write_text('{"val examples": 1234}')
     config = of_folder("l1", select="test")
     config.data.reader.fractions = (0.6, 0.2, 0.2)
-    text = card.card(config, ranks.build(config.ranks, TARGETS), tmp_path, TARGETS,
-                     {"selected": "last step", "step": 5, "steps": 9})  # fmt: skip
-    assert "by rank, worst first: 3 2.5 (n = 20)" in text and "by gender, worst first: f 1.57 (n = 40)" in text
+    text = card.card(
+        config,
+        ranks.build(config.ranks, TARGETS),
+        tmp_path,
+        TARGETS,
+        {"selected": "last step", "step": 5, "steps": 9},
+    )
+    assert (
+        "by rank, worst first: 3 2.5 (n = 20)" in text
+        and "by gender, worst first: f 1.57 (n = 40)" in text
+    )
     assert "selected on the test split**" in text and "step 5 of 9" in text
     assert '"fractions": [0.6, 0.2, 0.2]' in text and "- validation: 1,234 examples" in text
     monkeypatch.setattr(card, "RESAMPLES", 1000)
@@ -359,4 +465,6 @@ def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
     low, high = card.interval(lookup(card.metrics, "mae"), facts)
     error = np.abs(facts["prediction"] - facts["target"])
     expected = 1.96 * error.std() / 50**0.5
-    np.testing.assert_allclose([low, high], [error.mean() - expected, error.mean() + expected], rtol=0.1)
+    np.testing.assert_allclose(
+        [low, high], [error.mean() - expected, error.mean() + expected], rtol=0.1
+    )

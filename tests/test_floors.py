@@ -4,7 +4,18 @@ import ast
 import pathlib
 
 FLOORS = [
-    {"trees", "binding", "tokenizer", "settings", "vectors", "sharding", "memory", "narrow", "flops", "signals"},
+    {
+        "trees",
+        "binding",
+        "tokenizer",
+        "settings",
+        "vectors",
+        "sharding",
+        "memory",
+        "narrow",
+        "flops",
+        "signals",
+    },
     {"losses", "inference", "metrics", "shots", "ranks", "labels", "progress", "figures"},
     {"models", "attention"},
     {"weights"},
@@ -43,26 +54,49 @@ def test_imports_go_down_only():
             top, *rest = name.split(".")
             assert top not in ("configs", "tools", "experiments", "torch"), f"{file} imports {name}"
             if top == "jaxord" and rest[0] != own and LEVEL[rest[0]] >= LEVEL[own]:
-                wrong.append(f"{file.relative_to(PACKAGE)} (floor {LEVEL[own]}) imports {name} (floor {LEVEL[rest[0]]})")
+                wrong.append(
+                    f"{file.relative_to(PACKAGE)} (floor {LEVEL[own]}) imports {name} (floor {LEVEL[rest[0]]})"
+                )
     assert not wrong, "\n".join(wrong)
 
 
 def test_losses_and_rules_import_no_model():
     for part in ("losses", "inference.py", "metrics.py"):
         for file in [PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"):
-            assert not [name for name in imports(file) if name.startswith(("jaxord.models", "jaxord.data", "flax"))]
+            assert not [
+                name
+                for name in imports(file)
+                if name.startswith(("jaxord.models", "jaxord.data", "flax"))
+            ]
 
 
 def test_no_file_is_longer_than_400_lines():
-    assert not [f"{file}: {n}" for file in PACKAGE.rglob("*.py") if (n := len(file.read_text().splitlines())) > 400]
+    assert not [
+        f"{file}: {n}"
+        for file in PACKAGE.rglob("*.py")
+        if (n := len(file.read_text().splitlines())) > 400
+    ]
 
 
-EXECUTES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "torch"}  # they run what they load
+EXECUTES = {
+    "pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "yaml",
+    "torch",
+}  # they run what they load
 
 
 def calls(file):
     """(source of what is called, node) of every call in a file."""
-    return [(ast.unparse(node.func), node) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    return [
+        (ast.unparse(node.func), node)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+    ]
 
 
 def test_what_is_read_can_execute_nothing():
@@ -70,10 +104,20 @@ def test_what_is_read_can_execute_nothing():
     assert len(files) > 90
     for file in files:
         found = {name.split(".")[0] for name in imports(file)} & EXECUTES
-        assert not found - ({"torch"} if file.name == "predict_template.txt" else set()), f"{file} imports {found}"
+        assert not found - ({"torch"} if file.name == "predict_template.txt" else set()), (
+            f"{file} imports {found}"
+        )
         for name, node in calls(file):
             words = {word.arg: ast.unparse(word.value) for word in node.keywords}
             place = f"{file}:{node.lineno}"
-            assert name not in ("eval", "exec", "compile", "__import__", "os.system"), f"{place} calls {name}"
-            assert words.get("allow_pickle", "False") == "False" and words.get("shell", "False") == "False", place
-            assert not name.startswith("torch.") or name.rpartition(".")[2] not in ("load", "hub"), place
+            assert name not in ("eval", "exec", "compile", "__import__", "os.system"), (
+                f"{place} calls {name}"
+            )
+            assert (
+                words.get("allow_pickle", "False") == "False"
+                and words.get("shell", "False") == "False"
+            ), place
+            assert not name.startswith("torch.") or name.rpartition(".")[2] not in (
+                "load",
+                "hub",
+            ), place

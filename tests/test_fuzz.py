@@ -24,7 +24,9 @@ def test_anything_that_was_edited_is_read_or_refused(targets, name, tmp_path):
 
     count = 3 if fuzz.TARGETS[name] == 1 else 30  # those that are few are slow
 
-    @settings(max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
     @given(which=st.integers(0, 20), edits=EDITS)
     def tried(which, edits):
         data = good[which % len(good)]

@@ -35,12 +35,18 @@ def test_cosine_logits_normalise_both_sides():
 
 def test_bin_regressor_is_numclips_equation():
     out, params = run(heads.BinRegressor())
-    assert {k: v["kernel"].shape for k, v in params.items()} == {"hidden": (K, 2 * K), "delta": (2 * K, K)}
+    assert {k: v["kernel"].shape for k, v in params.items()} == {
+        "hidden": (K, 2 * K),
+        "delta": (2 * K, K),
+    }
     logits = np.asarray(ARRAYS["logits"], np.float64)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     hidden = np.maximum(logits @ params["hidden"]["kernel"] + params["hidden"]["bias"], 0)
     delta = np.tanh(hidden @ params["delta"]["kernel"] + params["delta"]["bias"])
-    expected = [sum(p[i, k] * float(ARRAYS["rank_values"][k]) / (1 + delta[i, k]) for k in range(K)) for i in range(B)]
+    expected = [
+        sum(p[i, k] * float(ARRAYS["rank_values"][k]) / (1 + delta[i, k]) for k in range(K))
+        for i in range(B)
+    ]
     np.testing.assert_allclose(out["value"], expected, rtol=1e-5)
 
 
@@ -61,7 +67,9 @@ def test_regressor_starts_on_the_labels_scale():
 
 
 def dense(params, x):
-    return np.asarray(x, np.float64) @ np.asarray(params["kernel"]) + np.asarray(params.get("bias", 0.0))
+    return np.asarray(x, np.float64) @ np.asarray(params["kernel"]) + np.asarray(
+        params.get("bias", 0.0)
+    )
 
 
 def test_thresholds_share_their_weights_or_do_not():
@@ -69,10 +77,16 @@ def test_thresholds_share_their_weights_or_do_not():
     assert params["Dense_0"]["kernel"].shape == (D, 1) and params["bias"].shape == (K - 1,)
     params = {**params, "bias": jnp.array([1.0, 0.0, -2.0])}
     logits = heads.Thresholds().apply({"params": params}, ARRAYS)["threshold_logits"]
-    np.testing.assert_allclose(logits, dense(params["Dense_0"], ARRAYS["image_embeds"]) + [1, 0, -2], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        logits, dense(params["Dense_0"], ARRAYS["image_embeds"]) + [1, 0, -2], rtol=1e-5, atol=1e-5
+    )
     out, params = run(heads.Thresholds(shared=False))
     np.testing.assert_allclose(
-        out["threshold_logits"], dense(params["Dense_0"], ARRAYS["image_embeds"]), rtol=1e-5, atol=1e-5)
+        out["threshold_logits"],
+        dense(params["Dense_0"], ARRAYS["image_embeds"]),
+        rtol=1e-5,
+        atol=1e-5,
+    )
     assert params["Dense_0"]["kernel"].shape == (D, K - 1)
 
 
@@ -90,8 +104,14 @@ def test_experts_start_on_the_labels_scale():
     out, params = run(heads.Experts())
     values, x = np.asarray(ARRAYS["rank_values"]), ARRAYS["image_embeds"]
     np.testing.assert_allclose(
-        out["expert_values"], values.mean() + values.std() * dense(params["values"], x), rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(out["group_logits"], dense(params["groups"], x), rtol=1e-5, atol=1e-5)
+        out["expert_values"],
+        values.mean() + values.std() * dense(params["values"], x),
+        rtol=1e-5,
+        atol=1e-4,
+    )
+    np.testing.assert_allclose(
+        out["group_logits"], dense(params["groups"], x), rtol=1e-5, atol=1e-5
+    )
     assert out["group_logits"].shape == out["expert_values"].shape == (B, 3)
     with pytest.raises(ValueError, match="needs group_prior, which groups.count brings"):
         heads.Experts().init(KEYS[3], {n: a for n, a in ARRAYS.items() if n != "group_prior"})
@@ -115,11 +135,19 @@ def test_reference_points_start_as_long_as_unit_features():
 
 def test_free_parameters_give_positive_tables():
     out, params = run(heads.PairWeights(size=5))
-    np.testing.assert_allclose(out["pair_weights"], [1 / np.arange(1, 6), np.arange(1, 6)], rtol=1e-5)
-    weights = heads.PairWeights(size=3).apply({"params": {"weights": jnp.full((2, 3), -9.0)}}, ARRAYS)["pair_weights"]
+    np.testing.assert_allclose(
+        out["pair_weights"], [1 / np.arange(1, 6), np.arange(1, 6)], rtol=1e-5
+    )
+    weights = heads.PairWeights(size=3).apply(
+        {"params": {"weights": jnp.full((2, 3), -9.0)}}, ARRAYS
+    )["pair_weights"]
     np.testing.assert_allclose(weights, np.log1p(np.exp(-9)), rtol=1e-5)
     out, params = run(heads.Margins())
-    assert out["margins"].shape == (K - 1,) and (out["margins"] > 0.5).all() and (out["margins"] < 1).all()
+    assert (
+        out["margins"].shape == (K - 1,)
+        and (out["margins"] > 0.5).all()
+        and (out["margins"] < 1).all()
+    )
     np.testing.assert_allclose(out["margins"], np.log1p(np.exp(params["margins"])), rtol=1e-6)
     assert run(heads.NoiseScale(initial=3.0))[0]["noise_scale"] == 3
 
@@ -177,32 +205,54 @@ def training(head):
 
 
 def quickly(function):
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})  # tests wait for the compiler
+    return jax.jit(
+        function, compiler_options={"xla_backend_optimization_level": 0}
+    )  # tests wait for the compiler
 
 
 # Features around 1000, of which float32 knows 6e-5, have the same statistics as those around 0; and so on eight devices.
 @pytest.mark.parametrize("offset, devices", [(0.0, 1), (1000.0, 8)])
 def test_fds_is_the_program_of_epochs(offset, devices):
-    draw, rows = np.random.default_rng(0), sharding.split(sharding.data_mesh(jax.devices()[:devices]))
+    draw, rows = (
+        np.random.default_rng(0),
+        sharding.split(sharding.data_mesh(jax.devices()[:devices])),
+    )
     head = heads.FDS(low=3.0, high=10.0, copies=2, clip=(0.5, 2.0))
     epochs = []
     for number in range(4):
-        targets = draw.choice([0.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0, 40.0], 24)  # nobody is 7; the ends take what is beyond
-        targets[targets == 6] = 5.0 if number == 0 else 6.0  # bucket 6 is seen from the second epoch on
+        targets = draw.choice(
+            [0.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0, 40.0], 24
+        )  # nobody is 7; the ends take what is beyond
+        targets[targets == 6] = (
+            5.0 if number == 0 else 6.0
+        )  # bucket 6 is seen from the second epoch on
         scale = 1 + targets[:, None] / 5
-        epochs.append(((offset + scale * draw.normal(size=(24, D)) + targets[:, None]).astype(np.float32), targets))
+        epochs.append(
+            (
+                (offset + scale * draw.normal(size=(24, D)) + targets[:, None]).astype(np.float32),
+                targets,
+            )
+        )
     expected = fds_program(epochs, labels.window("gaussian", 5, 2.0), 3.0, 1.0, 7, clip=(0.5, 2.0))
     stats, step = training(head)
     step = quickly(step)
     for number, (x, targets) in enumerate(epochs):
         for part in range(0, 24, 8):
             here, copy = slice(part, part + 8), np.full(8, part // 8 % 2, np.int32)
-            arrays = {"image_embeds": x[here], "target": np.float32(targets[here]), "epoch": 2 * number + copy}
+            arrays = {
+                "image_embeds": x[here],
+                "target": np.float32(targets[here]),
+                "epoch": 2 * number + copy,
+            }
             found, stats = step(stats, sharding.put(arrays, rows))
-            np.testing.assert_allclose(found - offset, expected[number][here] - offset, atol=5e-4 if offset else 1e-5)
+            np.testing.assert_allclose(
+                found - offset, expected[number][here] - offset, atol=5e-4 if offset else 1e-5
+            )
     assert abs(expected[3] - epochs[3][0]).max() > 0.5  # it does something
     assert head.apply({"stats": stats}, ARRAYS) == {}  # but not in evaluation
-    _, again = step(stats, sharding.put(arrays | {"epoch": 0 * copy}, rows))  # a later stage, which counts from 0
+    _, again = step(
+        stats, sharding.put(arrays | {"epoch": 0 * copy}, rows)
+    )  # a later stage, which counts from 0
     assert again["epoch"] == 0 and again["count"].sum() == 8 and again["epochs"].max() == 4
 
 
@@ -211,17 +261,28 @@ def test_fds_stops_gradients_at_its_statistics():
     variance = jnp.full((3, D), 1.0).at[0].set(4.0)
     stats |= {"epochs": jnp.ones(3), "running_mean": jnp.ones((3, D)), "running_variance": variance}
     arrays = {"target": jnp.array([0.0]), "epoch": jnp.array([1])}
-    gradient = quickly(jax.grad(lambda x: step(stats, {**arrays, "image_embeds": x})[0].sum()))(jnp.ones((1, D)))
+    gradient = quickly(jax.grad(lambda x: step(stats, {**arrays, "image_embeds": x})[0].sum()))(
+        jnp.ones((1, D))
+    )
     window = labels.window("gaussian", 3, 2.0)
     smooth = (4 * window[1] + 2 * window[0]) / window.sum()
     np.testing.assert_allclose(gradient, np.full((1, D), np.sqrt(smooth / 4)), rtol=1e-6)
-    for settings, words in ((dict(high=3.0, size=7), "window of 7 buckets is too wide for 3"), (dict(high=0.0), "no buckets")):
+    for settings, words in (
+        (dict(high=3.0, size=7), "window of 7 buckets is too wide for 3"),
+        (dict(high=0.0), "no buckets"),
+    ):
         with pytest.raises(ValueError, match=words):
             training(heads.FDS(low=0.0, **settings))
 
 
 def test_buckets_of_decimal_targets_start_at_their_edges():
-    stats, step = training(heads.FDS(low=0.0, high=1.0, width=0.02))  # STS-B: scores 0, 0.1, ..., 5 divided by 5
+    stats, step = training(
+        heads.FDS(low=0.0, high=1.0, width=0.02)
+    )  # STS-B: scores 0, 0.1, ..., 5 divided by 5
     targets = (np.arange(51).astype(np.float32) / np.float32(10)) / np.float32(5)
-    arrays = {"image_embeds": jnp.zeros((51, D)), "target": jnp.asarray(targets), "epoch": jnp.zeros(51, jnp.int32)}
+    arrays = {
+        "image_embeds": jnp.zeros((51, D)),
+        "target": jnp.asarray(targets),
+        "epoch": jnp.zeros(51, jnp.int32),
+    }
     np.testing.assert_array_equal(quickly(step)(stats, arrays)[1]["count"], [1] * 49 + [2])

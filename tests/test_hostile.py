@@ -15,13 +15,25 @@ from jaxord import predictor
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIDE = 40
-NAMES = ("with space", "ärger 日本", "line\nbreak", "tab\there", 'quote"d', "comma, and; more", "-dash", "#hash")
+NAMES = (
+    "with space",
+    "ärger 日本",
+    "line\nbreak",
+    "tab\there",
+    'quote"d',
+    "comma, and; more",
+    "-dash",
+    "#hash",
+)
 
 
 def gradient(place):
     x = np.linspace(0, 255, SIDE)
-    return Image.fromarray(np.stack([x[None].repeat(SIDE, 0), x[:, None].repeat(SIDE, 1), np.full((SIDE, SIDE), place)], -1)
-                           .astype(np.uint8))  # fmt: skip
+    return Image.fromarray(
+        np.stack(
+            [x[None].repeat(SIDE, 0), x[:, None].repeat(SIDE, 1), np.full((SIDE, SIDE), place)], -1
+        ).astype(np.uint8)
+    )
 
 
 def good(place):
@@ -30,12 +42,19 @@ def good(place):
     exif[0x0112] = 6
     wide = (np.asarray(image.convert("L")).astype(np.uint16) * 257, image.convert("P"))
     return {
-        "16 bits.png": (Image.fromarray(wide[0]), {}), "inks.jpg": (image.convert("CMYK"), {}),
-        "grey.png": (image.convert("L"), {}), "one bit.png": (image.convert("1"), {}), "turned.jpg": (image, {"exif": exif}),
-        "see through.webp": (image.convert("RGBA"), {}), "scan.tiff": (image, {}), "CAPITALS.JPG": (image, {}),
-        "moves.gif": (wide[1], {"save_all": True, "append_images": [wide[1].rotate(90)]}), "plain.ppm": (image, {}),
-        "tiny.png": (image.resize((1, 1)), {}), "thin.png": (image.resize((400, 2)), {}),
-    }  # fmt: skip
+        "16 bits.png": (Image.fromarray(wide[0]), {}),
+        "inks.jpg": (image.convert("CMYK"), {}),
+        "grey.png": (image.convert("L"), {}),
+        "one bit.png": (image.convert("1"), {}),
+        "turned.jpg": (image, {"exif": exif}),
+        "see through.webp": (image.convert("RGBA"), {}),
+        "scan.tiff": (image, {}),
+        "CAPITALS.JPG": (image, {}),
+        "moves.gif": (wide[1], {"save_all": True, "append_images": [wide[1].rotate(90)]}),
+        "plain.ppm": (image, {}),
+        "tiny.png": (image.resize((1, 1)), {}),
+        "thin.png": (image.resize((400, 2)), {}),
+    }
 
 
 def bad():
@@ -44,11 +63,16 @@ def bad():
     deep = saved(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF")
     huge = saved(Image.new("1", (20_000, 20_000)), "PNG")  # 50 kB that would fill 1.2 GB
     return {
-        "nothing.png": (b"", "zero bytes"), "cut.jpg": (whole[: len(whole) // 2], "runcated"),
-        "text.jpg": (b"no picture", "no image in a known format"), "bomb.png": (huge, "pixels"),
+        "nothing.png": (b"", "zero bytes"),
+        "cut.jpg": (whole[: len(whole) // 2], "runcated"),
+        "text.jpg": (b"no picture", "no image in a known format"),
+        "bomb.png": (huge, "pixels"),
         "deep.tiff": (deep, "store the image with 8 or 16 bits"),
-        "absurd.bmp": (bitmap[:18] + b"\xff\xff\xff\x7f" * 2 + bitmap[26:], "4611686014132420609 pixels"),
-    }  # fmt: skip
+        "absurd.bmp": (
+            bitmap[:18] + b"\xff\xff\xff\x7f" * 2 + bitmap[26:],
+            "4611686014132420609 pixels",
+        ),
+    }
 
 
 def saved(image, form):
@@ -74,7 +98,14 @@ def album(tmp_path_factory):
 
 def run(*arguments):
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "True"}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
 
 
 @pytest.mark.long
@@ -85,23 +116,50 @@ def test_an_album_of_everything_is_verified_trained_on_and_predicted(album, tmp_
     assert found.returncode == 1, found.stderr
     lines = [line.split("\t") for line in found.stdout.splitlines() if line.count("\t") == 3]
     for name, (_, reason) in [*bad().items(), ("linked.png", ("", "leaves the root"))]:
-        assert [True for _, _, path, told in lines if path == f"1/{name}" and reason in told], (name, found.stdout)
+        assert [True for _, _, path, told in lines if path == f"1/{name}" and reason in told], (
+            name,
+            found.stdout,
+        )
     assert len(lines) == len(bad()) + 1, found.stdout
     (album / "1" / "linked.png").unlink()
-    short = ("--config.data.batch=8", "--config.train.duration=4 steps", f"--workdir={tmp_path / 'run'}")
+    short = (
+        "--config.data.batch=8",
+        "--config.train.duration=4 steps",
+        f"--workdir={tmp_path / 'run'}",
+    )
     stopped = run("-m", "jaxord.main", *data, *short)
-    assert stopped.returncode == 1 and stopped.stderr.count("error: ") == 1 and "Traceback" not in stopped.stderr
+    assert (
+        stopped.returncode == 1
+        and stopped.stderr.count("error: ") == 1
+        and "Traceback" not in stopped.stderr
+    )
     assert all(name in stopped.stderr for name in ("nothing.png", "cut.jpg")), stopped.stderr
-    trained = run("-m", "jaxord.main", *data, *short, "--config.data.broken=skip", "--config.data.broken_share=0.3")
+    trained = run(
+        "-m",
+        "jaxord.main",
+        *data,
+        *short,
+        "--config.data.broken=skip",
+        "--config.data.broken_share=0.3",
+    )
     assert trained.returncode == 0 and "Traceback" not in trained.stderr, trained.stderr
     output = tmp_path / "predicted.csv"
-    arguments = ("--mode=predict", f"--workdir={tmp_path / 'run'}", f"--images={album}", f"--output={output}")
+    arguments = (
+        "--mode=predict",
+        f"--workdir={tmp_path / 'run'}",
+        f"--images={album}",
+        f"--output={output}",
+    )
     predicted = run("-m", "jaxord.main", *arguments)
-    assert predicted.returncode == 0 and f"{len(bad())} could not be read" in predicted.stdout, predicted.stderr
+    assert predicted.returncode == 0 and f"{len(bad())} could not be read" in predicted.stdout, (
+        predicted.stderr
+    )
     with open(output, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     told = {pathlib.Path(row["path"]).name: row["error"] for row in rows}
-    assert len(rows) == count + len(bad()) and {name for name, error in told.items() if error} == set(bad())
+    assert len(rows) == count + len(bad()) and {
+        name for name, error in told.items() if error
+    } == set(bad())
     assert all(reason in told[name] for name, (_, reason) in bad().items())
     assert {f"{name}.png" for name in NAMES} <= set(told)
     load = predictor.Predictor.load(tmp_path / "run")

@@ -22,17 +22,26 @@ ROOT = pathlib.Path(__file__).parent.parent
 DEVICES, STEPS = 4, 18  # of all processes together
 SILENCE = 10  # seconds, instead of twice as many
 FIELDS = {
-    "data.batch": 16, "data.eval_batch": 16, "data.tier": "stream", "train.duration": f"{STEPS} steps",
-    "train.evaluate_every": f"{STEPS} steps", "train.checkpoint_every": "4 steps", "train.log_every": "2 steps",
-    "metrics": ("mae",), "model.fsdp": 4096,
+    "data.batch": 16,
+    "data.eval_batch": 16,
+    "data.tier": "stream",
+    "train.duration": f"{STEPS} steps",
+    "train.evaluate_every": f"{STEPS} steps",
+    "train.checkpoint_every": "4 steps",
+    "train.log_every": "2 steps",
+    "metrics": ("mae",),
+    "model.fsdp": 4096,
     "optim.name": "sgd",  # Adam's first step would be the sign of gradients, and blow up rounding around zero
-}  # fmt: skip
+}
 
 
 def arguments(photos, workdir):
     fields = {**FIELDS, "data.root": photos}
-    return ["--config=configs/folder.py:method=l1,backbone=tiny", f"--workdir={workdir}",
-            *(f"--config.{name}={value}" for name, value in fields.items())]  # fmt: skip
+    return [
+        "--config=configs/folder.py:method=l1,backbone=tiny",
+        f"--workdir={workdir}",
+        *(f"--config.{name}={value}" for name, value in fields.items()),
+    ]
 
 
 def run(photos, workdir, processes, at=0, number=0):
@@ -42,12 +51,30 @@ def run(photos, workdir, processes, at=0, number=0):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     started = []
     for k in range(processes):
-        place = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes), "JAX_PROCESS_ID": str(k)}
-        place |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes}", "PYTHONPATH": str(ROOT)}
-        place |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_DISABLE_MOST_OPTIMIZATIONS": "True"}
+        place = {
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": str(processes),
+            "JAX_PROCESS_ID": str(k),
+        }
+        place |= {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes}",
+            "PYTHONPATH": str(ROOT),
+        }
+        place |= {
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "True",
+        }
         place |= {"AT": str(at), "SIGNAL": str(number * (k == processes - 1))}
-        started.append(subprocess.Popen([sys.executable, __file__, *arguments(photos, workdir)], env={**os.environ, **place},
-                                        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))  # fmt: skip
+        started.append(
+            subprocess.Popen(
+                [sys.executable, __file__, *arguments(photos, workdir)],
+                env={**os.environ, **place},
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
 
     def ended(process):
         output, errors = process.communicate(timeout=280)
@@ -62,12 +89,16 @@ def small():
     from jaxord.weights import variants
 
     tiny = variants.VARIANTS["tiny"]
-    towers = {side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")}
+    towers = {
+        side: dataclasses.replace(getattr(tiny, side), layers=1) for side in ("vision", "text")
+    }
     return dataclasses.replace(tiny, **towers)
 
 
 def saved(workdir):
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+    return sorted(
+        int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()
+    )
 
 
 def read(workdir):
@@ -99,9 +130,13 @@ def one(lightly_compiled, photos, tmp_path_factory):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)  # a minute of CPU in ten processes, each of which may wait for a core
-def test_four_processes_stopped_then_one_of_them_killed_then_two_do_what_one_does(one, photos, tmp_path):
+def test_four_processes_stopped_then_one_of_them_killed_then_two_do_what_one_does(
+    one, photos, tmp_path
+):
     workdir = tmp_path / "run"
-    four = run(photos, workdir, 4, at=4, number=signal.SIGTERM)  # one of them is told to stop: all do, at the same step
+    four = run(
+        photos, workdir, 4, at=4, number=signal.SIGTERM
+    )  # one of them is told to stop: all do, at the same step
     assert [code for code, *_ in four] == [75] * 4, four[0]
     (step,) = {errors.splitlines()[-1] for _, _, errors, _ in four}
     step = int(step.removeprefix("stopped by a signal at step ").split(";")[0])
@@ -109,15 +144,23 @@ def test_four_processes_stopped_then_one_of_them_killed_then_two_do_what_one_doe
     told = ["examples, stream" in output and "img/s" in errors for _, output, errors, _ in four]
     assert told == [True, False, False, False]
 
-    *others, killed = run(photos, workdir, 4, at=step + 2, number=signal.SIGKILL)  # the others say why, and end
+    *others, killed = run(
+        photos, workdir, 4, at=step + 2, number=signal.SIGKILL
+    )  # the others say why, and end
     assert killed[0] == -signal.SIGKILL
     for code, _, errors, ended in others:
-        assert code not in (0, -signal.SIGKILL) and "another task died" in errors and ended - killed[3] < SILENCE + 10
+        assert (
+            code not in (0, -signal.SIGKILL)
+            and "another task died" in errors
+            and ended - killed[3] < SILENCE + 10
+        )
     last = saved(workdir)[-1]
 
     two = run(photos, workdir, 2)
     assert [code for code, *_ in two] == [0, 0], two
-    assert f"goes on from step {last}" in two[0][1] and "mae" in two[0][1] and "mae" not in two[1][1]
+    assert (
+        f"goes on from step {last}" in two[0][1] and "mae" in two[0][1] and "mae" not in two[1][1]
+    )
     (where, losses, values), expected = read(workdir), read(one)
     assert where == expected[0]
     np.testing.assert_allclose(losses, expected[1], rtol=1e-5)
@@ -125,7 +168,9 @@ def test_four_processes_stopped_then_one_of_them_killed_then_two_do_what_one_doe
 
     from jaxord import workdir as folders
 
-    a, b = (folders.selected(place)["params"] for place in (workdir, one))  # split over two, read by one
+    a, b = (
+        folders.selected(place)["params"] for place in (workdir, one)
+    )  # split over two, read by one
     assert max(np.abs(a[path] - b[path]).max() for path in b) < 1e-6
 
 

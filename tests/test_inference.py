@@ -38,12 +38,18 @@ def test_expectation_takes_bfloat16_logits_in_float32():
 
 def test_expectation_has_a_finite_gradient_at_extreme_logits():
     logits = jnp.array([[3e5, -3e5, 0.0, 3e5, 1.0]])
-    gradient = jax.grad(lambda x: jaxord.inference.expectation(x, jnp.asarray(VALUES)).sum())(logits)
-    np.testing.assert_allclose(gradient, [[0.25 * (6 - 49.5), 0, 0, 0.25 * (49.5 - 6), 0]], rtol=1e-6)
+    gradient = jax.grad(lambda x: jaxord.inference.expectation(x, jnp.asarray(VALUES)).sum())(
+        logits
+    )
+    np.testing.assert_allclose(
+        gradient, [[0.25 * (6 - 49.5), 0, 0, 0.25 * (49.5 - 6), 0]], rtol=1e-6
+    )
 
 
 def test_argmax_gives_the_value_of_the_first_largest():
-    logits = jnp.array([[0.0, 2.0, 1.0, 0.0, -1.0], [3.0, 3.0, 3.0, 3.0, 3.0], [-9.0, -8.0, -7.0, -6.0, -5.0]])
+    logits = jnp.array(
+        [[0.0, 2.0, 1.0, 0.0, -1.0], [3.0, 3.0, 3.0, 3.0, 3.0], [-9.0, -8.0, -7.0, -6.0, -5.0]]
+    )
     found = jaxord.inference.argmax(logits, jnp.asarray(VALUES))
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, [15.5, 6.0, 82.5])
@@ -56,7 +62,12 @@ def test_value_is_passed_on_in_float32():
 
 
 def test_rules_are_found_and_called_by_the_names_of_their_arrays():
-    arrays = {"logits": jnp.eye(5), "rank_values": jnp.asarray(VALUES), "value": jnp.arange(5.0), "image_embeds": None}
+    arrays = {
+        "logits": jnp.eye(5),
+        "rank_values": jnp.asarray(VALUES),
+        "value": jnp.arange(5.0),
+        "image_embeds": None,
+    }
     expected = {"argmax": VALUES, "value": np.arange(5.0)}
     for name, answer in expected.items():
         rule = binding.lookup(jaxord.inference, name)
@@ -68,7 +79,10 @@ def test_rules_are_found_and_called_by_the_names_of_their_arrays():
 
 
 def test_experts_take_the_most_probable_group_and_true_expert_the_given_one():
-    values, logits = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], jnp.bfloat16), jnp.array([[0.0, 9.0, 9.0], [2.0, 0.0, 1.0]])
+    values, logits = (
+        jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], jnp.bfloat16),
+        jnp.array([[0.0, 9.0, 9.0], [2.0, 0.0, 1.0]]),
+    )
     np.testing.assert_array_equal(jaxord.inference.experts(values, logits), [2.0, 4.0])
     found = jaxord.inference.true_expert(values, np.array([2, 1]))
     assert found.dtype == jnp.float32
@@ -76,7 +90,14 @@ def test_experts_take_the_most_probable_group_and_true_expert_the_given_one():
 
 
 def test_thresholds_count_the_answers_or_their_product():
-    logits = jnp.array([[2.0, 1.0, -1.0, 3.0], [-1.0, -2.0, -3.0, -4.0], [5e4, 5e4, 5e4, 5e4], [0.8, 0.8, 0.8, 0.8]])
+    logits = jnp.array(
+        [
+            [2.0, 1.0, -1.0, 3.0],
+            [-1.0, -2.0, -3.0, -4.0],
+            [5e4, 5e4, 5e4, 5e4],
+            [0.8, 0.8, 0.8, 0.8],
+        ]
+    )
     found = jaxord.inference.thresholds(logits, jnp.asarray(VALUES))
     np.testing.assert_array_equal(found, [49.5, 6.0, 82.5, 82.5])
     # sigmoid(2) sigmoid(1) = .64, times sigmoid(-1) = .17; sigmoid(.8)^2 = .476, where one answer is .69.
@@ -99,10 +120,14 @@ def draw(rows, seed):
 def test_nearest_reference_is_that_of_the_loop():
     images, points, values = 7 * draw(20, 0), draw(9, 1), np.arange(9.0)
     expected = [values[np.argmin([np.linalg.norm(z - p) for p in points])] for z in unit(images)]
-    np.testing.assert_array_equal(jaxord.inference.nearest_reference(images, points, values), expected)
+    np.testing.assert_array_equal(
+        jaxord.inference.nearest_reference(images, points, values), expected
+    )
     # The points are not made unit vectors; of equally near ones the first wins.
     points = jnp.array([[9.0, 0.0], [0.0, 0.3], [0.0, 0.6], [0.0, 1.5], [0.0, 0.6]])
-    np.testing.assert_array_equal(jaxord.inference.nearest_reference(jnp.array([[0.1, 5.0]]), points, jnp.arange(5.0)), [2])
+    np.testing.assert_array_equal(
+        jaxord.inference.nearest_reference(jnp.array([[0.1, 5.0]]), points, jnp.arange(5.0)), [2]
+    )
 
 
 def loop_knn(queries, gallery, targets, k):
@@ -115,9 +140,15 @@ def loop_knn(queries, gallery, targets, k):
 
 
 # 50 rows: one at once, with a rest, without, all.
-@pytest.mark.parametrize("k, block", [(5, 1), (5, 7), (5, 25), (5, 8192), (1, 8192), (50, 8192), (50, 7)])
+@pytest.mark.parametrize(
+    "k, block", [(5, 1), (5, 7), (5, 25), (5, 8192), (1, 8192), (50, 8192), (50, 7)]
+)
 def test_knn_is_that_of_the_loop(k, block):
-    queries, gallery, targets = draw(6, 0), draw(50, 1), np.random.default_rng(2).normal(size=50).astype(np.float32)
+    queries, gallery, targets = (
+        draw(6, 0),
+        draw(50, 1),
+        np.random.default_rng(2).normal(size=50).astype(np.float32),
+    )
     gallery[30:40] = 2 * gallery[0:10]  # equally near: the earlier row comes first
     found = jaxord.inference.knn(queries, gallery, targets, k=k, block=block)
     assert found.dtype == jnp.float32
@@ -132,13 +163,17 @@ def test_neighbours_in_one_direction_are_told_apart(block):
     found = jaxord.inference.neighbours(queries, gallery, targets, k=5, block=block)
     distances = np.linalg.norm(queries.astype(np.float64)[:, None] - gallery, axis=-1)
     nearest = np.sort(distances, axis=1)[:, :5]
-    np.testing.assert_allclose(np.take_along_axis(distances, np.asarray(found, int), axis=1), nearest, rtol=2e-4)
+    np.testing.assert_allclose(
+        np.take_along_axis(distances, np.asarray(found, int), axis=1), nearest, rtol=2e-4
+    )
 
 
 def test_equally_near_neighbours_come_in_the_order_of_the_gallery():
     gallery, targets = np.ones((40, 4), np.float32), np.arange(40.0)
     for block in (3, 16, 100):
-        np.testing.assert_array_equal(jaxord.inference.knn(draw(3, 0), gallery, targets, k=4, block=block), [1.5] * 3)
+        np.testing.assert_array_equal(
+            jaxord.inference.knn(draw(3, 0), gallery, targets, k=4, block=block), [1.5] * 3
+        )
 
 
 def test_knn_averages_each_of_several_angles():
@@ -151,7 +186,9 @@ def test_knn_averages_each_of_several_angles():
 def test_knn_does_not_depend_on_how_many_are_asked_at_once():
     queries, gallery, targets = draw(300, 0), draw(50, 1), np.arange(50.0)
     together = jaxord.inference.knn(queries, gallery, targets, k=5)  # 300 queries are two groups
-    np.testing.assert_array_equal(together[:3], jaxord.inference.knn(queries[:3], gallery, targets, k=5))
+    np.testing.assert_array_equal(
+        together[:3], jaxord.inference.knn(queries[:3], gallery, targets, k=5)
+    )
 
 
 def test_knn_holds_blocks_only():
@@ -163,9 +200,14 @@ def test_knn_holds_blocks_only():
 
 @pytest.mark.parametrize("k", [0, 51])
 def test_knn_wants_as_many_neighbours_as_there_are(k):
-    with pytest.raises(ValueError, match=f"k is {k}, but the gallery has 50 samples; expected 1 to 50 neighbours"):
+    with pytest.raises(
+        ValueError, match=f"k is {k}, but the gallery has 50 samples; expected 1 to 50 neighbours"
+    ):
         jaxord.inference.knn(draw(6, 0), draw(50, 1), np.zeros(50), k=k)
 
 
 def test_knn_names_its_gallery():
-    assert binding.needs(jaxord.inference.knn) == (["image_embeds", "gallery_embeds", "gallery_targets"], [])
+    assert binding.needs(jaxord.inference.knn) == (
+        ["image_embeds", "gallery_embeds", "gallery_targets"],
+        [],
+    )

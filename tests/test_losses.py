@@ -43,14 +43,20 @@ def loop_text_image_kl(logits, rank, sharpness=10.0):
     for c in set(rank):
         target = [sharpness * (y == c) for y in rank]
         for j, t in enumerate(target):
-            log_q, log_p = t - log_sum_exp(np.array(target)), logits[j, c] - log_sum_exp(logits[:, c])
+            log_q, log_p = (
+                t - log_sum_exp(np.array(target)),
+                logits[j, c] - log_sum_exp(logits[:, c]),
+            )
             total = total + np.exp(log_q) * (log_q - log_p)
     return total / len(set(rank))
 
 
 def share(own, others, weights):
     """-log[ e^own / (e^own + sum weights e^others) ], the fraction of Eq 4."""
-    return log_sum_exp([own] + [s + np.log(w) for s, w in zip(others, weights, strict=True) if w > 0]) - own
+    return (
+        log_sum_exp([own] + [s + np.log(w) for s, w in zip(others, weights, strict=True) if w > 0])
+        - own
+    )
 
 
 def normed(distances):
@@ -66,7 +72,9 @@ def loop_pairs(logits, rank, weights_of, direction):
         for i in range(size):
             others = [j for j in range(size) if j != i]
             weights = weights_of([(rank[i], rank[j]) for j in others])
-            total = total + share(score[one](i, i), [score[one](i, j) for j in others], weights) / size
+            total = (
+                total + share(score[one](i, i), [score[one](i, j) for j in others], weights) / size
+            )
     return total
 
 
@@ -77,20 +85,26 @@ def loop_info_nce(logits, rank, direction="both"):
 def loop_fcrc(logits, rank, form="pair", distance="absolute", direction="both"):
     gap, size, texts, both = GAPS[distance], len(rank), logits.shape[1], direction == "both"
     if form == "pair":
-        return loop_pairs(logits, rank, lambda pairs: normed([gap(a, b) for a, b in pairs]), direction)
+        return loop_pairs(
+            logits, rank, lambda pairs: normed([gap(a, b) for a, b in pairs]), direction
+        )
     total = 0
     if form == "class" and (both or direction == "i2t"):
         for i in range(size):
             others = [c for c in range(texts) if c != rank[i]]
             weights = normed([gap(rank[i], c) for c in others])
-            total = total + share(logits[i, rank[i]], [logits[i, c] for c in others], weights) / size
+            total = (
+                total + share(logits[i, rank[i]], [logits[i, c] for c in others], weights) / size
+            )
     if form == "class" and (both or direction == "t2i"):
         for c in set(rank):
             own = [j for j in range(size) if rank[j] == c]
             others = [j for j in range(size) if rank[j] != c]
             weights = normed([gap(c, rank[j]) for j in others])
             scores = [logits[j, c] for j in others]
-            total = total + np.mean([share(logits[j, c], scores, weights) for j in own]) / len(set(rank))
+            total = total + np.mean([share(logits[j, c], scores, weights) for j in own]) / len(
+                set(rank)
+            )
     if form == "code":
         gaps = np.array([[gap(y, c) for c in range(texts)] for y in rank], np.float64)
         u, v = np.ones_like(gaps), np.ones_like(gaps)
@@ -116,10 +130,20 @@ CASES = [
     {"name": "text_image_kl", "sharpness": 2.0},
     {"name": "info_nce", "direction": "i2t"},
     {"name": "info_nce", "direction": "t2i"},
-    *[{"name": "fcrc", "form": f, "direction": d} for f in ("pair", "class", "code") for d in ("i2t", "t2i")],
-    *[{"name": "fcrc", "form": f, "distance": d} for f in ("pair", "class", "code") for d in ("sqrt", "square")],
+    *[
+        {"name": "fcrc", "form": f, "direction": d}
+        for f in ("pair", "class", "code")
+        for d in ("i2t", "t2i")
+    ],
+    *[
+        {"name": "fcrc", "form": f, "distance": d}
+        for f in ("pair", "class", "code")
+        for d in ("sqrt", "square")
+    ],
 ]
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+each_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join(map(str, case.values()))
+)
 
 
 @functools.cache
@@ -128,7 +152,9 @@ def compiled(entry):
 
 
 def value_and_gradient(case, logits, rank):
-    value, gradient = compiled(tuple(case.items()))(jnp.asarray(logits, jnp.float32), jnp.asarray(rank, jnp.int32))
+    value, gradient = compiled(tuple(case.items()))(
+        jnp.asarray(logits, jnp.float32), jnp.asarray(rank, jnp.int32)
+    )
     assert value.dtype == gradient.dtype == jnp.float32 and value.shape == ()
     return float(value), np.asarray(gradient)
 
@@ -171,7 +197,11 @@ def test_value_and_gradient_agree_with_the_loop_in_float64(case, kind, scale):
         assert np.isfinite(value) and np.isfinite(gradient).all(), name
         np.testing.assert_allclose(value, expected_value, rtol=1e-5, atol=1e-11, err_msg=name)
         np.testing.assert_allclose(
-            gradient, expected_gradient, rtol=1e-5, atol=1e-12 if alone else 1e-6 / len(rank), err_msg=name
+            gradient,
+            expected_gradient,
+            rtol=1e-5,
+            atol=1e-12 if alone else 1e-6 / len(rank),
+            err_msg=name,
         )
 
 
@@ -214,7 +244,9 @@ def test_without_a_negative_loss_and_gradient_are_zero(kind, direction):
 def test_no_nan_arises_on_the_way_either(form):
     # Outside jit, where jax looks at each operation: users who hunt a nan must not be stopped by ours.
     with jax.debug_nans(True):
-        jax.grad(functools.partial(fcrc, form=form))(jnp.full((1, K), 1e6), jnp.asarray(RANKS["B = 1"]))
+        jax.grad(functools.partial(fcrc, form=form))(
+            jnp.full((1, K), 1e6), jnp.asarray(RANKS["B = 1"])
+        )
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "info_nce", "fcrc"])
@@ -241,7 +273,9 @@ def test_bfloat16_logits_are_computed_in_float32():
 
 def test_cross_entropy_by_hand():
     logits = np.log([[1.0, 3.0], [2.0, 2.0], [1.0, 7.0]])
-    assert compute("cross_entropy", logits, [1, 0, 0]) == pytest.approx((np.log(4 / 3) + np.log(2) + np.log(8)) / 3)
+    assert compute("cross_entropy", logits, [1, 0, 0]) == pytest.approx(
+        (np.log(4 / 3) + np.log(2) + np.log(8)) / 3
+    )
 
 
 def test_text_image_kl_by_hand():
@@ -249,7 +283,9 @@ def test_text_image_kl_by_hand():
     # (2, 2, 1) / 5 and (1, 1, 2) / 4. All images are alike to text 0; text 2 sees exactly its target.
     logits = np.log([[1.0, 5.0, 1.0], [1.0, 1e-3, 1.0], [1.0, 2.0, 2.0]])
     expected = (2 * 0.4 * np.log(0.4 * 3) + 0.2 * np.log(0.2 * 3) + 0) / 2
-    assert compute("text_image_kl", logits, [0, 0, 2], sharpness=float(np.log(2))) == pytest.approx(expected, rel=1e-5)
+    assert compute("text_image_kl", logits, [0, 0, 2], sharpness=float(np.log(2))) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_info_nce_by_hand():
@@ -264,9 +300,14 @@ def test_info_nce_by_hand():
 
 def test_fcrc_pair_by_hand():
     # Weights of image 0: 2 * 1/4, 2 * 3/4; of image 1: 2 * 1/3, 2 * 2/3; of image 2: 2 * 3/5, 2 * 2/5.
-    logits, rank = np.log([[4.0, 2.0, 9.0, 2.0], [3.0, 2.0, 9.0, 3.0], [5.0, 5.0, 9.0, 1.0]]), [0, 1, 3]
+    logits, rank = (
+        np.log([[4.0, 2.0, 9.0, 2.0], [3.0, 2.0, 9.0, 3.0], [5.0, 5.0, 9.0, 1.0]]),
+        [0, 1, 3],
+    )
     i2t = (np.log((4 + 1 + 3) / 4) + np.log((2 + 2 + 4) / 2) + np.log((1 + 6 + 4) / 1)) / 3
-    t2i = (np.log((4 + 1.5 + 7.5) / 4) + np.log((2 + 4 / 3 + 20 / 3) / 2) + np.log((1 + 2.4 + 2.4) / 1)) / 3
+    t2i = (
+        np.log((4 + 1.5 + 7.5) / 4) + np.log((2 + 4 / 3 + 20 / 3) / 2) + np.log((1 + 2.4 + 2.4) / 1)
+    ) / 3
     assert compute("fcrc", logits, rank, direction="i2t") == pytest.approx(i2t)
     assert compute("fcrc", logits, rank, direction="t2i") == pytest.approx(t2i)
 
@@ -286,13 +327,17 @@ def test_fcrc_code_by_hand():
     logits, rank = np.array([[0.3, 0.6, -0.9], [0.5, 0.1, 0.2]]), [0, 1]
     first = -np.log(np.exp(0.3) / (np.exp(0.3) + np.exp(0.4) + np.exp(-1.2)))
     second = -np.log(np.exp(0.1) / (np.exp(0.5) + np.exp(0.1) + np.exp(0.2)))
-    assert compute("fcrc", logits, rank, form="code", direction="i2t") == pytest.approx((first + second) / 2)
+    assert compute("fcrc", logits, rank, form="code", direction="i2t") == pytest.approx(
+        (first + second) / 2
+    )
     # v: in either column the only negative has weight K - 1 = 2, not 1.
     own, kl = 1 / (1 + np.exp(-10)), 0
     for mine, other in ((0.3, 2 * 0.5), (0.1, 2 * 0.6)):
         p = np.exp(mine) / (np.exp(mine) + np.exp(other))
         kl += (own * np.log(own / p) + (1 - own) * np.log((1 - own) / (1 - p))) / 2
-    assert compute("fcrc", logits, rank, form="code", direction="t2i") == pytest.approx(kl, rel=1e-5)
+    assert compute("fcrc", logits, rank, form="code", direction="t2i") == pytest.approx(
+        kl, rel=1e-5
+    )
 
 
 # Properties of the weights.
@@ -317,7 +362,9 @@ def test_weights_have_mean_one_over_the_negatives(form, distance):
     weights = weights_of(form, distance, rank)
     np.testing.assert_allclose(weights.sum(axis=1) / (K - 1), 1, rtol=1e-6)
     oracle = np.array([[GAPS[distance](y, c) for c in range(K)] for y in rank])
-    np.testing.assert_allclose(weights, (K - 1) * oracle / oracle.sum(axis=1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(
+        weights, (K - 1) * oracle / oracle.sum(axis=1, keepdims=True), rtol=1e-5
+    )
 
 
 def test_a_duplicate_is_no_negative_but_counts_in_the_mean():
@@ -332,7 +379,9 @@ def test_a_duplicate_is_no_negative_but_counts_in_the_mean():
 def test_weights_and_density_ratios_of_ordered_features_have_negative_covariance(form, distance):
     rank = np.array(RANKS["one sample a rank"])
     angle = np.linspace(0, 2, K)
-    ratio = np.exp(np.cos(angle[rank][:, None] - angle) / 0.1)  # f(z_i, w_c), features on an arc in order
+    ratio = np.exp(
+        np.cos(angle[rank][:, None] - angle) / 0.1
+    )  # f(z_i, w_c), features on an arc in order
     weights = weights_of(form, distance, rank)
     for i, own in enumerate(rank):
         negatives = np.arange(K) != own
@@ -362,7 +411,9 @@ def test_with_all_weights_one_fcrc_is_info_nce(direction):
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_with_every_rank_once_the_class_form_is_the_pair_form(direction):
     logits, rank = draw(5, 3), RANKS["one sample a rank"]
-    pair, of_class = (compute("fcrc", logits, rank, form=f, direction=direction) for f in ("pair", "class"))
+    pair, of_class = (
+        compute("fcrc", logits, rank, form=f, direction=direction) for f in ("pair", "class")
+    )
     assert pair == pytest.approx(of_class, rel=1e-6)
 
 
@@ -372,17 +423,25 @@ def test_both_directions_are_summed_and_the_default_is_pair_absolute_both(form):
     parts = [compute("fcrc", logits, rank, form=form, direction=d) for d in ("i2t", "t2i")]
     assert compute("fcrc", logits, rank, form=form) == pytest.approx(sum(parts), rel=1e-6)
     default = compute("fcrc", logits, rank)
-    assert default == compute("fcrc", logits, rank, form="pair", distance="absolute", direction="both")
+    assert default == compute(
+        "fcrc", logits, rank, form="pair", distance="absolute", direction="both"
+    )
 
 
 def test_unknown_settings_are_refused():
     logits, rank = jnp.zeros((2, K)), jnp.array([0, 1])
-    with pytest.raises(ValueError, match=r"form is 'pairs'; expected one of \['class', 'code', 'pair'\]"):
+    with pytest.raises(
+        ValueError, match=r"form is 'pairs'; expected one of \['class', 'code', 'pair'\]"
+    ):
         fcrc(logits, rank, form="pairs")
-    with pytest.raises(ValueError, match=r"distance is 'l2'; expected one of \['absolute', 'sqrt', 'square'\]"):
+    with pytest.raises(
+        ValueError, match=r"distance is 'l2'; expected one of \['absolute', 'sqrt', 'square'\]"
+    ):
         fcrc(logits, rank, distance="l2")
     for loss in (fcrc, info_nce):
-        with pytest.raises(ValueError, match=r"direction is 'sum'; expected one of \['both', 'i2t', 't2i'\]"):
+        with pytest.raises(
+            ValueError, match=r"direction is 'sum'; expected one of \['both', 'i2t', 't2i'\]"
+        ):
             loss(logits, rank, direction="sum")
 
 
@@ -408,7 +467,9 @@ REGRESSIONS = {
 
 def test_regression_losses_by_hand():
     assert l1(VALUE, TARGET) == pytest.approx((0 + 2 + 0.5 + 8 + 0.25) / 5)
-    assert l1(VALUE, TARGET, WEIGHT) == pytest.approx((0 + 1 + 1 + 0 + 1) / 5)  # divided by B, not by the weights' sum
+    assert l1(VALUE, TARGET, WEIGHT) == pytest.approx(
+        (0 + 1 + 1 + 0 + 1) / 5
+    )  # divided by B, not by the weights' sum
     assert mse(VALUE, TARGET) == pytest.approx((0 + 4 + 0.25 + 64 + 0.0625) / 5)
     assert huber(VALUE, TARGET) == pytest.approx((0 + 1.5 + 0.125 + 7.5 + 0.03125) / 5)
     assert huber(VALUE, TARGET, beta=0.25) == pytest.approx((0 + 1.875 + 0.375 + 7.875 + 0.125) / 5)
@@ -424,11 +485,15 @@ def test_regression_losses_agree_with_the_loop_in_float64(name, weighted):
         value, target = (scale * rng.normal(size=(2, 9))).astype(np.float32)
         weight = rng.uniform(size=9).astype(np.float32)
         # The error is exact to half a unit of the larger of value and target: drawn apart, so 1e-5 relative holds.
-        found, gradient = differentiated(value, target, weight) if weighted else differentiated(value, target)
+        found, gradient = (
+            differentiated(value, target, weight) if weighted else differentiated(value, target)
+        )
 
         def loop(x, target=target, weight=weight):
             terms = [of_error(a - float(b)) for a, b in zip(x, target, strict=True)]
-            return sum(t * (float(w) if weighted else 1.0) for t, w in zip(terms, weight, strict=True)) / len(terms)
+            return sum(
+                t * (float(w) if weighted else 1.0) for t, w in zip(terms, weight, strict=True)
+            ) / len(terms)
 
         expected, expected_gradient = complex_step(loop, value)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -454,7 +519,12 @@ def test_regression_losses_refuse_what_would_broadcast():
 
 
 def test_losses_are_found_by_name_and_take_arrays_by_name():
-    arrays = {"logits": draw(5, 1), "rank": jnp.asarray(RANKS["duplicates"]), "value": VALUE, "target": TARGET}
+    arrays = {
+        "logits": draw(5, 1),
+        "rank": jnp.asarray(RANKS["duplicates"]),
+        "value": VALUE,
+        "target": TARGET,
+    }
     for name in [*LOOPS, "l1", "mse", "huber"]:
         loss = binding.configured(jaxord.losses, {"name": name, "weight": 3.0})
         required, optional = binding.needs(loss)

@@ -29,9 +29,13 @@ def oracles(name):
 
 
 # Of 13 rows 3 at once, with two to fill up the last block; 7, with one; one.
-@pytest.mark.parametrize("name, block", [("rnc", 40), ("conord", 1), ("conord", 40), ("supcon", 100), ("cloc", 40)])
+@pytest.mark.parametrize(
+    "name, block", [("rnc", 40), ("conord", 1), ("conord", 40), ("supcon", 100), ("cloc", 40)]
+)
 def test_blocks_agree_with_the_loop(name, block):
-    for value, gradient, expected in zip(*compute({"name": name, "block": block}, LONG), oracles(name), strict=True):
+    for value, gradient, expected in zip(
+        *compute({"name": name, "block": block}, LONG), oracles(name), strict=True
+    ):
         agree(value, gradient, *expected)
 
 
@@ -49,7 +53,11 @@ def test_blocks_have_the_mean_and_its_gradient(size, block):
     def blocked(row, weights, number):
         return 3.0 * mean_over_blocks(weighed, (row, number), (weights,), block)
 
-    arrays = np.arange(3.0 * size, dtype=np.float32).reshape(size, 3), np.array([1.0, -2.0, 5.0], np.float32), np.arange(size)
+    arrays = (
+        np.arange(3.0 * size, dtype=np.float32).reshape(size, 3),
+        np.array([1.0, -2.0, 5.0], np.float32),
+        np.arange(size),
+    )
     value, slopes = jax.value_and_grad(plain, (0, 1))(*arrays)
     held.clear()
     found, found_slopes = jax.jit(jax.value_and_grad(blocked, (0, 1)))(*arrays)
@@ -70,14 +78,22 @@ def test_a_batch_on_eight_devices_agrees_with_the_loop():
 @pytest.mark.parametrize("name", ["rnc", "conord"])
 def test_4_096_samples_fit_into_300_mib(name):
     loss = getattr(jaxord.losses, name)
-    shapes = jax.ShapeDtypeStruct((4096, 512), jnp.float32), jax.ShapeDtypeStruct((4096,), jnp.float32)
+    shapes = (
+        jax.ShapeDtypeStruct((4096, 512), jnp.float32),
+        jax.ShapeDtypeStruct((4096,), jnp.float32),
+    )
     memory = jax.jit(jax.value_and_grad(loss)).lower(*shapes).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 300 * 2**20  # 148 and 66 MiB measured; 4,096^2 floats are 64
 
 
 @pytest.mark.parametrize("name", ["info_nce", "asymmetric_contrastive", "fcrc", "ordinal_pairwise"])
 def test_the_pairs_of_65_536_samples_are_never_formed(name):
-    shapes = {"logits": (65536, 64), "image_embeds": (65536, 64), "text_embeds": (64, 64), "rank_values": (64,)}
+    shapes = {
+        "logits": (65536, 64),
+        "image_embeds": (65536, 64),
+        "text_embeds": (64, 64),
+        "rank_values": (64,),
+    }
     arrays = {array: jax.ShapeDtypeStruct(shape, jnp.float32) for array, shape in shapes.items()}
     rank = jax.ShapeDtypeStruct((65536,), jnp.int32)
 
@@ -85,7 +101,9 @@ def test_the_pairs_of_65_536_samples_are_never_formed(name):
         return bind(getattr(jaxord.losses, name), {**arrays, "rank": rank})
 
     memory = jax.jit(jax.value_and_grad(loss)).lower(arrays, rank).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 200 * 2**20  # 51 to 114 MiB measured; 65,536^2 floats are 16,384
+    assert (
+        memory.temp_size_in_bytes < 200 * 2**20
+    )  # 51 to 114 MiB measured; 65,536^2 floats are 16,384
 
 
 # Distances.
@@ -93,13 +111,19 @@ def test_the_pairs_of_65_536_samples_are_never_formed(name):
 
 def test_distances_keep_their_digits_where_points_are_close():
     rows = np.array([[1000.0, 1000.0], [1000.0, 1000.125], [1000.0, 1000.0]], np.float32)
-    found, gradient = jax.value_and_grad(lambda a: vectors.distances(a, jnp.asarray(rows)).sum())(jnp.asarray(rows))
+    found, gradient = jax.value_and_grad(lambda a: vectors.distances(a, jnp.asarray(rows)).sum())(
+        jnp.asarray(rows)
+    )
     assert found == 4 * 0.125
     np.testing.assert_array_equal(gradient, [[0, -1], [0, 2], [0, -1]])
 
 
 def test_distances_have_the_gradient_of_the_loop():
-    rows, columns, weights = features(4), features(5, seed=1), features(4, seed=2) @ features(5, seed=3).T
+    rows, columns, weights = (
+        features(4),
+        features(5, seed=1),
+        features(4, seed=2) @ features(5, seed=3).T,
+    )
 
     def loop(both):
         return sum(weights[i, j] * norm(both[i] - both[4 + j]) for i in range(4) for j in range(5))
@@ -114,7 +138,13 @@ def test_distances_to_many_columns_are_those_to_few(monkeypatch):
     monkeypatch.setattr(vectors, "PIECE", 1 << 30)
     expected = jax.jit(vectors.distances)(rows, columns)
     jax.clear_caches()
-    for piece in (1, 7 * columns.shape[1], 23 * columns.shape[1]):  # one column at once, seven with a rest, all
+    for piece in (
+        1,
+        7 * columns.shape[1],
+        23 * columns.shape[1],
+    ):  # one column at once, seven with a rest, all
         monkeypatch.setattr(vectors, "PIECE", piece)
-        np.testing.assert_allclose(jax.jit(lambda a, b: vectors.distances(a, b))(rows, columns), expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            jax.jit(lambda a, b: vectors.distances(a, b))(rows, columns), expected, rtol=1e-6
+        )
         jax.clear_caches()

@@ -56,7 +56,11 @@ def loop_rnc(x, target, temperature=2.0, similarity="l2"):
         else:
             scores = {j: -norm(x[i] - x[j]) / temperature for j in others(i, size)}
         for j in scores:
-            farther = [scores[k] for k in scores if abs(target[i] - target[k]) >= abs(target[i] - target[j])]
+            farther = [
+                scores[k]
+                for k in scores
+                if abs(target[i] - target[k]) >= abs(target[i] - target[j])
+            ]
             total = total + (log_sum_exp(farther) - scores[j]) / (size * (size - 1))
     return total
 
@@ -89,14 +93,22 @@ def gap(a, b):
     return sum(map(gap, a, b)) if isinstance(a, list) else abs(a - b)
 
 
-def loop_conord(x, target, temperature=0.07, epsilon=1e-7, weights="VIII", anchor_norm=False, table=TABLE):
+def loop_conord(
+    x, target, temperature=0.07, epsilon=1e-7, weights="VIII", anchor_norm=False, table=TABLE
+):
     z, size, total = units(x), len(x), 0
     for i in range(size):
         attraction, repulsion = [], []
         for j in others(i, size):
-            kappa = z[i] @ z[j] if weights in ("I", "II", "III", "IV") else -np.sum((z[i] - z[j]) ** 2)
+            kappa = (
+                z[i] @ z[j] if weights in ("I", "II", "III", "IV") else -np.sum((z[i] - z[j]) ** 2)
+            )
             g = gap(target[i], target[j])
-            a, b = table[:, min(round(g), table.shape[1] - 1)] if weights == "X" else pair(weights, g, epsilon)
+            a, b = (
+                table[:, min(round(g), table.shape[1] - 1)]
+                if weights == "X"
+                else pair(weights, g, epsilon)
+            )
             attraction.append(kappa / temperature + np.log(a))
             repulsion += [kappa / temperature + np.log(b)] if b.real > 0 else []
         if repulsion:
@@ -109,7 +121,11 @@ def loop_expected_error(x, target, temperature=0.07, anchor_norm=False):
     z, size, total = units(x), len(x), 0
     for i in range(size):
         scores = {j: -np.sum((z[i] - z[j]) ** 2) / temperature for j in others(i, size)}
-        errors = [s + np.log(gap(target[i], target[j])) for j, s in scores.items() if target[j] != target[i]]
+        errors = [
+            s + np.log(gap(target[i], target[j]))
+            for j, s in scores.items()
+            if target[j] != target[i]
+        ]
         if errors:
             divisor = size * (size - 1) if anchor_norm else size
             total = total + (log_sum_exp(errors) - log_sum_exp(list(scores.values()))) / divisor
@@ -126,7 +142,9 @@ def loop_cloc(x, rank, margins=MARGINS, reduction="program"):
                 margin = sum(margins[min(rank[i], rank[q]) : max(rank[i], rank[q])])
                 term = margin - z[i] @ z[p] + z[i] @ z[q]
                 extra = len(q_of) if reduction == "program" else 1
-                total = total + (term if term.real > 0 else 0) / (len(p_of) * len(q_of) * extra) / size
+                total = (
+                    total + (term if term.real > 0 else 0) / (len(p_of) * len(q_of) * extra) / size
+                )
     return total
 
 
@@ -151,7 +169,9 @@ CASES = [
     {"name": "cloc"},
     {"name": "cloc", "reduction": "mean"},
 ]
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+each_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join(map(str, case.values()))
+)
 
 
 # The losses, compiled once for each setting and shape; several inputs go through at once.
@@ -174,7 +194,12 @@ def labels_of(target):
     """All label arrays that a loss may name."""
     target = np.asarray(target, np.float32)
     rank = np.unique(target, return_inverse=True)[1].astype(np.int32)
-    return {"target": target, "rank": rank, "group": rank // 2, "index": (np.arange(len(target)) // 2).astype(np.int32)}
+    return {
+        "target": target,
+        "rank": rank,
+        "group": rank // 2,
+        "index": (np.arange(len(target)) // 2).astype(np.int32),
+    }
 
 
 def features(size=B, seed=0, scale=1.0, twins=()):
@@ -185,7 +210,10 @@ def features(size=B, seed=0, scale=1.0, twins=()):
 
 
 INPUTS = [(features(seed=i), labels_of(target)) for i, target in enumerate(TARGETS.values())]
-INPUTS += [(features(seed=9, twins=[(2, 0), (5, 3)]), labels_of(TARGETS[kind])) for kind in ("some equal", "all different")]
+INPUTS += [
+    (features(seed=9, twins=[(2, 0), (5, 3)]), labels_of(TARGETS[kind]))
+    for kind in ("some equal", "all different")
+]
 INPUTS += [(np.ones((B, D), np.float32), labels_of(TARGETS["some equal"]))]
 
 
@@ -221,7 +249,9 @@ def agree(value, gradient, expected, expected_gradient):
     # Measured: 1e-6 of the value; gradients 1.5e-6 of their largest entry, and where that is 0 because terms cancel,
     # 1.2e-6, which is the rounding of cosines over a temperature of 0.07.
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-6)
-    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-5 * max(abs(expected_gradient).max(), 0.2))
+    np.testing.assert_allclose(
+        gradient, expected_gradient, rtol=0, atol=1e-5 * max(abs(expected_gradient).max(), 0.2)
+    )
 
 
 # Against the loops.
@@ -234,10 +264,26 @@ def test_value_and_gradient_agree_with_the_loop_in_float64(case):
 
 
 def test_all_rows_of_the_tables_of_conord_agree_with_the_loop():
-    rows = ["I", "II", "III", "IV", "V", "VI", "VII", "IX", "X", "XI", "XII", "XIII"]  # VIII is the default, above
+    rows = [
+        "I",
+        "II",
+        "III",
+        "IV",
+        "V",
+        "VI",
+        "VII",
+        "IX",
+        "X",
+        "XI",
+        "XII",
+        "XIII",
+    ]  # VIII is the default, above
 
     def of(x, target):
-        return {row: jax.value_and_grad(conord)(x, target, *[TABLE] * (row == "X"), weights=row) for row in rows}
+        return {
+            row: jax.value_and_grad(conord)(x, target, *[TABLE] * (row == "X"), weights=row)
+            for row in rows
+        }
 
     some = INPUTS[::2]
     x, arrays = stacked(some)
@@ -250,7 +296,9 @@ def test_all_rows_of_the_tables_of_conord_agree_with_the_loop():
 @each_case
 def test_the_order_of_the_batch_does_not_matter(case):
     order = np.array([4, 2, 6, 0, 5, 1, 3])
-    permuted = [(x[order], {name: label[order] for name, label in labels.items()}) for x, labels in INPUTS]
+    permuted = [
+        (x[order], {name: label[order] for name, label in labels.items()}) for x, labels in INPUTS
+    ]
     values, gradients = compute(case, INPUTS)
     permuted_values, permuted_gradients = compute(case, permuted)
     np.testing.assert_allclose(values, permuted_values, rtol=1e-5, atol=2e-6)
@@ -286,16 +334,27 @@ def test_one_sample_has_no_loss_and_no_gradient(name):
 
 @pytest.mark.parametrize("name", ["conord", "expected_error"])
 def test_two_angles_are_compared_by_the_sum_of_their_differences(name):
-    x, target = features(), np.round(np.random.default_rng(1).normal(size=(B, 2)), 1).astype(np.float32)
-    value, gradient = compiled((("name", name),), False)(jnp.asarray(x), {"target": jnp.asarray(target)})
-    agree(value, gradient, *complex_step(lambda moved: LOOPS[name][0](moved, target.astype(np.float64).tolist()), x))
+    x, target = (
+        features(),
+        np.round(np.random.default_rng(1).normal(size=(B, 2)), 1).astype(np.float32),
+    )
+    value, gradient = compiled((("name", name),), False)(
+        jnp.asarray(x), {"target": jnp.asarray(target)}
+    )
+    agree(
+        value,
+        gradient,
+        *complex_step(lambda moved: LOOPS[name][0](moved, target.astype(np.float64).tolist()), x),
+    )
 
 
 def test_the_table_of_conord_x_learns():
     x, target = features(), TARGETS["some equal"]
     gradient = slope(lambda table: conord(x, jnp.asarray(target), table, weights="X"), TABLE)
     x64 = x.astype(np.float64)
-    _, expected = complex_step(lambda table: loop_conord(x64, target, weights="X", table=table), TABLE)
+    _, expected = complex_step(
+        lambda table: loop_conord(x64, target, weights="X", table=table), TABLE
+    )
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-7)
 
 
@@ -305,15 +364,24 @@ def test_the_table_of_conord_x_learns():
 def test_supcon_by_hand():
     # Samples 0, 1 at a right angle share a rank; 2 is opposite to 1. Scores at temperature 1: 0, 0 and -1.
     x, rank = jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, -3.0]]), jnp.array([1, 1, 0])
-    assert quick(supcon, x, rank, temperature=1.0) == pytest.approx((np.log(2) + np.log(1 + np.exp(-1)) + 0) / 3)
+    assert quick(supcon, x, rank, temperature=1.0) == pytest.approx(
+        (np.log(2) + np.log(1 + np.exp(-1)) + 0) / 3
+    )
 
 
 def test_rnc_by_hand():
     # On a line, at temperature 1: features 0, 1, 3 with labels 0, 1, 1. From sample 0 both others are as far in label;
     # from 1 and 2 the twin in label has everyone as candidate, sample 0 only itself.
-    found = quick(rnc, jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0.0, 1.0, 1.0]), temperature=1.0)
+    found = quick(
+        rnc, jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0.0, 1.0, 1.0]), temperature=1.0
+    )
     both = np.log(np.exp(-1) + np.exp(-3))
-    expected = (both + 1) + (both + 3) + (np.log(np.exp(-2) + np.exp(-1)) + 2) + (np.log(np.exp(-2) + np.exp(-3)) + 2)
+    expected = (
+        (both + 1)
+        + (both + 3)
+        + (np.log(np.exp(-2) + np.exp(-1)) + 2)
+        + (np.log(np.exp(-2) + np.exp(-3)) + 2)
+    )
     assert found == pytest.approx(expected / 6)
 
 
@@ -335,7 +403,9 @@ def test_cloc_by_hand():
     # Anchors 0 and 1 are a positive pair at cosine 0; negative 2 has cosines 1 and 0; margin 0.5. Anchor 2 has none.
     x, rank = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), jnp.array([0, 0, 1])
     assert quick(cloc, x, rank, jnp.array([0.5])) == pytest.approx((1.5 + 0.5) / 3)
-    np.testing.assert_allclose(slope(lambda margins: cloc(x, rank, margins), jnp.array([0.5, 7.0])), [2 / 3, 0])
+    np.testing.assert_allclose(
+        slope(lambda margins: cloc(x, rank, margins), jnp.array([0.5, 7.0])), [2 / 3, 0]
+    )
 
 
 def test_a_margin_of_zero_has_the_slope_of_a_growing_margin():
@@ -351,16 +421,28 @@ def test_on_the_sphere_squared_distance_is_cosine_at_half_the_temperature():
     x, target = jnp.asarray(features()), jnp.asarray(TARGETS["some equal"])
     for by_distance, by_cosine in [("V", "I"), ("VIII", "IV")]:
         expected = quick(conord, x, target, weights=by_cosine, temperature=0.25)
-        assert quick(conord, x, target, weights=by_distance, temperature=0.5) == pytest.approx(expected, rel=1e-6)
+        assert quick(conord, x, target, weights=by_distance, temperature=0.5) == pytest.approx(
+            expected, rel=1e-6
+        )
 
 
 # What users can cause.
 
 
 REFUSED = [
-    (supcon, "rank", {"positives": "class"}, r"positives is 'class'; expected one of \['rank', 'view'\]"),
+    (
+        supcon,
+        "rank",
+        {"positives": "class"},
+        r"positives is 'class'; expected one of \['rank', 'view'\]",
+    ),
     (supcon, "rank", {"positives": "view"}, "needs the array 'index'"),
-    (rnc, "target", {"similarity": "L2"}, r"similarity is 'L2'; expected one of \['cosine', 'l2'\]"),
+    (
+        rnc,
+        "target",
+        {"similarity": "L2"},
+        r"similarity is 'L2'; expected one of \['cosine', 'l2'\]",
+    ),
     (conord, "target", {"weights": "XIV"}, "weights is 'XIV'; expected one of"),
     (conord, "target", {"weights": "X"}, "weights is 'X' and the table pair_weights is missing"),
 ]
@@ -369,7 +451,9 @@ REFUSED = [
 @pytest.mark.parametrize("loss, label, settings, message", REFUSED, ids=lambda case: str(case)[:20])
 def test_what_does_not_fit_is_refused(loss, label, settings, message):
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(functools.partial(loss, **settings), features(), labels_of(TARGETS["some equal"])[label])
+        jax.eval_shape(
+            functools.partial(loss, **settings), features(), labels_of(TARGETS["some equal"])[label]
+        )
 
 
 def test_arrays_that_do_not_fit_are_refused():
@@ -378,5 +462,7 @@ def test_arrays_that_do_not_fit_are_refused():
         jax.eval_shape(rnc, x, np.zeros((7, 2)))
     with pytest.raises(ValueError, match="weights is 'VIII' and the table pair_weights was given"):
         jax.eval_shape(conord, x, labels["target"], TABLE)
-    with pytest.raises(ValueError, match=r"reduction is 'sum'; expected one of \['mean', 'program'\]"):
+    with pytest.raises(
+        ValueError, match=r"reduction is 'sum'; expected one of \['mean', 'program'\]"
+    ):
         jax.eval_shape(functools.partial(cloc, reduction="sum"), x, labels["rank"], MARGINS)

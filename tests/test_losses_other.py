@@ -57,7 +57,9 @@ def loop_soft_label(x, group, beta=1.0):
     total = 0
     for s, g in zip(x, group, strict=True):
         target = [np.exp(-beta * abs(k - g)) for k in range(len(s))]
-        total = total - sum(t / sum(target) * (s[k] - log_sum_exp(list(s))) for k, t in enumerate(target))
+        total = total - sum(
+            t / sum(target) * (s[k] - log_sum_exp(list(s))) for k, t in enumerate(target)
+        )
     return total / len(x)
 
 
@@ -75,28 +77,38 @@ def test_losses_of_groups_agree_with_the_loop(scale):
     check(lambda x: loop_soft_label(x, GROUP), x, "descending_soft_label", group)
     check(lambda x: loop_soft_label(x, GROUP, 0.3), x, "descending_soft_label", group, beta=0.3)
     check(lambda x: loop_logit_adjusted(x, GROUP), x, "logit_adjusted", group, PRIOR)
-    check(lambda x: loop_logit_adjusted(x, GROUP, tau=2.0), x, "logit_adjusted", group, PRIOR, tau=2.0)
+    check(
+        lambda x: loop_logit_adjusted(x, GROUP, tau=2.0), x, "logit_adjusted", group, PRIOR, tau=2.0
+    )
 
 
 def test_the_soft_label_of_the_paper():
     # At logits 0 the gradient of the cross-entropy is softmax - q: P4's example, beta 1, 5 groups, group 1.
     _, gradient = compute("descending_soft_label", np.zeros((1, 5)), np.array([1]))
-    np.testing.assert_allclose(0.2 - gradient[0], [0.1915, 0.5206, 0.1915, 0.0705, 0.0259], atol=5e-5)
+    np.testing.assert_allclose(
+        0.2 - gradient[0], [0.1915, 0.5206, 0.1915, 0.0705, 0.0259], atol=5e-5
+    )
 
 
 def test_without_a_prior_logit_adjustment_is_cross_entropy():
     x, group = draw(B, G), np.array(GROUP)
     plain, _ = compute("cross_entropy", x, group)
     assert compute("logit_adjusted", x, group, PRIOR, tau=0.0)[0] == pytest.approx(plain, rel=1e-6)
-    assert compute("logit_adjusted", x, group, np.full(G, 0.25))[0] == pytest.approx(plain, rel=1e-6)
-    assert compute("logit_adjusted", np.zeros((1, 2)), np.array([0]), np.array([0.25, 0.75]))[0] == pytest.approx(np.log(4))
+    assert compute("logit_adjusted", x, group, np.full(G, 0.25))[0] == pytest.approx(
+        plain, rel=1e-6
+    )
+    assert compute("logit_adjusted", np.zeros((1, 2)), np.array([0]), np.array([0.25, 0.75]))[
+        0
+    ] == pytest.approx(np.log(4))
 
 
 def test_only_the_expert_of_the_true_group_is_held_to_the_target():
     x, weight = 3 * draw(B, G), np.linspace(0, 2, B).astype(np.float32)
 
     def loop(x, weight):
-        return sum(float(w) * (x[i, GROUP[i]] - float(TARGET[i])) ** 2 for i, w in enumerate(weight))
+        return sum(
+            float(w) * (x[i, GROUP[i]] - float(TARGET[i])) ** 2 for i, w in enumerate(weight)
+        )
 
     check(lambda x: loop(x, [1] * B) / B, x, "expert", TARGET, np.array(GROUP))
     check(lambda x: loop(x, [1] * B), x, "expert", TARGET, np.array(GROUP), reduction="sum")
@@ -145,7 +157,15 @@ def loop_focal(x, weight=(1,) * B, beta=0.2, gamma=1.0, power=1):
     total = 0
     for a, b, w in zip(x, TARGET, weight, strict=True):
         e = magnitude(a - float(b))
-        total = total + (float(w) * e**power * (2 / (1 + np.exp(-beta * e)) - 1) ** gamma if e.real > 0 else 0) / B
+        total = (
+            total
+            + (
+                float(w) * e**power * (2 / (1 + np.exp(-beta * e)) - 1) ** gamma
+                if e.real > 0
+                else 0
+            )
+            / B
+        )
     return total
 
 
@@ -162,7 +182,14 @@ def test_focal_l1_agrees_with_the_loop(scale):
     x[3] = TARGET[3]  # an exact hit
     weight = np.linspace(0, 2, B).astype(np.float32)
     for settings in ({}, {"beta": 1.0, "gamma": 0.5}, {"gamma": 2.0, "power": 2}):
-        check(lambda x, settings=settings: loop_focal(x, weight, **settings), x, "focal_l1", TARGET, weight, **settings)
+        check(
+            lambda x, settings=settings: loop_focal(x, weight, **settings),
+            x,
+            "focal_l1",
+            TARGET,
+            weight,
+            **settings,
+        )
 
 
 @pytest.mark.parametrize("scale, sigma", [(1, 0.7), (1, 30.0), (10_000, 1.0)])
@@ -173,7 +200,9 @@ def test_balanced_mse_agrees_with_the_loop(scale, sigma):
     value, gradient = differentiated(jnp.asarray(x[:-1]), target, x[-1])
     expected, expected_gradient = complex_step(lambda x: loop_balanced(x, target), x)
     assert float(value) == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_allclose(np.append(*gradient), expected_gradient, rtol=2e-5, atol=1e-6 * scale)
+    np.testing.assert_allclose(
+        np.append(*gradient), expected_gradient, rtol=2e-5, atol=1e-6 * scale
+    )
 
 
 def test_balanced_mse_of_one_sample_is_zero():
@@ -200,22 +229,30 @@ def loop_center(both, reference, points=4):
 
 
 @pytest.mark.parametrize(
-    "reference", [np.array([3, 0, 1, 3, 2, 2]), np.array([0.25, 3, 1.5, 2.875, 0, 2], np.float32)], ids=["index", "fraction"]
+    "reference",
+    [np.array([3, 0, 1, 3, 2, 2]), np.array([0.25, 3, 1.5, 2.875, 0, 2], np.float32)],
+    ids=["index", "fraction"],
 )
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_center_agrees_with_the_loop(reference, reduction):
-    differentiated = jax.jit(jax.value_and_grad(functools.partial(center, reduction=reduction), (0, 1)))
+    differentiated = jax.jit(
+        jax.value_and_grad(functools.partial(center, reduction=reduction), (0, 1))
+    )
     images, points = 5 * draw(B, D), draw(4, D, seed=1)
     points[3] = images[0] / np.linalg.norm(images[0].astype(np.float64))
     for scale in (1, np.float32(1e4)):
         value, gradient = differentiated(scale * images, points, jnp.asarray(reference))
         divisor = B if reduction == "mean" else 1
         both = np.concatenate([scale * images, points])
-        expected, expected_gradient = complex_step(lambda x, d=divisor: loop_center(x, reference.tolist()) / d, both)
+        expected, expected_gradient = complex_step(
+            lambda x, d=divisor: loop_center(x, reference.tolist()) / d, both
+        )
         assert float(value) == pytest.approx(expected, rel=1e-6)
         # All but image 0, which lies on its point up to rounding: there the slope has no direction.
         keep = np.r_[1:B, B : B + 3]
-        np.testing.assert_allclose(np.concatenate(gradient)[keep], expected_gradient[keep], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            np.concatenate(gradient)[keep], expected_gradient[keep], rtol=1e-5, atol=1e-7
+        )
 
 
 def test_center_by_hand():
@@ -223,11 +260,21 @@ def test_center_by_hand():
     images = jnp.array([[0.0, 7.0], [3.0, 0.0]])
     value, gradient = compute("center", images, points, np.array([0, 1]))
     assert value == 0.5  # on its point, and one away
-    np.testing.assert_allclose(gradient, 0, atol=1e-7)  # at the point, and straight towards it: nothing to turn
-    assert compute("center", images, points, np.array([0.5, 1.0]))[0] == pytest.approx((np.sqrt(1.25) + 1) / 2)
-    assert compute("center", images, points[:1], np.array([0.0, 0.0]))[0] == pytest.approx(np.sqrt(2) / 2)  # one point
-    with pytest.raises(ValueError, match=r"reduction is 'total'; expected one of \['mean', 'sum'\]"):
-        jax.eval_shape(functools.partial(center, reduction="total"), images, points, np.array([0, 1]))
+    np.testing.assert_allclose(
+        gradient, 0, atol=1e-7
+    )  # at the point, and straight towards it: nothing to turn
+    assert compute("center", images, points, np.array([0.5, 1.0]))[0] == pytest.approx(
+        (np.sqrt(1.25) + 1) / 2
+    )
+    assert compute("center", images, points[:1], np.array([0.0, 0.0]))[0] == pytest.approx(
+        np.sqrt(2) / 2
+    )  # one point
+    with pytest.raises(
+        ValueError, match=r"reduction is 'total'; expected one of \['mean', 'sum'\]"
+    ):
+        jax.eval_shape(
+            functools.partial(center, reduction="total"), images, points, np.array([0, 1])
+        )
 
 
 # Ranks of similarities.
@@ -250,15 +297,21 @@ def loop_ranksim(x, target, interpolation):
         wanted = ranks_of([-abs(target[kept[i]] - target[j]) for j in kept])
         gradient = 2 * (ranks_of(row) - wanted) / len(kept)
         value += np.mean((ranks_of(row) - wanted) ** 2)
-        slopes.append((ranks_of(row + interpolation * gradient) - ranks_of(row)) / (interpolation + 1e-8))
+        slopes.append(
+            (ranks_of(row + interpolation * gradient) - ranks_of(row)) / (interpolation + 1e-8)
+        )
     return value, complex_step(lambda x: np.sum(np.array(slopes) * cosines(x)), x)[1]
 
 
 @pytest.mark.parametrize("interpolation", [2.0, 0.3])
 def test_ranksim_agrees_with_the_loop(interpolation):
-    for seed, target in enumerate([[3, 0, 3, 4, 1, 0, 9, 2], [0.5, 8, 2, 3.25, 90, 41, 1, 7], [2] * 8]):
+    for seed, target in enumerate(
+        [[3, 0, 3, 4, 1, 0, 9, 2], [0.5, 8, 2, 3.25, 90, 41, 1, 7], [2] * 8]
+    ):
         x = draw(8, D, seed=seed)
-        value, gradient = compute("ranksim", x, np.array(target, np.float32), interpolation=interpolation)
+        value, gradient = compute(
+            "ranksim", x, np.array(target, np.float32), interpolation=interpolation
+        )
         expected, expected_gradient = loop_ranksim(x, target, interpolation)
         assert value == pytest.approx(expected, rel=1e-6)
         np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
@@ -278,21 +331,35 @@ def test_ranksim_is_zero_where_features_are_in_order_and_pulls_them_there():
 
 def loop_ordinal_entropy(x, target):
     labels = sorted(set(target))
-    centre = {y: np.mean(x[[i for i, other in enumerate(target) if other == y]], axis=0) for y in labels}
+    centre = {
+        y: np.mean(x[[i for i, other in enumerate(target) if other == y]], axis=0) for y in labels
+    }
     centre = {y: c / norm(c) for y, c in centre.items()}
     pairs = [(a, b) for a in labels for b in labels if a < b]
     gaps = [b - a for a, b in pairs]
-    spread = sum((b - a - min(gaps)) / max(gaps) * norm(centre[a] - centre[b]) for a, b in pairs) / max(len(pairs), 1)
+    spread = sum(
+        (b - a - min(gaps)) / max(gaps) * norm(centre[a] - centre[b]) for a, b in pairs
+    ) / max(len(pairs), 1)
     shared = [i for i, y in enumerate(target) if target.count(y) > 1]
-    return -spread + sum(norm(x[i] / norm(x[i]) - centre[target[i]]) for i in shared) / max(len(shared), 1)
+    return -spread + sum(norm(x[i] / norm(x[i]) - centre[target[i]]) for i in shared) / max(
+        len(shared), 1
+    )
 
 
 @pytest.mark.parametrize("scale", [1, 10_000])
 def test_ordinal_entropy_agrees_with_the_loop(scale):
-    for seed, target in enumerate([[3, 0, 3, 4, 0, 3], [0.5, 8, 2, 3.25, 90, 41], [2] * 6, [1, 1, 5, 5, 5, 1]]):
+    for seed, target in enumerate(
+        [[3, 0, 3, 4, 0, 3], [0.5, 8, 2, 3.25, 90, 41], [2] * 6, [1, 1, 5, 5, 5, 1]]
+    ):
         x = np.float32(scale) * draw(6, D, seed=seed)
         labels = [float(y) for y in target]
-        check(lambda x, y=labels: loop_ordinal_entropy(x, y), x, "ordinal_entropy", np.array(target, np.float32), atol=2e-6)
+        check(
+            lambda x, y=labels: loop_ordinal_entropy(x, y),
+            x,
+            "ordinal_entropy",
+            np.array(target, np.float32),
+            atol=2e-6,
+        )
 
 
 @pytest.mark.parametrize("name", ["ranksim", "ordinal_entropy"])
@@ -340,21 +407,44 @@ def test_every_loss_takes_the_arrays_it_should():
         loss = binding.lookup(jaxord.losses, name)
         required, optional = binding.needs(loss)
         assert " ".join(required + [f"[{array}]" for array in optional]) == arrays
-        assert all(p.default is not p.empty for p in inspect.signature(loss).parameters.values() if p.kind == p.KEYWORD_ONLY)
+        assert all(
+            p.default is not p.empty
+            for p in inspect.signature(loss).parameters.values()
+            if p.kind == p.KEYWORD_ONLY
+        )
         assert inspect.getdoc(loss)
 
 
 def test_every_loss_of_bfloat16_is_a_float32_number():
     floats = {
-        "logits": (B, 5), "value": (B,), "target": (B,), "weight": (B,), "image_embeds": (B, D), "text_embeds": (5, D),
-        "image_features": (B, D), "rank_values": (5,), "reference_points": (4, D), "expert_values": (B, G), "noise_scale": (),
-        "group_logits": (B, G), "group_prior": (G,), "threshold_logits": (B, 4), "margins": (4,),
-        "mixture_weights": (2,), "mixture_means": (2,), "mixture_variances": (2,),
-    }  # fmt: skip
+        "logits": (B, 5),
+        "value": (B,),
+        "target": (B,),
+        "weight": (B,),
+        "image_embeds": (B, D),
+        "text_embeds": (5, D),
+        "image_features": (B, D),
+        "rank_values": (5,),
+        "reference_points": (4, D),
+        "expert_values": (B, G),
+        "noise_scale": (),
+        "group_logits": (B, G),
+        "group_prior": (G,),
+        "threshold_logits": (B, 4),
+        "margins": (4,),
+        "mixture_weights": (2,),
+        "mixture_means": (2,),
+        "mixture_variances": (2,),
+    }
     arrays = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in floats.items()}
-    arrays |= {name: jax.ShapeDtypeStruct((B,), jnp.int32) for name in ("rank", "group", "index", "reference")}
+    arrays |= {
+        name: jax.ShapeDtypeStruct((B,), jnp.int32)
+        for name in ("rank", "group", "index", "reference")
+    }
     for name in jaxord.losses.__all__:
-        found = jax.eval_shape(functools.partial(binding.bind, getattr(jaxord.losses, name)), arrays)
+        found = jax.eval_shape(
+            functools.partial(binding.bind, getattr(jaxord.losses, name)), arrays
+        )
         assert (found.shape, found.dtype) == ((), jnp.float32), name
 
 

@@ -40,7 +40,9 @@ def loop_asymmetric(logits, rank, direction):
         own = [z for z in range(len(rank)) if rank[z] == y]
         for z in own:
             if direction in ("i2t", "both"):
-                total = total - (logits[i, rank[z]] - log_sum_exp([logits[i, c] for c in rank])) / len(own)
+                total = total - (
+                    logits[i, rank[z]] - log_sum_exp([logits[i, c] for c in rank])
+                ) / len(own)
             if direction in ("t2i", "both"):
                 total = total - (logits[z, y] - log_sum_exp(list(logits[:, y]))) / len(own)
     return total / len(rank)
@@ -50,9 +52,13 @@ def loop_asymmetric(logits, rank, direction):
 @pytest.mark.parametrize("direction", ["i2t", "t2i", "both"])
 def test_asymmetric_contrastive_agrees_with_the_loop_of_equation_7(direction, scale):
     logits = np.stack([np.float32(scale) * draw(B, K, seed) for seed in range(len(RANKS))])
-    values, gradients = compiled(asymmetric_contrastive, 0, direction=direction)(logits, jnp.array(list(RANKS.values())))
+    values, gradients = compiled(asymmetric_contrastive, 0, direction=direction)(
+        logits, jnp.array(list(RANKS.values()))
+    )
     for x, rank, value, gradient in zip(logits, RANKS.values(), values, gradients, strict=True):
-        expected, expected_gradient = complex_step(lambda x, rank=rank: loop_asymmetric(x, rank, direction), x)
+        expected, expected_gradient = complex_step(
+            lambda x, rank=rank: loop_asymmetric(x, rank, direction), x
+        )
         assert float(value) == pytest.approx(expected, rel=1e-5)
         np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-5, atol=2e-7)
 
@@ -60,7 +66,9 @@ def test_asymmetric_contrastive_agrees_with_the_loop_of_equation_7(direction, sc
 def test_asymmetric_contrastive_is_info_nce():
     logits, rank = draw(B, K), RANKS["some equal"]
     found = jax.jit(info_nce, compiler_options=FAST)(logits, jnp.array(rank))
-    assert float(found) == pytest.approx(loop_asymmetric(logits.astype(np.float64), rank, "both"), rel=1e-6)
+    assert float(found) == pytest.approx(
+        loop_asymmetric(logits.astype(np.float64), rank, "both"), rel=1e-6
+    )
 
 
 # The ordinal pairwise loss.
@@ -70,7 +78,9 @@ def scaled(gaps, weight_scale):
     """Weights of the pairs that are summed, from their gaps."""
     if weight_scale == "pairs":
         return [(g - min(gaps)) / max(gaps) if max(gaps) > 0 else 0.0 for g in gaps]
-    return [g / (float(VALUES.max() - VALUES.min()) if weight_scale == "span" else 1.0) for g in gaps]
+    return [
+        g / (float(VALUES.max() - VALUES.min()) if weight_scale == "span" else 1.0) for g in gaps
+    ]
 
 
 def loop_pairwise(both, rank, strength=0.5, form="inner", weight_scale="span"):
@@ -83,7 +93,9 @@ def loop_pairwise(both, rank, strength=0.5, form="inner", weight_scale="span"):
         terms = [(v[i] + strength * own[i]) @ own[j] for i, j in pairs]
         gaps = [abs(values[rank[i]] - values[rank[j]]) for i, j in pairs]
         tightness = -np.mean([v[i] @ own[i] for i in range(size)])
-        return tightness + sum(w * t for w, t in zip(scaled(gaps, weight_scale), terms, strict=True)) / max(len(pairs), 1)
+        return tightness + sum(
+            w * t for w, t in zip(scaled(gaps, weight_scale), terms, strict=True)
+        ) / max(len(pairs), 1)
     if strength > 0:
         pairs = [(i, j) for i in range(size) for j in range(i + 1, size)]
         terms = [norm(v[i] - own[j]) + strength * norm(own[i] - own[j]) for i, j in pairs]
@@ -92,8 +104,12 @@ def loop_pairwise(both, rank, strength=0.5, form="inner", weight_scale="span"):
         pairs = [(i, c) for i in range(size) for c in range(len(r))]
         terms = [norm(v[i] - r[c]) for i, c in pairs]
         gaps = [abs(values[rank[i]] - values[c]) for i, c in pairs]
-    tightness = np.mean([np.sum((v[i] - own[i]) ** 2) for i in range(size)]) * (0.5 if strength > 0 else 1)
-    return tightness - sum(w * t for w, t in zip(scaled(gaps, weight_scale), terms, strict=True)) / max(len(pairs), 1)
+    tightness = np.mean([np.sum((v[i] - own[i]) ** 2) for i in range(size)]) * (
+        0.5 if strength > 0 else 1
+    )
+    return tightness - sum(
+        w * t for w, t in zip(scaled(gaps, weight_scale), terms, strict=True)
+    ) / max(len(pairs), 1)
 
 
 CASES = [
@@ -106,11 +122,15 @@ CASES = [
     {"form": "euclid", "weight_scale": "pairs"},
     {"form": "euclid", "weight_scale": "pairs", "strength": 0.0},
 ]
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())) or "default")
+each_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join(map(str, case.values())) or "default"
+)
 
 
 def pairwise(case, images, texts, ranks):
-    values, gradients = compiled(ordinal_pairwise, (0, 1), **case)(images, texts, jnp.asarray(ranks), VALUES)
+    values, gradients = compiled(ordinal_pairwise, (0, 1), **case)(
+        images, texts, jnp.asarray(ranks), VALUES
+    )
     assert values.dtype == jnp.float32
     return np.asarray(values), np.concatenate(gradients, axis=1)
 
@@ -118,28 +138,43 @@ def pairwise(case, images, texts, ranks):
 @each_case
 def test_ordinal_pairwise_agrees_with_the_loop(case):
     ranks, texts = list(RANKS.values()), draw(K, D, 1)
-    on_their_texts = np.concatenate([3 * texts[[3, 0]], draw(3, D)])  # of ranks[0]; on the text of another is a kink
+    on_their_texts = np.concatenate(
+        [3 * texts[[3, 0]], draw(3, D)]
+    )  # of ranks[0]; on the text of another is a kink
     for images in (draw(B, D), 1e4 * draw(B, D, 2), on_their_texts):
         if images is on_their_texts:
             ranks = ranks[:1] * 3
         for rank, value, gradient in zip(ranks, *pairwise(case, images, texts, ranks), strict=True):
             both = np.concatenate([images, texts])
-            expected, expected_gradient = complex_step(lambda x, rank=rank: loop_pairwise(x, rank, **case), both)
+            expected, expected_gradient = complex_step(
+                lambda x, rank=rank: loop_pairwise(x, rank, **case), both
+            )
             assert value == pytest.approx(expected, rel=1e-5, abs=1e-6)
-            np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-6 * abs(expected_gradient).max())
+            np.testing.assert_allclose(
+                gradient, expected_gradient, rtol=1e-5, atol=1e-6 * abs(expected_gradient).max()
+            )
 
 
-@pytest.mark.parametrize("case", [{}, {"form": "euclid", "weight_scale": "pairs"}], ids=["inner", "euclid"])
+@pytest.mark.parametrize(
+    "case", [{}, {"form": "euclid", "weight_scale": "pairs"}], ids=["inner", "euclid"]
+)
 def test_one_sample_has_no_pair(case):
     image, texts = draw(1, D), draw(K, D, 1)
     (value,), gradient = pairwise(case, image, texts, [[2]])
-    assert value == pytest.approx(loop_pairwise(np.concatenate([image, texts]).astype(np.float64), [2], **case), rel=1e-5)
+    assert value == pytest.approx(
+        loop_pairwise(np.concatenate([image, texts]).astype(np.float64), [2], **case), rel=1e-5
+    )
     assert np.isfinite(gradient).all()
 
 
 @each_case
 def test_the_order_of_the_batch_matters_only_in_the_program_of_stage_1(case):
-    order, rank, images, texts = [2, 0, 4, 1, 3], np.array(RANKS["some equal"]), draw(B, D), draw(K, D, 1)
+    order, rank, images, texts = (
+        [2, 0, 4, 1, 3],
+        np.array(RANKS["some equal"]),
+        draw(B, D),
+        draw(K, D, 1),
+    )
     value = pairwise(case, images, texts, [rank] * 3)[0][0]
     permuted = pairwise(case, images[order], texts, [rank[order]] * 3)[0][0]
     by_pairs_of_later = case.get("form") == "euclid" and case.get("strength", 0.5) > 0
@@ -153,7 +188,10 @@ def quick(images, texts, rank, **settings):
 
 def test_ordinal_pairwise_by_hand():
     # Two images on the axes and texts of values 6, 16, 26.5, 60 (span 54): ranks 0 and 3, weight 1.
-    images, texts = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.6, 0.8]])
+    images, texts = (
+        np.array([[2.0, 0.0], [0.0, 1.0]]),
+        np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.6, 0.8]]),
+    )
     rank = jnp.array([0, 3])
     found = quick(images, texts, rank)
     # v0.r3 = .6, v1.r0 = 0, r0.r3 = .6; v0.r0 = 1, v1.r3 = .8.
@@ -166,14 +204,22 @@ def test_only_the_direction_of_features_counts():
     images, texts, ranks = draw(B, D), draw(K, D, 1), list(RANKS.values())
     for case in ({}, {"form": "euclid"}):
         values, _ = pairwise(case, images, texts, ranks)
-        np.testing.assert_allclose(pairwise(case, 7 * images, 0.1 * texts, ranks)[0], values, atol=1e-6)
+        np.testing.assert_allclose(
+            pairwise(case, 7 * images, 0.1 * texts, ranks)[0], values, atol=1e-6
+        )
 
 
 def test_unknown_settings_are_refused():
     arrays = draw(B, D), draw(K, D), jnp.array(RANKS["some equal"]), VALUES
-    with pytest.raises(ValueError, match=r"form is 'cosine'; expected one of \['euclid', 'inner'\]"):
+    with pytest.raises(
+        ValueError, match=r"form is 'cosine'; expected one of \['euclid', 'inner'\]"
+    ):
         jax.eval_shape(functools.partial(ordinal_pairwise, form="cosine"), *arrays)
-    with pytest.raises(ValueError, match=r"weight_scale is 'max'; expected one of \['pairs', 'raw', 'span'\]"):
+    with pytest.raises(
+        ValueError, match=r"weight_scale is 'max'; expected one of \['pairs', 'raw', 'span'\]"
+    ):
         jax.eval_shape(functools.partial(ordinal_pairwise, weight_scale="max"), *arrays)
     with pytest.raises(ValueError, match="direction is 'sum'"):
-        jax.eval_shape(functools.partial(asymmetric_contrastive, direction="sum"), draw(B, K), arrays[2])
+        jax.eval_shape(
+            functools.partial(asymmetric_contrastive, direction="sum"), draw(B, K), arrays[2]
+        )

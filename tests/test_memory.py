@@ -23,18 +23,28 @@ class Full:
         raise jax.errors.JaxRuntimeError(self.error)
 
 
-@pytest.mark.parametrize("module, make, doing", [
-    (train, "make_train_step", "a training step with data.batch=16"),
-    (evaluate, "make_forward", "an evaluation with data.eval_batch=16"),
-])
+@pytest.mark.parametrize(
+    "module, make, doing",
+    [
+        (train, "make_train_step", "a training step with data.batch=16"),
+        (evaluate, "make_forward", "an evaluation with data.eval_batch=16"),
+    ],
+)
 def test_a_run_says_how_much_and_what_to_do(photos, tmp_path, monkeypatch, module, make, doing):
     real = getattr(module, make)
     monkeypatch.setattr(module, make, lambda *arguments, **fields: Full(real(*arguments, **fields)))
     monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
     with small_towers(), pytest.raises(ValueError) as error:
-        train.run(config("folder", "method=l1,backbone=tiny", photos, **{"train.evaluate_every": "1 steps"}), tmp_path)
+        train.run(
+            config(
+                "folder", "method=l1,backbone=tiny", photos, **{"train.evaluate_every": "1 steps"}
+            ),
+            tmp_path,
+        )
     title, size, found, ways, *three = str(error.value).split("\n  ")
-    assert title == f"out of memory in {doing}" and found == f"found: {FULL}" and ways == "ways out:"
+    assert (
+        title == f"out of memory in {doing}" and found == f"found: {FULL}" and ways == "ways out:"
+    )
     assert int(size.partition("about ")[2].split()[0].replace(",", "")) > 1e5
     assert len(three) == 3 and all("--config." in way for way in three)
 
@@ -47,10 +57,15 @@ def test_images_that_find_no_room_on_the_device():
             raise jax.errors.JaxRuntimeError(FULL)
         return place(array)
 
-    with pytest.raises(ValueError, match=r"placing images with data.stored_size=12\n  1,296 bytes\n"):
+    with pytest.raises(
+        ValueError, match=r"placing images with data.stored_size=12\n  1,296 bytes\n"
+    ):
         tiers.decode_split(records, settings(tier="resident"), full)
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.explained("a training step", "", str):
+    with (
+        pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"),
+        memory.explained("a training step", "", str),
+    ):
         Full(jax.jit(abs), "INTERNAL: a fault of another kind")()

@@ -33,7 +33,9 @@ def test_by_hand():
     assert metrics.mae(prediction, target) == 7 / 4
     assert metrics.mse(prediction, target) == 21 / 4
     assert metrics.rmse(prediction, target) == np.sqrt(21 / 4)
-    assert metrics.geometric_mean_error(prediction, target) == pytest.approx((1e-10 * 1 * 2 * 4) ** 0.25, rel=1e-12)
+    assert metrics.geometric_mean_error(prediction, target) == pytest.approx(
+        (1e-10 * 1 * 2 * 4) ** 0.25, rel=1e-12
+    )
     assert metrics.cumulative_score(prediction, target, threshold=2) == 3 / 4
     assert metrics.cumulative_score(prediction, target) == 1
     assert metrics.accuracy(prediction, target) == 1 / 4
@@ -62,8 +64,12 @@ def test_errors_against_scikit_learn():
     )
     error = np.abs(PREDICTION.astype(np.float64) - TARGET)
     assert error.min() > 0
-    assert metrics.geometric_mean_error(PREDICTION, TARGET) == pytest.approx(stats.gmean(error), rel=1e-12)
-    assert metrics.accuracy(PREDICTED_RANK, RANK) == sklearn_metrics.accuracy_score(RANK, PREDICTED_RANK)
+    assert metrics.geometric_mean_error(PREDICTION, TARGET) == pytest.approx(
+        stats.gmean(error), rel=1e-12
+    )
+    assert metrics.accuracy(PREDICTED_RANK, RANK) == sklearn_metrics.accuracy_score(
+        RANK, PREDICTED_RANK
+    )
 
 
 def test_shares_and_means_over_labels_against_loops():
@@ -71,16 +77,21 @@ def test_shares_and_means_over_labels_against_loops():
     for threshold in (1, 5, 7.5):
         oracle = sum(e <= threshold for e in error) / len(error)
         assert 0 < oracle < 1
-        assert metrics.cumulative_score(PREDICTION, TARGET, threshold=threshold) == pytest.approx(oracle, rel=1e-12)
+        assert metrics.cumulative_score(PREDICTION, TARGET, threshold=threshold) == pytest.approx(
+            oracle, rel=1e-12
+        )
     by_label = {}
     for e, t in zip(error, TARGET.tolist(), strict=True):
         by_label.setdefault(t, []).append(e)
     means = [sum(e) / len(e) for e in by_label.values()]
     assert len(means) < len(error)
-    assert metrics.balanced_mae(PREDICTION, TARGET) == pytest.approx(sum(means) / len(means), rel=1e-12)
+    assert metrics.balanced_mae(PREDICTION, TARGET) == pytest.approx(
+        sum(means) / len(means), rel=1e-12
+    )
 
     by_rank = [
-        np.mean([abs(int(p) - r) for p, q in zip(PREDICTED_RANK, RANK, strict=True) if q == r]) for r in range(5)
+        np.mean([abs(int(p) - r) for p, q in zip(PREDICTED_RANK, RANK, strict=True) if q == r])
+        for r in range(5)
     ]
     assert metrics.amae(PREDICTED_RANK, RANK) == pytest.approx(np.mean(by_rank), rel=1e-12)
     assert metrics.mmae(PREDICTED_RANK, RANK) == pytest.approx(max(by_rank), rel=1e-12)
@@ -91,9 +102,13 @@ def test_shares_and_means_over_labels_against_loops():
 @pytest.mark.parametrize("seed", range(4))
 def test_qwk_against_scikit_learn(seed):
     rng = np.random.default_rng(seed)
-    rank = rng.choice([0, 1, 4, 6], 40)  # ranks 2, 3, 5 never occur: scikit-learn must be told of them
+    rank = rng.choice(
+        [0, 1, 4, 6], 40
+    )  # ranks 2, 3, 5 never occur: scikit-learn must be told of them
     predicted = np.clip(rank + rng.integers(-1, 3, 40), 0, 6)
-    oracle = sklearn_metrics.cohen_kappa_score(rank, predicted, weights="quadratic", labels=range(7))
+    oracle = sklearn_metrics.cohen_kappa_score(
+        rank, predicted, weights="quadratic", labels=range(7)
+    )
     assert metrics.qwk(predicted, rank) == pytest.approx(oracle, rel=1e-12)
     assert metrics.qwk(rank, predicted) == pytest.approx(oracle, rel=1e-12)
 
@@ -126,10 +141,14 @@ def test_correlations_against_loops_and_scipy():
         return np.array([(x < v).sum() + ((x == v).sum() + 1) / 2 for v in x])
 
     target = TARGET.astype(np.float64)
-    assert metrics.pcc(PREDICTION, TARGET) == pytest.approx(pearson(PREDICTION.astype(np.float64), target), rel=1e-12)
+    assert metrics.pcc(PREDICTION, TARGET) == pytest.approx(
+        pearson(PREDICTION.astype(np.float64), target), rel=1e-12
+    )
     oracle = pearson(average_rank(prediction), average_rank(target))
     assert metrics.srcc(prediction, TARGET) == pytest.approx(oracle, rel=1e-12)
-    assert metrics.srcc(prediction, TARGET) == pytest.approx(stats.spearmanr(prediction, TARGET)[0], rel=1e-12)
+    assert metrics.srcc(prediction, TARGET) == pytest.approx(
+        stats.spearmanr(prediction, TARGET)[0], rel=1e-12
+    )
 
 
 def test_correlations_of_monotone_predictions():
@@ -191,7 +210,9 @@ def test_angular_error_against_the_vectors():
     prediction, target = rng.uniform(-1.5, 1.5, (2, 40, 2)).astype(np.float32)
     cosine = np.einsum("ni,ni->n", gaze(prediction), gaze(target))
     assert cosine.min() < 0 < cosine.max()
-    assert metrics.angular_error(prediction, target) == pytest.approx(np.degrees(np.arccos(cosine)).mean(), rel=1e-12)
+    assert metrics.angular_error(prediction, target) == pytest.approx(
+        np.degrees(np.arccos(cosine)).mean(), rel=1e-12
+    )
     # a ten-thousandth of a degree, of which arccos of a cosine in float64 knows three digits
     near = target + np.array([np.radians(1e-4), 0])
     assert metrics.angular_error(near, target.astype(np.float64)) == pytest.approx(1e-4, rel=1e-9)
@@ -199,9 +220,13 @@ def test_angular_error_against_the_vectors():
 
 def test_angular_error_by_hand():
     right = np.pi / 2
-    assert metrics.angular_error([[0, 0], [0, 0]], [[right, 0], [0, right]]) == pytest.approx(90, rel=1e-12)
+    assert metrics.angular_error([[0, 0], [0, 0]], [[right, 0], [0, right]]) == pytest.approx(
+        90, rel=1e-12
+    )
     assert metrics.angular_error([[0, 0]], [[0, 2 * right]]) == pytest.approx(180, rel=1e-12)
-    assert metrics.angular_error([[right, 0.3]], [[right, 1.1]]) == pytest.approx(0, abs=1e-12)  # straight up has no yaw
+    assert metrics.angular_error([[right, 0.3]], [[right, 1.1]]) == pytest.approx(
+        0, abs=1e-12
+    )  # straight up has no yaw
     assert metrics.angular_error([[0.2, 0.3]], [[0.2, 0.3]]) == 0
     assert np.isnan(metrics.angular_error([[0, np.nan]], [[0, 0]]))
     for shapes in (((3, 3), (3, 3)), ((3,), (3,)), ((2, 2), (3, 2)), ((0, 2), (0, 2))):
@@ -215,7 +240,9 @@ def test_ranked_probability_score_against_a_loop():
     total = 0.0
     for row, rank in zip(probabilities.tolist(), RANK.tolist(), strict=True):
         total += sum((sum(row[: k + 1]) - (rank <= k)) ** 2 for k in range(5))
-    assert metrics.ranked_probability_score(probabilities, RANK) == pytest.approx(total / 80, rel=1e-12)
+    assert metrics.ranked_probability_score(probabilities, RANK) == pytest.approx(
+        total / 80, rel=1e-12
+    )
     # with two ranks it is Brier's score of the second
     binary = probabilities[:, :2] / probabilities[:, :2].sum(1, keepdims=True)
     oracle = sklearn_metrics.brier_score_loss(RANK > 2, binary[:, 1])
@@ -225,12 +252,16 @@ def test_ranked_probability_score_against_a_loop():
 def test_ranked_probability_score_by_hand():
     sure = np.eye(5)
     assert metrics.ranked_probability_score(sure[RANK], RANK) == 0
-    assert metrics.ranked_probability_score(sure[PREDICTED_RANK], RANK) == metrics.mae(PREDICTED_RANK, RANK)
+    assert metrics.ranked_probability_score(sure[PREDICTED_RANK], RANK) == metrics.mae(
+        PREDICTED_RANK, RANK
+    )
     assert metrics.ranked_probability_score([[0.5, 0.5, 0.0]], [2]) == 0.25 + 1
     assert np.isnan(metrics.ranked_probability_score([[0.5, 0.5], [np.nan, 0.5]], [0, 1]))
     with pytest.raises(ValueError, match="sums to 7; expected 1, give the softmax"):
         metrics.ranked_probability_score([[0.5, 0.5], [3.0, 4.0]], [0, 1])
-    with pytest.raises(ValueError, match="rank reaches from 0 to 2; the 2 columns of probabilities allow 0 to 1"):
+    with pytest.raises(
+        ValueError, match="rank reaches from 0 to 2; the 2 columns of probabilities allow 0 to 1"
+    ):
         metrics.ranked_probability_score([[0.5, 0.5], [0.5, 0.5]], [0, 2])
     with pytest.raises(ValueError, match=r"probabilities has shape \(2, 2\) and rank \(3,\)"):
         metrics.ranked_probability_score(np.full((2, 2), 0.5), [0, 1, 1])
@@ -240,10 +271,14 @@ def test_groups():
     logits = np.random.default_rng(8).normal(size=(80, 5)).astype(np.float32)
     predicted = logits.argmax(1)
     assert metrics.group_accuracy(logits, RANK) == sklearn_metrics.accuracy_score(RANK, predicted)
-    assert metrics.group_distance(logits, RANK) == sklearn_metrics.mean_absolute_error(RANK, predicted)
+    assert metrics.group_distance(logits, RANK) == sklearn_metrics.mean_absolute_error(
+        RANK, predicted
+    )
     assert metrics.group_accuracy([[1.0, 1.0]], [0]) == 1  # of equal ones the first
     logits[3, 4] = np.nan
-    assert np.isnan(metrics.group_accuracy(logits, RANK)) and np.isnan(metrics.group_distance(logits, RANK))
+    assert np.isnan(metrics.group_accuracy(logits, RANK)) and np.isnan(
+        metrics.group_distance(logits, RANK)
+    )
     with pytest.raises(ValueError, match="group reaches from -1 to 0"):
         metrics.group_accuracy([[1.0, 2.0], [1.0, 2.0]], [0, -1])
 
@@ -256,13 +291,24 @@ def test_directions_of_all_metrics():
     sure, flat = 9.0 * np.eye(5)[RANK], np.eye(5)[(RANK + 1) % 5]
     for name in ("group_accuracy", "group_distance"):
         perfect[name], worse[name] = (sure, RANK), (flat, RANK)
-    perfect["ranked_probability_score"], worse["ranked_probability_score"] = (sure / 9, RANK), (flat, RANK)
+    perfect["ranked_probability_score"], worse["ranked_probability_score"] = (
+        (sure / 9, RANK),
+        (flat, RANK),
+    )
     arc = np.stack([np.cos(np.linspace(0, 3, 6)), np.sin(np.linspace(0, 3, 6))], 1)
     perfect["ordinality_score"], worse["ordinality_score"] = (arc,), (arc[[2, 0, 5, 1, 3, 4]],)
-    names = [name for name, member in vars(metrics).items() if inspect.isfunction(member) and not name.startswith("_")]
+    names = [
+        name
+        for name, member in vars(metrics).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    ]
     for name in names:
         if name not in perfect:
-            of = (PREDICTION, TARGET) if getattr(metrics, name) in OF_VALUES else (PREDICTED_RANK, RANK)
+            of = (
+                (PREDICTION, TARGET)
+                if getattr(metrics, name) in OF_VALUES
+                else (PREDICTED_RANK, RANK)
+            )
             perfect[name], worse[name] = (of[1], of[1]), of
         best, other = (getattr(metrics, name)(*arrays[name]) for arrays in (perfect, worse))
         assert (best < other) == (name in metrics.LOWER_IS_BETTER) and best != other, name
@@ -271,8 +317,13 @@ def test_directions_of_all_metrics():
 
 def ordinality_loop(text_embeds):
     count = len(text_embeds)
-    cosine = [[np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)) for b in text_embeds] for a in text_embeds]
-    hits = sum(cosine[i][j] > cosine[i][j + 1] for i in range(count - 1) for j in range(i, count - 1))
+    cosine = [
+        [np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)) for b in text_embeds]
+        for a in text_embeds
+    ]
+    hits = sum(
+        cosine[i][j] > cosine[i][j + 1] for i in range(count - 1) for j in range(i, count - 1)
+    )
     return hits / (count * (count - 1) / 2)
 
 

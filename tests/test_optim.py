@@ -62,8 +62,13 @@ def run(c, factor, params, gradients):
 
 def torch_run(make, params, gradients, make_scheduler=None, clip=0.0):
     """The same by torch, in float64 so that only our own rounding shows."""
-    tensors = {k: torch.nn.Parameter(torch.tensor(v, dtype=torch.float64)) for k, v in params.items()}
-    groups = [dict(params=[tensors["first/w"]], lr=1e-2, weight_decay=0.1), dict(params=[tensors["second"]], lr=1e-3)]
+    tensors = {
+        k: torch.nn.Parameter(torch.tensor(v, dtype=torch.float64)) for k, v in params.items()
+    }
+    groups = [
+        dict(params=[tensors["first/w"]], lr=1e-2, weight_decay=0.1),
+        dict(params=[tensors["second"]], lr=1e-3),
+    ]
     optimizer, seen = make(groups), []
     scheduler = make_scheduler(optimizer) if make_scheduler else None
     for g in gradients:
@@ -137,9 +142,13 @@ def torch_factors(make_scheduler, count):
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedule_is_torchs(name):
     fields, make_scheduler = SCHEDULERS[name]
-    factor = optim.schedule(config(schedule=name, **fields), 200, functools.partial(STEPS_OF, total=200))
+    factor = optim.schedule(
+        config(schedule=name, **fields), 200, functools.partial(STEPS_OF, total=200)
+    )
     # Measured relative error 2.0e-7, to the last step, where cosine is 6e-5.
-    np.testing.assert_allclose(jax.vmap(factor)(jnp.arange(200)), torch_factors(make_scheduler, 200), rtol=8e-7)
+    np.testing.assert_allclose(
+        jax.vmap(factor)(jnp.arange(200)), torch_factors(make_scheduler, 200), rtol=8e-7
+    )
 
 
 def test_warm_up_then_cosine_is_torchs_sequence():
@@ -156,12 +165,18 @@ def test_warm_up_then_cosine_is_torchs_sequence():
 
 def test_warm_up_by_hand():
     factor = optim.schedule(config(warmup="4 steps", warmup_start=0.2, idle_steps=1), 10, STEPS_OF)
-    np.testing.assert_allclose([factor(i) for i in range(6)], [0.0, 0.4, 0.6, 0.8, 1.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(
+        [factor(i) for i in range(6)], [0.0, 0.4, 0.6, 0.8, 1.0, 1.0], rtol=1e-6
+    )
     flat = config(warmup="4 steps", warmup_start=0.05, warmup_shape="constant")
-    np.testing.assert_allclose([optim.schedule(flat, 10, STEPS_OF)(i) for i in (0, 3, 4)], [0.05, 0.05, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(
+        [optim.schedule(flat, 10, STEPS_OF)(i) for i in (0, 3, 4)], [0.05, 0.05, 1.0], rtol=1e-6
+    )
     steps = config(schedule="multi_step", milestones=("2 steps", "6 steps"), warmup="4 steps")
     factor = optim.schedule(steps, 10, STEPS_OF)
-    np.testing.assert_allclose([factor(i) for i in range(7)], [0, 0.25, 0.05, 0.075, 0.1, 0.1, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(
+        [factor(i) for i in range(7)], [0, 0.25, 0.05, 0.075, 0.1, 0.1, 0.01], rtol=1e-6
+    )
 
 
 def test_cosine_ends_at_final_and_stays():
@@ -175,7 +190,9 @@ def test_schedule_drives_the_optimiser():
     ours = run(c, optim.schedule(c, STEPS, STEPS_OF), params, gradients)
 
     def scheduler(o):
-        return torch.optim.lr_scheduler.LambdaLR(o, lambda s: 0.1 + 0.9 * (1 + np.cos(np.pi * s / STEPS)) / 2)
+        return torch.optim.lr_scheduler.LambdaLR(
+            o, lambda s: 0.1 + 0.9 * (1 + np.cos(np.pi * s / STEPS)) / 2
+        )
 
     assert worst(ours, torch_run(TORCH["adam"], params, gradients, scheduler)) < 1.5e-6
 
@@ -189,7 +206,9 @@ def radam_loop(p, gradients, lr, weight_decay, idle=True, b1=0.9, b2=0.999, eps=
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
         n = longest - 2 * t * b2**t / (1 - b2**t)
         if n >= 5:
-            r = np.sqrt((1 - b2**t) * (n - 4) / (longest - 4) * (n - 2) / n * longest / (longest - 2)) / (1 - b1**t)
+            r = np.sqrt(
+                (1 - b2**t) * (n - 4) / (longest - 4) * (n - 2) / n * longest / (longest - 2)
+            ) / (1 - b1**t)
             p = p * (1 - lr * weight_decay) - lr * r * m / (np.sqrt(v) + eps)
         elif not idle:
             p = p * (1 - lr * weight_decay) - lr * m / (1 - b1**t)
@@ -223,7 +242,11 @@ def test_radam_rectification_keeps_its_digits(b2):
         ours = float(update(jnp.float32(1), at)[0])
         longest, b2t = 2 / (1 - b2) - 1, np.float64(b2) ** t
         n = longest - 2 * t * b2t / (1 - b2t)
-        r = np.sqrt((n - 4) * (n - 2) * longest / ((longest - 4) * (longest - 2) * n) * (1 - b2t)) if n >= 5 else 1.0
+        r = (
+            np.sqrt((n - 4) * (n - 2) * longest / ((longest - 4) * (longest - 2) * n) * (1 - b2t))
+            if n >= 5
+            else 1.0
+        )
         # Measured 2.9e-7.
         np.testing.assert_allclose(ours, r / (1 - 0.9**t), rtol=1e-6, err_msg=f"t = {t}")
 
@@ -242,8 +265,16 @@ def test_idle_steps_accumulate_moments():
 @pytest.mark.parametrize(
     "duration, expected",
     [
-        ("100 epochs", 1000), ("1 epoch", 10), ("0.5 epochs", 5), ("500 steps", 500), ("0 steps", 0),
-        ("2560 examples", 256), ("3 examples", 1), ("5 percent", 15), ("100 percent", 300), ("0 percent", 0),
+        ("100 epochs", 1000),
+        ("1 epoch", 10),
+        ("0.5 epochs", 5),
+        ("500 steps", 500),
+        ("0 steps", 0),
+        ("2560 examples", 256),
+        ("3 examples", 1),
+        ("5 percent", 15),
+        ("100 percent", 300),
+        ("0 percent", 0),
     ],
 )
 def test_durations(duration, expected):
@@ -255,7 +286,9 @@ def test_epochs_run_on_across_batches():
     assert optim.steps("1 epochs", 32, 5) == 1
 
 
-@pytest.mark.parametrize("duration", ["100", "epochs", "-1 epochs", "3 hours", "1e3 steps", "", 100, "5 steps 3"])
+@pytest.mark.parametrize(
+    "duration", ["100", "epochs", "-1 epochs", "3 hours", "1e3 steps", "", 100, "5 steps 3"]
+)
 def test_a_duration_that_is_none(duration):
     with pytest.raises(ValueError, match="expected '9 epochs'"):
         optim.steps(duration, 10, 100, 300)
@@ -275,13 +308,20 @@ def test_config_errors():
         optim.schedule(config(warmup_shape="exponential"), 10, STEPS_OF)
     with pytest.raises(ValueError, match="milestones is empty"):
         optim.schedule(config(schedule="multi_step"), 10, STEPS_OF)
-    with pytest.raises(ValueError, match="'2 epochs' is 20 steps, expected fewer than all 20 of them"):
+    with pytest.raises(
+        ValueError, match="'2 epochs' is 20 steps, expected fewer than all 20 of them"
+    ):
         optim.schedule(config(warmup="2 epochs"), 20, STEPS_OF)
     with pytest.raises(ValueError, match="Did you mean 'adam'"):
         optim.make(config(name="adamW"), {"first/w": "a"}, unchanged)
 
 
-PARAMS = {"first/w": np.zeros((3, 4)), "first/b": np.zeros(4), "second": np.zeros(5), "third": np.zeros(())}
+PARAMS = {
+    "first/w": np.zeros((3, 4)),
+    "first/b": np.zeros(4),
+    "second": np.zeros(5),
+    "third": np.zeros(()),
+}
 
 
 def test_split_and_describe():
@@ -298,7 +338,9 @@ def test_split_and_describe():
 
 
 def test_split_reports_everything_that_does_not_fit():
-    rates = ConfigDict(dict(a=dict(lr=1.0, wd=0.1), c=dict(lr=1.0), frozen=dict(lr=0.0)), type_safe=False)
+    rates = ConfigDict(
+        dict(a=dict(lr=1.0, wd=0.1), c=dict(lr=1.0), frozen=dict(lr=0.0)), type_safe=False
+    )
     with pytest.raises(ValueError) as error:
         optim.split(PARAMS, config(rates=rates))
     text = str(error.value)
@@ -310,7 +352,10 @@ def test_split_reports_everything_that_does_not_fit():
 
 
 def test_nothing_trained():
-    c = config(groups=(ConfigDict(dict(parameters=".*", group="frozen")),), rates=ConfigDict(type_safe=False))
+    c = config(
+        groups=(ConfigDict(dict(parameters=".*", group="frozen")),),
+        rates=ConfigDict(type_safe=False),
+    )
     trained, frozen, groups = optim.split(PARAMS, c)
     assert not trained and list(frozen) == list(PARAMS)
     optimizer = optim.make(c, groups, unchanged)

@@ -33,7 +33,15 @@ from tests.kinds import MESHES, Flat, compiled_fast
 
 HEAVY = ("tensorflow_datasets", "grain", "torch", "sklearn", "transformers", "tensorflow")
 listed = functools.partial(examples.files, root="", endings=IMAGES, noun="images")
-NAMES = ("a b.png", "größe 猫.png", 'quo"ted, name.png', "line\nbreak.png", "return\r\nend.png", "sub/deep.png", "UPPER.PNG")
+NAMES = (
+    "a b.png",
+    "größe 猫.png",
+    'quo"ted, name.png',
+    "line\nbreak.png",
+    "return\r\nend.png",
+    "sub/deep.png",
+    "UPPER.PNG",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,7 +58,15 @@ def runs(photos, tmp_path_factory):
     found = {}
     for method in ("conord", "ce_l1"):
         c = folder.get_config(f"method={method},backbone=tiny")
-        c.data.update({"root": str(photos), "batch": 16, "eval_batch": 16, "image_size": 16, "stored_size": 20})
+        c.data.update(
+            {
+                "root": str(photos),
+                "batch": 16,
+                "eval_batch": 16,
+                "image_size": 16,
+                "stored_size": 20,
+            }
+        )
         c.train.duration = c.optim.warmup = "0 steps"
         found[method] = tmp_path_factory.mktemp("runs") / method
         train.run(c, found[method])
@@ -66,7 +82,11 @@ def album(tmp_path_factory):
         (root / name).parent.mkdir(exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (24, 31, 3), dtype=np.uint8)).save(root / name, "PNG")
     whole = (root / "0.png").read_bytes()
-    for name, content in (("broken/cut.png", whole[:200]), ("broken/empty.jpg", b""), ("broken/text.png", b"no image")):
+    for name, content in (
+        ("broken/cut.png", whole[:200]),
+        ("broken/empty.jpg", b""),
+        ("broken/text.png", b"no image"),
+    ):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(content)
     for name in ("notes.md", ".hidden.png", ".cache/0.png"):
@@ -92,10 +112,18 @@ def test_what_the_run_itself_predicted_is_predicted(runs, predictors, photos):
         headline = {"conord": "knn", "ce_l1": "expectation"}[method]
         assert set(found.others) == set(rules)
         for rule, values in {headline: found.value, **found.others}.items():
-            np.testing.assert_allclose(values, [float(row[rule]) for row in rows], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(
+                values, [float(row[rule]) for row in rows], rtol=1e-5, atol=1e-5
+            )
         assert found.rank.tolist() == [int(row["rank"]) for row in rows]
-        assert found.rank_name.tolist() == [row["rank"] for row in rows]  # ranks here are called by their numbers
-        assert not any(found.error) and found.value.dtype == np.float32 and found.rank.dtype == np.int32
+        assert found.rank_name.tolist() == [
+            row["rank"] for row in rows
+        ]  # ranks here are called by their numbers
+        assert (
+            not any(found.error)
+            and found.value.dtype == np.float32
+            and found.rank.dtype == np.int32
+        )
 
 
 def test_uncertainty_is_what_its_formula_says(predictors, album):
@@ -110,21 +138,31 @@ def test_uncertainty_is_what_its_formula_says(predictors, album):
     for p, found, value in zip(spread.probabilities, spread.uncertainty, spread.value, strict=True):
         mean = sum(k * p[k] for k in range(4))
         assert value == pytest.approx(mean, rel=1e-5)
-        assert found == pytest.approx(sum(p[k] * (k - mean) ** 2 for k in range(4)) ** 0.5, rel=1e-5)
+        assert found == pytest.approx(
+            sum(p[k] * (k - mean) ** 2 for k in range(4)) ** 0.5, rel=1e-5
+        )
 
 
 def test_two_angles_have_no_ranks(predictors, album):
     run = predictors["conord"].run
     angles = np.stack([run.constants["gallery_targets"], -2 * run.constants["gallery_targets"]], 1)
-    run = dataclasses.replace(run, ranks=None, constants={**run.constants, "gallery_targets": angles})
+    run = dataclasses.replace(
+        run, ranks=None, constants={**run.constants, "gallery_targets": angles}
+    )
     found = Predictor(run)(album / "0.png")
     one = predictors["conord"](album / "0.png")
     assert found.rank is found.rank_name is None and found.neighbours.shape == (1, 10, 2)
     np.testing.assert_allclose(found.value, one.value[:, None] * [[1, -2]], rtol=1e-6)
     np.testing.assert_allclose(found.uncertainty, one.uncertainty * 5**0.5, rtol=1e-6)
     header, row = csv.reader(io.StringIO(predict.csv_rows(found, ["x"], None, True)))
-    assert header[:3] == ["path", "value_0", "value_1"] and header[3] == "neighbour_1_0" and len(header) == len(row) == 25
-    assert json.loads(predict.json_rows(found, ["x"], None, True))["value"] == pytest.approx(found.value[0].tolist(), rel=1e-5)
+    assert (
+        header[:3] == ["path", "value_0", "value_1"]
+        and header[3] == "neighbour_1_0"
+        and len(header) == len(row) == 25
+    )
+    assert json.loads(predict.json_rows(found, ["x"], None, True))["value"] == pytest.approx(
+        found.value[0].tolist(), rel=1e-5
+    )
 
 
 def test_neither_batch_nor_devices_change_a_bit(runs, predictors, album, monkeypatch):
@@ -160,11 +198,18 @@ def test_images_in_memory_are_those_of_files(predictors, tmp_path):
     palette = colour.convert("RGB").quantize(16)
     files = []
     for name, image, more in (
-        ("rgb.png", colour.convert("RGB"), {}), ("rgba.png", colour, {}), ("grey.png", colour.convert("L"), {}),
-        ("la.png", colour.convert("LA"), {}), ("bit.png", colour.convert("1"), {}), ("p.png", palette, {}),
-        ("clear.png", palette, {"transparency": 3}), ("deep.png", deep, {}), ("deep.tif", deep, {}),
-        ("cmyk.jpg", colour.convert("CMYK"), {}), ("side.jpg", colour.convert("RGB"), {"exif": orientation(6)}),
-    ):  # fmt: skip
+        ("rgb.png", colour.convert("RGB"), {}),
+        ("rgba.png", colour, {}),
+        ("grey.png", colour.convert("L"), {}),
+        ("la.png", colour.convert("LA"), {}),
+        ("bit.png", colour.convert("1"), {}),
+        ("p.png", palette, {}),
+        ("clear.png", palette, {"transparency": 3}),
+        ("deep.png", deep, {}),
+        ("deep.tif", deep, {}),
+        ("cmyk.jpg", colour.convert("CMYK"), {}),
+        ("side.jpg", colour.convert("RGB"), {"exif": orientation(6)}),
+    ):
         image.save(tmp_path / name, **more)
         files.append(tmp_path / name)
     found = predictors["ce_l1"]
@@ -174,9 +219,14 @@ def test_images_in_memory_are_those_of_files(predictors, tmp_path):
     rgb, grey = np.asarray(colour.convert("RGB")), np.asarray(colour.convert("L"))
     by_path = found(files[:3]).value
     for images, rows in (
-        ([rgb, grey, grey[..., None].repeat(3, 2)], [0, 2, 2]), (np.stack([rgb, rgb]), [0, 0]),
-        (np.stack([grey, grey]), [2, 2]), (rgb, [0]), (grey, [2]), (str(files[0]), [0]), (colour, [0]),
-    ):  # fmt: skip
+        ([rgb, grey, grey[..., None].repeat(3, 2)], [0, 2, 2]),
+        (np.stack([rgb, rgb]), [0, 0]),
+        (np.stack([grey, grey]), [2, 2]),
+        (rgb, [0]),
+        (grey, [2]),
+        (str(files[0]), [0]),
+        (colour, [0]),
+    ):
         np.testing.assert_array_equal(found(images).value, by_path[rows])
 
 
@@ -188,14 +238,29 @@ def orientation(number):
 
 def test_a_broken_image_is_raised_or_reported(predictors, album, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    images = [album / "0.png", album / "broken/cut.png", album, tmp_path / "pipe.png", album / "no\0.png", "nowhere.png",
-              np.zeros((4, 4)), Image.new("F", (4, 4)), Image.open(album / "broken/cut.png")]  # fmt: skip
-    with pytest.raises(ValueError, match=r"8 of 9 images cannot be read\n  1, .*cut.png: .*\n.*not a file"):
+    images = [
+        album / "0.png",
+        album / "broken/cut.png",
+        album,
+        tmp_path / "pipe.png",
+        album / "no\0.png",
+        "nowhere.png",
+        np.zeros((4, 4)),
+        Image.new("F", (4, 4)),
+        Image.open(album / "broken/cut.png"),
+    ]
+    with pytest.raises(
+        ValueError, match=r"8 of 9 images cannot be read\n  1, .*cut.png: .*\n.*not a file"
+    ):
         predictors["ce_l1"](images)
     found = predictors["ce_l1"](images, broken="report")
     assert found.error[0] == "" and all(found.error[1:])
     assert "No such file" in found.error[5] and "float64[4, 4] is no image" in found.error[6]
-    assert np.isnan(found.value[1:]).all() and np.isnan(found.probabilities[1:]).all() and np.isnan(found.uncertainty[1:]).all()
+    assert (
+        np.isnan(found.value[1:]).all()
+        and np.isnan(found.probabilities[1:]).all()
+        and np.isnan(found.uncertainty[1:]).all()
+    )
     assert (found.rank[1:] == -1).all() and set(found.rank_name[1:]) == {""}
     assert found.value[0] == pytest.approx(predictors["ce_l1"](album / "0.png").value[0], rel=1e-5)
     with pytest.raises(ValueError, match="no images"):
@@ -207,7 +272,9 @@ def test_threads_share_a_predictor(predictors, album):
     expected, found = predictor(images).value, {}
 
     def ask(i):
-        found[i] = np.concatenate([predictor(images[i:]).value, predictor(images[:i] or images).value[:i]])
+        found[i] = np.concatenate(
+            [predictor(images[i:]).value, predictor(images[:i] or images).value[:i]]
+        )
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
     [thread.start() for thread in threads]
@@ -235,30 +302,67 @@ def test_decoding_is_a_bounded_way_ahead_and_ends_with_its_reader():
 def test_a_folder_becomes_rows_under_any_name(runs, predictors, album, tmp_path, capsys, kind):
     output = tmp_path / "new" / f"out.{kind}"
     predict.predict_run(runs["ce_l1"], str(album), str(output))
-    assert "19 images in" in (said := capsys.readouterr()).out and "3 could not be read" in said.out and " images/s" in said.err
+    assert (
+        "19 images in" in (said := capsys.readouterr()).out
+        and "3 could not be read" in said.out
+        and " images/s" in said.err
+    )
     assert [path.name for path in output.parent.iterdir()] == [output.name]
-    paths = sorted(str(path) for path in album.rglob("*.*") if not {".hidden.png", ".cache", "notes.md"} & set(path.parts))
-    rows = rows_of(output) if kind == "csv" else [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [row["path"] for row in rows] == [path for path in paths if os.path.isfile(path)] and len(rows) == 19
+    paths = sorted(
+        str(path)
+        for path in album.rglob("*.*")
+        if not {".hidden.png", ".cache", "notes.md"} & set(path.parts)
+    )
+    rows = (
+        rows_of(output)
+        if kind == "csv"
+        else [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    )
+    assert [row["path"] for row in rows] == [
+        path for path in paths if os.path.isfile(path)
+    ] and len(rows) == 19
     good = [row for row in rows if not row["error"]]
     found = predictors["ce_l1"]([row["path"] for row in good])
-    assert {row["path"] for row in rows if row["error"]} == {path for path in paths if "/broken/" in path}
-    columns = ["value", "uncertainty", "rule_value", "rule_argmax", *(f"probability_{name}" for name in "0123")]
+    assert {row["path"] for row in rows if row["error"]} == {
+        path for path in paths if "/broken/" in path
+    }
+    columns = [
+        "value",
+        "uncertainty",
+        "rule_value",
+        "rule_argmax",
+        *(f"probability_{name}" for name in "0123"),
+    ]
     for i, row in enumerate(good):
-        wanted = [found.value[i], found.uncertainty[i], found.others["value"][i], found.others["argmax"][i]]
+        wanted = [
+            found.value[i],
+            found.uncertainty[i],
+            found.others["value"][i],
+            found.others["argmax"][i],
+        ]
         wanted += found.probabilities[i].tolist()
         if kind == "csv":
             numbers = [row[column] for column in columns]
         else:
-            numbers = [row["value"], row["uncertainty"], row["others"]["value"], row["others"]["argmax"], *row["probabilities"]]
+            numbers = [
+                row["value"],
+                row["uncertainty"],
+                row["others"]["value"],
+                row["others"]["argmax"],
+                *row["probabilities"],
+            ]
         np.testing.assert_allclose([float(number) for number in numbers], wanted, rtol=1e-5)
         assert (int(row["rank"]), row["rank_name"]) == (found.rank[i], found.rank_name[i])
     bad = next(row for row in rows if row["error"])
-    assert {value for name, value in bad.items() if name not in ("path", "error", "others")} == {"" if kind == "csv" else None}
+    assert {value for name, value in bad.items() if name not in ("path", "error", "others")} == {
+        "" if kind == "csv" else None
+    }
 
 
 @pytest.mark.parametrize("method, kind", [("conord", "csv"), ("ce_l1", "jsonl")])
-def test_cut_anywhere_it_goes_on_to_the_same_bytes(runs, album, tmp_path, monkeypatch, capsys, method, kind):
+def test_cut_anywhere_it_goes_on_to_the_same_bytes(
+    runs, album, tmp_path, monkeypatch, capsys, method, kind
+):
     whole, output = tmp_path / f"whole.{kind}", tmp_path / f"out.{kind}"
     predict.predict_run(runs[method], str(album), whole, batch=4)
     expected = whole.read_bytes()
@@ -278,7 +382,10 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(runs, album, tmp_path, monkey
     begun = part.read_bytes()
     assert expected.startswith(begun) and not output.exists()
     predict.predict_run(runs[method], str(album), output, batch=4)
-    assert output.read_bytes() == expected and "7 images after 12 of an earlier command" in capsys.readouterr().out
+    assert (
+        output.read_bytes() == expected
+        and "7 images after 12 of an earlier command" in capsys.readouterr().out
+    )
     for cut in (10, len(begun) // 2, len(begun) - 1, len(expected) - 1, len(expected)):
         part.write_bytes(expected[:cut])
         (tmp_path / f"out.{kind}.part.json").write_bytes(mark)
@@ -295,26 +402,41 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(runs, album, tmp_path, monkey
 def test_a_part_belongs_to_one_command(runs, album, tmp_path):
     output, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
     part.write_text("path,mine\n")
-    with pytest.raises(ValueError, match="out.csv.part belongs to another run, list of examples or --batch; finish"):
+    with pytest.raises(
+        ValueError, match="out.csv.part belongs to another run, list of examples or --batch; finish"
+    ):
         predict.predict_run(runs["ce_l1"], str(album), output)
     assert part.read_text() == "path,mine\n"
     own = predict.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"])
-    others = [predict.identity(Predictor.load(runs["ce_l1"], batch=5), ["a"], ["a"]),
-              predict.identity(Predictor.load(runs["conord"], batch=4), ["a"], ["a"]),
-              predict.identity(Predictor.load(runs["ce_l1"], batch=4), ["b"], ["a"])]  # fmt: skip
-    assert own == predict.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"]) and own not in others
+    others = [
+        predict.identity(Predictor.load(runs["ce_l1"], batch=5), ["a"], ["a"]),
+        predict.identity(Predictor.load(runs["conord"], batch=4), ["a"], ["a"]),
+        predict.identity(Predictor.load(runs["ce_l1"], batch=4), ["b"], ["a"]),
+    ]
+    assert (
+        own == predict.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"])
+        and own not in others
+    )
     (tmp_path / "out.csv.part.json").write_text(json.dumps(own))
     for other in others:
-        with pytest.raises(ValueError, match="belongs to another"), predict.growing(output, other, 4):
+        with (
+            pytest.raises(ValueError, match="belongs to another"),
+            predict.growing(output, other, 4),
+        ):
             pass
     with open(part, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process writes"), predict.growing(output, own, 4):
+        with (
+            pytest.raises(ValueError, match="another process writes"),
+            predict.growing(output, own, 4),
+        ):
             pass
     with predict.growing(output, own, 4) as (file, rows):
         assert rows == 0
         file.write(b"done")
-    assert output.read_bytes() == b"done" and [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert output.read_bytes() == b"done" and [path.name for path in tmp_path.iterdir()] == [
+        "out.csv"
+    ]
 
 
 def test_lists_of_images_in_every_form(album, tmp_path):
@@ -325,14 +447,24 @@ def test_lists_of_images_in_every_form(album, tmp_path):
     strange = ["sub/line\nbreak.png", " spaces .png", 'quo"te,.png', "größe.png", a, ""]
     for mark, name in ((",", "list.csv"), ("\t", "list.tsv"), (";", "semicolon.csv")):
         with open(tmp_path / name, "w", newline="", encoding="utf-8-sig") as file:
-            csv.writer(file, delimiter=mark).writerows([["id", "path", "label"], *([i, n, 3] for i, n in enumerate(strange))])
+            csv.writer(file, delimiter=mark).writerows(
+                [["id", "path", "label"], *([i, n, 3] for i, n in enumerate(strange))]
+            )
         names, files = listed(str(tmp_path / name))
-        assert names == strange and files[:2] == [f"{tmp_path}/sub/line\nbreak.png", f"{tmp_path}/ spaces .png"]
-        assert files[-2:] == [a, ""] and listed(tmp_path / name, root="/else")[1][0] == "/else/sub/line\nbreak.png"
+        assert names == strange and files[:2] == [
+            f"{tmp_path}/sub/line\nbreak.png",
+            f"{tmp_path}/ spaces .png",
+        ]
+        assert (
+            files[-2:] == [a, ""]
+            and listed(tmp_path / name, root="/else")[1][0] == "/else/sub/line\nbreak.png"
+        )
     raw = os.fsdecode(b"latin-\xe9.png")
     (tmp_path / "list.txt").write_bytes(b"x y.png\r\n\n  z.png\nlatin-\xe9.png")
     assert listed(tmp_path / "list.txt")[0] == ["x y.png", "  z.png", raw]
-    none = predictor.Prediction(np.ones(1), np.zeros(1, int), np.array(["a"]), None, None, None, {}, np.array([""], object))
+    none = predictor.Prediction(
+        np.ones(1), np.zeros(1, int), np.array(["a"]), None, None, None, {}, np.array([""], object)
+    )
     ranks = finished.Ranks(np.zeros(1), ("a",), np.zeros(0))
     text = predict.csv_rows(none, [raw], ranks, False).encode("utf-8", predict.ERRORS[".csv"])
     assert text == b"latin-\xe9.png,1,0,a,,\r\n"
@@ -340,7 +472,10 @@ def test_lists_of_images_in_every_form(album, tmp_path):
     assert json.loads(line)["path"] == raw
 
 
-@pytest.mark.parametrize("content, words", [("a,b\n1,2\n", r"columns \['a', 'b'\]; expected one"), ("path\n", "names no")])
+@pytest.mark.parametrize(
+    "content, words",
+    [("a,b\n1,2\n", r"columns \['a', 'b'\]; expected one"), ("path\n", "names no")],
+)
 def test_tables_that_say_nothing(tmp_path, content, words):
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(ValueError, match=words):
@@ -368,7 +503,9 @@ def test_mistakes_are_one_sentence(runs, album, tmp_path):
         Predictor.load(tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", ["DONE.json", "ranks.json", "constants.npz", "clip.json", "config.json"])
+@pytest.mark.parametrize(
+    "name", ["DONE.json", "ranks.json", "constants.npz", "clip.json", "config.json"]
+)
 @pytest.mark.parametrize("content", [b"", b"{", b"PK\x03\x04 cut", b"\xff\xfe{}"])
 def test_a_damaged_file_of_a_run_names_itself(runs, tmp_path, name, content):
     shutil.copytree(runs["ce_l1"], tmp_path / "run")
@@ -377,7 +514,10 @@ def test_a_damaged_file_of_a_run_names_itself(runs, tmp_path, name, content):
         Predictor.load(tmp_path / "run")
 
 
-@pytest.mark.parametrize("edit", [("values", [0, 1, 1e39, 3]), ("values", [0, 2, 1, 3]), ("names", ["a"]), ("edges", [0, 1])])
+@pytest.mark.parametrize(
+    "edit",
+    [("values", [0, 1, 1e39, 3]), ("values", [0, 2, 1, 3]), ("names", ["a"]), ("edges", [0, 1])],
+)
 def test_ranks_that_are_none_are_not_read(runs, tmp_path, edit):
     shutil.copytree(runs["ce_l1"], tmp_path / "run")
     file = tmp_path / "run/ranks.json"
@@ -390,7 +530,10 @@ def test_the_python_api_is_typed():
     import jaxord
 
     assert (pathlib.Path(jaxord.__file__).parent / "py.typed").is_file()
-    api = [jaxord.Predictor.load, *(getattr(jaxord.Predictor, name) for name in ("__init__", "__call__", "stream"))]
+    api = [
+        jaxord.Predictor.load,
+        *(getattr(jaxord.Predictor, name) for name in ("__init__", "__call__", "stream")),
+    ]
     api += [getattr(jaxord.OrdinalRegressor, name) for name in ("__init__", "fit", "predict")]
     for function in api:
         parameters = set(inspect.signature(function).parameters) - {"self"}
@@ -412,6 +555,8 @@ try:
 except AttributeError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[]", "module 'jaxord' has no attribute 'Predictr'"]

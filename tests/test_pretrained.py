@@ -16,7 +16,14 @@ from jaxord.weights import hf_clip
 
 TOWER = Tower(width=32, layers=1, heads=2, mlp=64)
 SETTINGS = ClipSettings(
-    vision=TOWER, text=TOWER, image_size=16, patch_size=8, vocab_size=527, max_positions=77, projection_dim=16, eos_token_id=526
+    vision=TOWER,
+    text=TOWER,
+    image_size=16,
+    patch_size=8,
+    vocab_size=527,
+    max_positions=77,
+    projection_dim=16,
+    eos_token_id=526,
 )
 
 
@@ -29,7 +36,9 @@ def weights(tmp_path_factory):
     folder = write_vocabulary(tmp_path_factory.mktemp("weights"))
     generator = np.random.default_rng(0)
     shapes = hf_clip.parameters(SETTINGS)
-    params = {path: generator.normal(0, 0.1, x.shape).astype(np.float32) for path, x in shapes.items()}
+    params = {
+        path: generator.normal(0, 0.1, x.shape).astype(np.float32) for path, x in shapes.items()
+    }
     params["logit_scale"] = np.float32(np.log(100.0))
     hf_clip.save(folder, params, SETTINGS)
     return folder
@@ -44,9 +53,13 @@ def photographs(tmp_path_factory):
         decade = f"{1930 + 10 * i}s"
         names = [f"./images/{decade} {n}.jpg" for n in range(265)]
         for name in names:
-            pixels = np.clip(30 + 40 * i + generator.normal(0, 15, (24, 24, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(30 + 40 * i + generator.normal(0, 15, (24, 24, 3)), 0, 255).astype(
+                np.uint8
+            )
             Image.fromarray(pixels).save(root / name)
-        (root / f"{decade}.txt").write_text("".join(f"{name.replace(' ', '_')} {decade}\n" for name in names))
+        (root / f"{decade}.txt").write_text(
+            "".join(f"{name.replace(' ', '_')} {decade}\n" for name in names)
+        )
         for name in names:
             (root / name).rename(root / name.replace(" ", "_"))
     return root
@@ -67,22 +80,36 @@ def test_all_folds_are_trained_and_summarised(photographs, weights, tmp_path, ca
     train.run(c, tmp_path)
     out = capsys.readouterr().out
     assert "2 folds, mean +- sd" in out and "69.61 +- 2.02" in out
-    results = [json.loads((tmp_path / f"fold_{k}" / "results.json").read_text())["test"]["argmax"]["mae"] for k in range(2)]
+    results = [
+        json.loads((tmp_path / f"fold_{k}" / "results.json").read_text())["test"]["argmax"]["mae"]
+        for k in range(2)
+    ]
     assert f"{np.mean(results):.3f} +- {np.std(results, ddof=1):.3f}" in out
-    paths = [(tmp_path / f"fold_{k}" / "predictions.csv").read_text().splitlines() for k in range(2)]
+    paths = [
+        (tmp_path / f"fold_{k}" / "predictions.csv").read_text().splitlines() for k in range(2)
+    ]
     assert all(len(lines) == 251 for lines in paths)
     assert len({lines[1].split(",")[0] for lines in paths}) > 1  # other folds, other test images
 
 
-@pytest.mark.parametrize("argument, trained, frozen_text", [
-    ("method=zero_shot", set(), True),
-    ("method=coop,preset=vanilla", {"prompt"}, False),
-    ("method=coop", {"prompt", "vision_model", "visual_projection"}, False),
-    ("method=numclip", {"prompt", "vision_model", "visual_projection", "bin_regressor"}, False),
-    ("method=numclip,preset=code", {"prompt", "vision_model", "visual_projection", "bin_regressor", "adapter"}, False),
-    ("method=ce", {"vision_model", "visual_projection", "classifier"}, None),
-])
-def test_what_is_trained_and_what_comes_from_the_checkpoint(photographs, weights, argument, trained, frozen_text):
+@pytest.mark.parametrize(
+    "argument, trained, frozen_text",
+    [
+        ("method=zero_shot", set(), True),
+        ("method=coop,preset=vanilla", {"prompt"}, False),
+        ("method=coop", {"prompt", "vision_model", "visual_projection"}, False),
+        ("method=numclip", {"prompt", "vision_model", "visual_projection", "bin_regressor"}, False),
+        (
+            "method=numclip,preset=code",
+            {"prompt", "vision_model", "visual_projection", "bin_regressor", "adapter"},
+            False,
+        ),
+        ("method=ce", {"vision_model", "visual_projection", "classifier"}, None),
+    ],
+)
+def test_what_is_trained_and_what_comes_from_the_checkpoint(
+    photographs, weights, argument, trained, frozen_text
+):
     task = assemble(config(photographs, weights, argument), "3")
     assert {path.split("/")[0] for path in task.trained} == trained
     assert ("text_embeds" in task.constants) == bool(frozen_text)
@@ -96,7 +123,9 @@ def test_what_is_trained_and_what_comes_from_the_checkpoint(photographs, weights
     np.testing.assert_array_equal(parameters[positions][0], source[positions][0])
     if "prompt/context" in parameters and "vanilla" not in argument:
         words = source["text_model/embeddings/token_embedding/embedding"]
-        slots, tokens = (np.asarray(task.constants[name])[0] for name in ("prompt_slots", "prompt_tokens"))
+        slots, tokens = (
+            np.asarray(task.constants[name])[0] for name in ("prompt_slots", "prompt_tokens")
+        )
         np.testing.assert_array_equal(parameters["prompt/context"], words[tokens[slots == 1]])
 
 
@@ -104,8 +133,12 @@ def test_text_computed_once_is_the_text_of_the_tower(photographs, weights):
     task = assemble(config(photographs, weights, "method=zero_shot"), "3")
     arrays = {**task.constants, "image": np.zeros((1, 1, 32, 32, 3), np.float32)}
     without = {name: value for name, value in arrays.items() if name != "text_embeds"}
-    apply = jax.jit(lambda arrays: task.model.apply({"params": trees.unflatten(task.frozen)}, arrays))
-    np.testing.assert_allclose(apply(arrays)["logits"], apply(without)["logits"], rtol=1e-5, atol=1e-5)
+    apply = jax.jit(
+        lambda arrays: task.model.apply({"params": trees.unflatten(task.frozen)}, arrays)
+    )
+    np.testing.assert_allclose(
+        apply(arrays)["logits"], apply(without)["logits"], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_zero_shot_evaluates_without_training(photographs, weights, tmp_path, capsys):
@@ -116,12 +149,27 @@ def test_zero_shot_evaluates_without_training(photographs, weights, tmp_path, ca
     assert "26.08 +- 0.56" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda c: setattr(c.model, "variant", "ViT-B/16"), "weights of another architecture(.|\n)*vision.width"),
-    (lambda c: setattr(c.model, "weights", "no/such-weights"), "no weights at 'no/such-weights'"),
-    (lambda c: setattr(c.model, "weights", ""), "needs pretrained CLIP weights|model.weights is empty"),
-    (lambda c: c.prompt.update({"template": "word " * 90 + "{}"}), "positions; shorten the template"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda c: setattr(c.model, "variant", "ViT-B/16"),
+            "weights of another architecture(.|\n)*vision.width",
+        ),
+        (
+            lambda c: setattr(c.model, "weights", "no/such-weights"),
+            "no weights at 'no/such-weights'",
+        ),
+        (
+            lambda c: setattr(c.model, "weights", ""),
+            "needs pretrained CLIP weights|model.weights is empty",
+        ),
+        (
+            lambda c: c.prompt.update({"template": "word " * 90 + "{}"}),
+            "positions; shorten the template",
+        ),
+    ],
+)
 def test_mistakes_with_weights(photographs, weights, monkeypatch, change, words):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     c = config(photographs, weights)

@@ -48,14 +48,18 @@ def test_a_fresh_start_drops_all(tmp_path):
 
 def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnot json\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl:2 is 'not json', expected a JSON object with a step"):
+    with pytest.raises(
+        ValueError, match=r"metrics.jsonl:2 is 'not json', expected a JSON object with a step"
+    ):
         open_log(tmp_path, restored=5)
     assert "not json" in (tmp_path / "metrics.jsonl").read_text()
 
 
 @pytest.mark.parametrize("value", [jnp.ones(()), np.float32(1), "1", None])
 def test_only_python_numbers(tmp_path, value):
-    expected = pytest.raises(ValueError, match="train/loss at step 7 is a .*expected a Python number")
+    expected = pytest.raises(
+        ValueError, match="train/loss at step 7 is a .*expected a Python number"
+    )
     with open_log(tmp_path) as log, expected:
         log.scalars(7, "train", dict(loss=value))
     assert (tmp_path / "metrics.jsonl").read_text() == ""
@@ -94,7 +98,9 @@ def test_tensorboard_gets_the_scalars_and_a_purge(tmp_path):
         train(log, range(2, 3))
     found = events(tmp_path)
     scalars = [(e.step, v.tag, v.simple_value) for e in found for v in e.summary.value]
-    assert [(s, t) for s, t, _ in scalars if t == "train/loss"] == [(s, "train/loss") for s in (0, 1, 2, 2)]
+    assert [(s, t) for s, t, _ in scalars if t == "train/loss"] == [
+        (s, "train/loss") for s in (0, 1, 2, 2)
+    ]
     assert ("val/mae", 2.0) in [(t, v) for _, t, v in scalars]
     starts = [e.step for e in found if e.HasField("session_log")]
     assert starts == [0, 2]  # what step 2 and later of the first attempt said is hidden
@@ -106,11 +112,16 @@ def test_the_bar_counts_images_and_starts_where_training_does(tmp_path, capfd):
             log.progress(step, f"loss {step}")
     text = capfd.readouterr().err
     assert "10%" in text and "320/3200" in text  # img: 32 a step
-    assert text.rstrip().split("\r")[-1].startswith("100%") and "img/s" in text and "loss 100" in text
+    assert (
+        text.rstrip().split("\r")[-1].startswith("100%") and "img/s" in text and "loss 100" in text
+    )
 
 
 def test_table():
-    rows = [dict(method="numclip", mae=2.08, n=55134, srcc=0.95), dict(method="zero_shot", mae=12345.6, note="paper")]
+    rows = [
+        dict(method="numclip", mae=2.08, n=55134, srcc=0.95),
+        dict(method="zero_shot", mae=12345.6, note="paper"),
+    ]
     assert table(rows, ("method", "mae", "n", "srcc", "note")).splitlines() == [
         "method       mae      n    srcc  note",
         "---------  -----  -----  ------  -----",
@@ -119,6 +130,13 @@ def test_table():
     ]
     numbers = [0.0, 1e-5, 0.04321, 999.97, 1000.4, 9999.6, float("nan"), -26.078]
     assert [table([dict(x=x)], ["x"]).split()[-1] for x in numbers] == [
-        "0.000", "1.000e-05", "0.04321", "1000", "1000", "10000", "-", "-26.08"
+        "0.000",
+        "1.000e-05",
+        "0.04321",
+        "1000",
+        "1000",
+        "10000",
+        "-",
+        "-26.08",
     ]
     assert table([], ("a", "b")) == "a  b\n-  -"

@@ -33,7 +33,9 @@ VISION = clip.VisionModel  # which the run below trains without
 
 def outside(text):
     """What a page would fetch."""
-    return re.findall(r'(?:src|href)\s*=\s*"(?!data:|#)[^"]*', text) + re.findall(r"@import|url\((?!data:)|<script", text)
+    return re.findall(r'(?:src|href)\s*=\s*"(?!data:|#)[^"]*', text) + re.findall(
+        r"@import|url\((?!data:)|<script", text
+    )
 
 
 def titles(text):
@@ -41,7 +43,10 @@ def titles(text):
 
 
 def figures_of(text):
-    return [base64.b64decode(data).decode() for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)]
+    return [
+        base64.b64decode(data).decode()
+        for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +55,31 @@ def trained(tmp_path_factory):
     root, draw = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
     lines = [["path", "label", "split", "camera"]]
     for k in range(42):
-        pixels = np.clip(40 + 80 * (k % 3) + draw.normal(0, 15, (20, 20, 3)), 0, 255).astype(np.uint8)
+        pixels = np.clip(40 + 80 * (k % 3) + draw.normal(0, 15, (20, 20, 3)), 0, 255).astype(
+            np.uint8
+        )
         Image.fromarray(pixels).save(root / f"{k}.png")
-        lines.append([f"{k}.png", k % 3, "train" if k < 24 else "val" if k < 27 else "test", "<old>" if k % 2 else "new"])
+        lines.append(
+            [
+                f"{k}.png",
+                k % 3,
+                "train" if k < 24 else "val" if k < 27 else "test",
+                "<old>" if k % 2 else "new",
+            ]
+        )
     with open(root / "labels.csv", "w", newline="") as file:
         csv.writer(file).writerows(lines)
     c = folder_config.get_config("method=coop,backbone=tiny").unlock()
-    c.data.update({"root": str(root), "table": "labels.csv", "image_size": 16, "stored_size": 20, "batch": 8, "eval_batch": 8})
+    c.data.update(
+        {
+            "root": str(root),
+            "table": "labels.csv",
+            "image_size": 16,
+            "stored_size": 20,
+            "batch": 8,
+            "eval_batch": 8,
+        }
+    )
     c.rules = entries({"name": "knn", "k": 2}, {"name": "argmax"})
     c.model.remat = True
     c.train.duration, c.optim.schedule, c.optim.warmup = "0 steps", "constant", "0 steps"
@@ -64,14 +87,26 @@ def trained(tmp_path_factory):
         patch.setattr(clip, "VisionModel", Flat)
         patch.setattr(clip, "TextModel", Words)
         train.run(c.lock(), root / "run")
-        (root / "run/metrics.jsonl").write_text("".join(
-            json.dumps({"step": step, "split": "train", "loss": 2.0 / step, "gradient_norm": 1.0}) + "\n" for step in (1, 2)
-        ))  # fmt: skip
-        checkpoint.write_json(root / "run/run.json", {"command": "python -m jaxord.main", "device": "1 x cpu"})
+        (root / "run/metrics.jsonl").write_text(
+            "".join(
+                json.dumps(
+                    {"step": step, "split": "train", "loss": 2.0 / step, "gradient_norm": 1.0}
+                )
+                + "\n"
+                for step in (1, 2)
+            )
+        )
+        checkpoint.write_json(
+            root / "run/run.json", {"command": "python -m jaxord.main", "device": "1 x cpu"}
+        )
         looked = []
         with pytest.MonkeyPatch.context() as spy:
-            spy.setattr(model, "look", lambda fold, look=model.look: looked.append(look(fold)) or looked[0])
-            spy.setattr("importlib.metadata.version", None)  # a checkout that is not installed has no version
+            spy.setattr(
+                model, "look", lambda fold, look=model.look: looked.append(look(fold)) or looked[0]
+            )
+            spy.setattr(
+                "importlib.metadata.version", None
+            )  # a checkout that is not installed has no version
             text = report.write(root / "run").read_text()
         yield root, text, looked[0]
 
@@ -95,7 +130,9 @@ def test_what_the_model_says_again_is_what_it_said(trained):
     (fold,), _ = files.read(root / "run")
     assert fold.config.model.remat and not seen.run.model.remat
     assert seen.arrays["prediction"] == pytest.approx(fold.predictions["knn"], abs=1e-5)
-    assert np.array_equal(seen.arrays["target"], fold.target) and np.array_equal(seen.arrays["rank"], fold.target)
+    assert np.array_equal(seen.arrays["target"], fold.target) and np.array_equal(
+        seen.arrays["rank"], fold.target
+    )
     nearest = model.neighbours(seen, np.arange(15), 2)
     labels = np.load(root / "run/gallery.npz")["targets"]
     assert labels[nearest].mean(1) == pytest.approx(fold.predictions["knn"], abs=1e-5)
@@ -133,13 +170,25 @@ def run_of(tower, inside, number, crop, variables=None):
 
     def outputs(variables, constants, arrays):
         batch, views = arrays["image"].shape[:2]
-        found = net.apply(variables, arrays["image"].reshape(batch * views, *arrays["image"].shape[2:]))
+        found = net.apply(
+            variables, arrays["image"].reshape(batch * views, *arrays["image"].shape[2:])
+        )
         return {"value": number(found).reshape(batch, views).mean(1)}
 
-    config = types.SimpleNamespace(rules=({"name": "value"},), model=types.SimpleNamespace(image_tower=tower))
-    of_model = types.SimpleNamespace(settings=types.SimpleNamespace(vision=types.SimpleNamespace(layers=2)))
-    return types.SimpleNamespace(config=config, model=of_model, variables=variables or {}, constants={}, outputs=outputs,
-                                 images=lambda stored, size: crop(stored / 255))  # fmt: skip
+    config = types.SimpleNamespace(
+        rules=({"name": "value"},), model=types.SimpleNamespace(image_tower=tower)
+    )
+    of_model = types.SimpleNamespace(
+        settings=types.SimpleNamespace(vision=types.SimpleNamespace(layers=2))
+    )
+    return types.SimpleNamespace(
+        config=config,
+        model=of_model,
+        variables=variables or {},
+        constants={},
+        outputs=outputs,
+        images=lambda stored, size: crop(stored / 255),
+    )
 
 
 def test_grad_cam_by_hand_lies_where_the_views_were_taken():
@@ -147,26 +196,48 @@ def test_grad_cam_by_hand_lies_where_the_views_were_taken():
     number = lambda found: (found[..., 0] - found[..., 1]).mean((1, 2))  # noqa: E731
     two = lambda stored: jnp.stack([stored[:, :8, :8], stored[:, 4:12, :8]], 1)  # noqa: E731, rows 0-8 and 4-12, columns 0-8
     image = np.zeros((16, 12, 3), np.uint8)
-    image[:4, :4, 0], image[8:12, 4:8, 1] = 200, 200  # the first view's red corner raises y, green lowers it
+    image[:4, :4, 0], image[8:12, 4:8, 1] = (
+        200,
+        200,
+    )  # the first view's red corner raises y, green lowers it
     run = run_of("ResNet-18", lambda: Tower({"layer4": Halves}), number, two)
     (over,) = gradcam.maps(run, [image])
     assert over.shape == (16, 12) and over.max() == 1 and over.min() == 0
-    assert over[0, 0] == 1 and over[0, 7] == over[7, 7] == 0  # in the middle of the corner, and on the other side
+    assert (
+        over[0, 0] == 1 and over[0, 7] == over[7, 7] == 0
+    )  # in the middle of the corner, and on the other side
     assert 0 < over[4, 2] < over[3, 2] / 2  # where the second view, which sees no red, begins
     assert not over[12:].any() and not over[:, 8:].any()  # no view
     run.config.model.image_tower = "BiLSTM"
-    assert gradcam.maps(run, [image]) is None and gradcam.explained(run.config)[1] == "the predicted value (value)"
+    assert (
+        gradcam.maps(run, [image]) is None
+        and gradcam.explained(run.config)[1] == "the predicted value (value)"
+    )
 
 
 def test_grad_cam_of_clips_tower_reads_the_patches_that_its_last_block_takes():
     small = clip.Tower(width=16, layers=2, heads=2, mlp=32)
-    net = Tower({"vision_model": functools.partial(VISION, clip.ClipSettings(small, small, 16, 8, 8, 8, 8, 7))})
+    net = Tower(
+        {
+            "vision_model": functools.partial(
+                VISION, clip.ClipSettings(small, small, 16, 8, 8, 8, 8, 7)
+            )
+        }
+    )
     image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-    run = run_of("", *net.make.values(), lambda features: features[:, 0], lambda stored: stored[:, None], variables)
+    run = run_of(
+        "",
+        *net.make.values(),
+        lambda features: features[:, 0],
+        lambda stored: stored[:, None],
+        variables,
+    )
     (over,) = gradcam.maps(run, [image])
 
-    def number(tokens, tapped):  # of what enters the last block, which is `tokens` where there are any
+    def number(
+        tokens, tapped
+    ):  # of what enters the last block, which is `tokens` where there are any
         def tap(call, arguments, settings, context):
             if context.module.path[-2:] != ("layers", "1") or context.method_name != "__call__":
                 return call(*arguments, **settings)
@@ -179,7 +250,9 @@ def test_grad_cam_of_clips_tower_reads_the_patches_that_its_last_block_takes():
     taken = jax.jit(lambda: (number(None, tapped := []), tapped)[1][0])()
     gradient = jax.jit(jax.grad(lambda tokens: number(tokens, [])))(taken)
     by_hand = np.maximum(np.asarray(taken[0, 1:] @ gradient[0, 1:].mean(0)), 0).reshape(2, 2)
-    corners = over[[0, 0, -1, -1], [0, -1, 0, -1]].reshape(2, 2)  # of the enlarged map they are its places
+    corners = over[[0, 0, -1, -1], [0, -1, 0, -1]].reshape(
+        2, 2
+    )  # of the enlarged map they are its places
     assert over.shape == (16, 16) and by_hand.max() > 0
     np.testing.assert_allclose(corners, by_hand / by_hand.max(), atol=1e-5)
 
@@ -200,18 +273,34 @@ def test_without_the_data_the_page_says_so_and_stands_on_the_files(trained, tmp_
     folds, _ = files.read(tmp_path / "run")
     kept = model.look(folds[0])
     assert kept.run is None and np.array_equal(kept.arrays["embeds"], seen.arrays["embeds"])
-    assert not isinstance(inside.texts(folds, kept), str) and not isinstance(inside.features(folds, kept), str)
+    assert not isinstance(inside.texts(folds, kept), str) and not isinstance(
+        inside.features(folds, kept), str
+    )
     (tmp_path / "run/features.npz").unlink()
     again = report.write(tmp_path / "run").read_text()
-    gone = ["Calibration", "Order of the texts", "Order of the features", "Nearest neighbours", "Best and worst cases"]
+    gone = [
+        "Calibration",
+        "Order of the texts",
+        "Order of the features",
+        "Nearest neighbours",
+        "Best and worst cases",
+    ]
     assert [title for title in titles(text) if title not in titles(again)] == gone
-    assert f"{', '.join(gone)}, Where the model looks: the model could not be run on the data: " in html.unescape(again)
+    assert (
+        f"{', '.join(gone)}, Where the model looks: the model could not be run on the data: "
+        in html.unescape(again)
+    )
 
 
 def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
     """A finished run as its files, of ten test samples a fold; there is no model."""
     config = freshness.get_config(f"method={method}").unlock()
-    config.seed, config.data.root, config.data.folds, config.fold = seed, "/nowhere", tuple(filter(None, folds)), ""
+    config.seed, config.data.root, config.data.folds, config.fold = (
+        seed,
+        "/nowhere",
+        tuple(filter(None, folds)),
+        "",
+    )
     config.fold = "all" if config.data.folds else ""
     config.update_from_flattened_dict(fields)
     rule, draw = config.rules[0]["name"], np.random.default_rng(seed)
@@ -220,26 +309,59 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
         place = root / f"fold_{name}" if name else root
         place.mkdir(parents=True)
         predictions = {entry["name"]: target + draw.normal(0, mae, 10) for entry in config.rules}
-        columns = {"path": [f"{k}.png" for k in range(10)], "target": target, **predictions, "sex": list("fmfmfmfmfm")}
+        columns = {
+            "path": [f"{k}.png" for k in range(10)],
+            "target": target,
+            **predictions,
+            "sex": list("fmfmfmfmfm"),
+        }
         with open(place / "predictions.csv", "w", newline="") as file:
             csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
-        rows = {rule: {"mae": mae}, f"{rule}, few": {"mae": mae + 1}, f"{rule}, many": {"mae": mae}, "constant": {"mae": 2.5}}
-        rows |= {"constant, few": {"mae": 3.0}, "constant, many": {"mae": 2.0}, "model": {"group_accuracy": 0.5 + seed / 10}}
+        rows = {
+            rule: {"mae": mae},
+            f"{rule}, few": {"mae": mae + 1},
+            f"{rule}, many": {"mae": mae},
+            "constant": {"mae": 2.5},
+        }
+        rows |= {
+            "constant, few": {"mae": 3.0},
+            "constant, many": {"mae": 2.0},
+            "model": {"group_accuracy": 0.5 + seed / 10},
+        }
         checkpoint.write_json(place / "results.json", {"test": rows})
         checkpoint.write_json(place / "DONE.json", {"step": 4, "steps": 4, "selected": "last step"})
-        ranks = Ranks(target.astype(np.float32), tuple(f"{k:g}" for k in target), np.zeros(0, np.float32))
+        ranks = Ranks(
+            target.astype(np.float32), tuple(f"{k:g}" for k in target), np.zeros(0, np.float32)
+        )
         np.savez(place / "constants.npz", train_targets=np.repeat(target, 8))
-        checkpoint.write_json(place / "ranks.json", {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": []})
+        checkpoint.write_json(
+            place / "ranks.json",
+            {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": []},
+        )
         (place / "parameters.txt").write_text("Total: 12 -- 48 bytes\n")
-        place_of_run = {"device": "1 x gpu" if seed else "1 x cpu", "seconds": 3.0 + seed, "val examples": 12 - 3 * seed}
+        place_of_run = {
+            "device": "1 x gpu" if seed else "1 x cpu",
+            "seconds": 3.0 + seed,
+            "val examples": 12 - 3 * seed,
+        }
         checkpoint.write_json(place / "run.json", place_of_run)
-        lines = [{"step": step, "split": "train", "loss": 3.0 / step, "gradient_norm": 1.0 / step} for step in (1, 2, 4)]
+        lines = [
+            {"step": step, "split": "train", "loss": 3.0 / step, "gradient_norm": 1.0 / step}
+            for step in (1, 2, 4)
+        ]
         others = {f"{entry['name']} mae": mae / 9 for entry in config.rules[1:]}
-        lines += [{"step": step, "split": split, "mae": mae / step, **others}
-                  for step in (2, 4) for split in ("val", "train evaluated")]  # fmt: skip
+        lines += [
+            {"step": step, "split": split, "mae": mae / step, **others}
+            for step in (2, 4)
+            for split in ("val", "train evaluated")
+        ]
         (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         if config.groups.count:
-            groups = {"true": [2] * 5, "predicted": [6, 1, 1, 1, 1], "distance": [0.5, 1.0, 2.0, None, 3.0]}
+            groups = {
+                "true": [2] * 5,
+                "predicted": [6, 1, 1, 1, 1],
+                "distance": [0.5, 1.0, 2.0, None, 3.0],
+            }
             checkpoint.write_json(place / "groups.json", groups)
     (root / "config.json").write_text(settings.to_json(config))
     return root
@@ -247,14 +369,22 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
 
 def test_a_page_of_folds_has_each_and_their_mean(tmp_path, unrendered):
     root = write_run(tmp_path / "run", method="l1", folds=("0", "1"), mae=1.5)
-    (root / "fold_1/results.json").write_text((root / "fold_1/results.json").read_text().replace("1.5", "2.5"))
+    (root / "fold_1/results.json").write_text(
+        (root / "fold_1/results.json").read_text().replace("1.5", "2.5")
+    )
     (root / "evaluated/other/fold_0").mkdir(parents=True)
-    checkpoint.write_json(root / "evaluated/other/fold_0/results.json", {"test": {"value": {"mae": 3.0}}})
+    checkpoint.write_json(
+        root / "evaluated/other/fold_0/results.json", {"test": {"value": {"mae": 3.0}}}
+    )
     text = report.write(root).read_text()
-    assert "2 ± 0.71" in text and "mae 2, mean of 2 folds" in text and "Each fold, under value" in text
+    assert (
+        "2 ± 0.71" in text and "mae 2, mean of 2 folds" in text and "Each fold, under value" in text
+    )
     assert "On 20 test samples" in text and "20 test samples. On the dashed line" in text
     assert "<td>+100.0%</td>" in text  # 3.0 elsewhere against 1.5 here
-    assert {"Learning curves", "Errors by further columns", "On other data"} <= set(titles(text)) and outside(text) == []
+    assert {"Learning curves", "Errors by further columns", "On other data"} <= set(
+        titles(text)
+    ) and outside(text) == []
     (root / "fold_1/DONE.json").unlink()
     assert files.read(root)[1] == ["1"]
     (root / "fold_0/DONE.json").unlink()
@@ -268,7 +398,12 @@ def test_curves_are_placed_by_split_rule_and_metric(tmp_path):
     assert list(panels) == ["loss", "gradient norm", "mae"]
     steps, values = panels["mae"]["val, true_expert"]
     assert steps.tolist() == [2, 4] and values == pytest.approx([1 / 9] * 2)
-    assert set(panels["mae"]) == {"val, experts", "val, true_expert", "training split, experts", "training split, true_expert"}
+    assert set(panels["mae"]) == {
+        "val, experts",
+        "val, true_expert",
+        "training split, experts",
+        "training split, true_expert",
+    }
 
 
 LABELS = ("mse", "group_dir", "group_dir,classifier=ce", "group_dir,classifier=la")
@@ -283,30 +418,67 @@ def experiment(labels, seeds=2, claims=()):
 def written(folder, labels, seeds=2):
     for k, label in enumerate(labels):
         for seed in range(seeds):
-            write_run(folder / f"freshness-{label.replace('/', '_')}-seed={seed}", label, seed, mae=1.0 + k / 4 + seed / 100)
+            write_run(
+                folder / f"freshness-{label.replace('/', '_')}-seed={seed}",
+                label,
+                seed,
+                mae=1.0 + k / 4 + seed / 100,
+            )
 
 
 def test_a_sweep_has_its_table_claims_curves_and_group_figures(tmp_path, unrendered):
     written(tmp_path, LABELS)
     first = tmp_path / "freshness-group_dir-seed=0"
-    np.savez(first / "features.npz", embeds=np.eye(12), target=np.arange(12.0), places=np.eye(12)[:, :2], text_embeds=np.eye(3))
+    np.savez(
+        first / "features.npz",
+        embeds=np.eye(12),
+        target=np.arange(12.0),
+        places=np.eye(12)[:, :2],
+        text_embeds=np.eye(3),
+    )
     module = experiment((*LABELS, "l1"), claims=(("mse", "group_dir"), ("group_dir", "mse", "few")))
     module.FULL = {"group_dir": "mse"}
-    (tmp_path / "journal.jsonl").write_text('{"event": "begun", "command": "python sweep.py"}\n{"event": "ended"}\n{"ev')
+    (tmp_path / "journal.jsonl").write_text(
+        '{"event": "begun", "command": "python sweep.py"}\n{"event": "ended"}\n{"ev'
+    )
     text = sweep_report.write(module, tmp_path, tmp_path / "png", "trial").read_text()
     assert outside(text) == [] and "How good? freshness: 8 of 10 runs are done." in text
-    facts = dict(re.findall("<tr><td>([^<]*)</td><td>([^<]*)</td></tr>", text.partition("</section>")[0]))
+    facts = dict(
+        re.findall("<tr><td>([^<]*)</td><td>([^<]*)</td></tr>", text.partition("</section>")[0])
+    )
     assert facts["seeds"] == "0; 1" and facts["settings"] == "4, 8 finished runs of 10"
     assert facts["command"] == "python sweep.py"
-    assert facts["examples"] == "train 80, test 10, val 9 to 12" and facts["training took"] == "28 s in all, 4 s a run and fold"
+    assert (
+        facts["examples"] == "train 80, test 10, val 9 to 12"
+        and facts["training took"] == "28 s in all, 4 s a run and fold"
+    )
     assert facts["device"] == "1 x cpu; 1 x gpu" and facts["folds"] == "none: one split"
     assert "<td>+24.9 ± 0.2 %</td>" in text  # 1.25 and 1.26 for 1.00 and 1.01
-    assert titles(text) == ["What was run", "Results", "Claims", "Metrics by setting", "Learning curves", "Groups",
-                            "Features side by side", "What is not here"]  # fmt: skip
-    assert "MISSING, 2 runs: freshness-l1-seed=0, freshness-l1-seed=1." in text and "confirmed" in text
+    assert titles(text) == [
+        "What was run",
+        "Results",
+        "Claims",
+        "Metrics by setting",
+        "Learning curves",
+        "Groups",
+        "Features side by side",
+        "What is not here",
+    ]
+    assert (
+        "MISSING, 2 runs: freshness-l1-seed=0, freshness-l1-seed=1." in text and "confirmed" in text
+    )
     made = {path.stem.removeprefix("trial-") for path in (tmp_path / "png").iterdir()}
-    assert made == {"claims", "metrics-1", "curves-1", "groups-5-histograms", "groups-5-distance", "groups-5-decomposition",
-                    "tsne", "similarity", "texts"}  # fmt: skip
+    assert made == {
+        "claims",
+        "metrics-1",
+        "curves-1",
+        "groups-5-histograms",
+        "groups-5-distance",
+        "groups-5-decomposition",
+        "tsne",
+        "similarity",
+        "texts",
+    }
     assert text.count("<figure>") == len(made)
 
 
@@ -314,32 +486,56 @@ def the_set(folder, module):
     runs = plan.runs_of(module)
     found = {run: results.read(folder / run.name) for run in runs}
     folds = {run: files.read(folder / run.name)[0] for run in runs if found[run]}
-    return sweep_report.Set(runs, found, folds, (), folder, lambda figure, caption, name: (figure, name))
+    return sweep_report.Set(
+        runs, found, folds, (), folder, lambda figure, caption, name: (figure, name)
+    )
 
 
 def test_group_dirs_figures_have_the_numbers_of_the_runs(tmp_path):
     written(tmp_path, LABELS)
     s = the_set(tmp_path, experiment(LABELS))
     (histograms, _), (distance, _), (curves, _) = sweep_report.group_figures(s)
-    assert [ax.get_title() for ax in histograms.axes] == ["soft labels", "cross-entropy", "logit adjustment"]
+    assert [ax.get_title() for ax in histograms.axes] == [
+        "soft labels",
+        "cross-entropy",
+        "logit adjustment",
+    ]
     assert [patch.get_height() for patch in histograms.axes[0].patches] == [2] * 5 + [6, 1, 1, 1, 1]
-    assert distance.axes[0].lines[0].get_ydata() == pytest.approx([0.5, 1, 2, np.nan, 3], nan_ok=True)
+    assert distance.axes[0].lines[0].get_ydata() == pytest.approx(
+        [0.5, 1, 2, np.nan, 3], nan_ok=True
+    )
     lines = {line.get_label(): line.get_xydata() for line in curves.axes[1].lines}
-    assert set(lines) == {f"{name}, {split}" for name in ("regression alone", "predicted group", "true group")
-                          for split in ("val", "training split")}  # fmt: skip
+    assert set(lines) == {
+        f"{name}, {split}"
+        for name in ("regression alone", "predicted group", "true group")
+        for split in ("val", "training split")
+    }
     # Of cross-entropy with the seeds 0 and 1: MAE 1.505; 64 images a step, 80 in an epoch.
-    assert lines["predicted group, val"] == pytest.approx(np.array([[1.6, 1.505 / 2], [3.2, 1.505 / 4]]))
+    assert lines["predicted group, val"] == pytest.approx(
+        np.array([[1.6, 1.505 / 2], [3.2, 1.505 / 4]])
+    )
     assert lines["regression alone, val"][0, 1] == pytest.approx(1.005 / 2)
 
 
 def test_numbers_among_the_settings_become_axes(tmp_path):
-    labels = [f"group_dir,classifier={kind},count={count}" for kind in ("soft", "ce") for count in (5, 10, 20)]
+    labels = [
+        f"group_dir,classifier={kind},count={count}"
+        for kind in ("soft", "ce")
+        for count in (5, 10, 20)
+    ]
     assert sweep_report.numbered(["a,k=1", "a,k=2", "b,weights=VII"]) == {}
     found = sweep_report.numbered(labels)
-    assert found["count"]["group_dir,classifier=ce"] == [(float(n), f"group_dir,classifier=ce,count={n}") for n in (5, 10, 20)]
+    assert found["count"]["group_dir,classifier=ce"] == [
+        (float(n), f"group_dir,classifier=ce,count={n}") for n in (5, 10, 20)
+    ]
     written(tmp_path, labels)
     ((figure, name),) = sweep_report.against_numbers(the_set(tmp_path, experiment(labels)))
-    assert [ax.get_title() for ax in figure.axes] == ["mae", "mae, many", "mae, few", "group accuracy"]
+    assert [ax.get_title() for ax in figure.axes] == [
+        "mae",
+        "mae, many",
+        "mae, few",
+        "group accuracy",
+    ]
     assert name == "against-count"
     accuracy = figure.axes[3].lines[0].get_ydata()
     assert accuracy == pytest.approx([0.55] * 3)  # of the seeds 0.5 and 0.6
@@ -356,14 +552,22 @@ def test_evaluations_of_a_number_become_an_axis_and_severity_begins_with_the_cle
                 checkpoint.write_json(place / "results.json", {"test": rows})
         for k in (4, 8):
             (place.parents[1] / f"k={k}").mkdir()
-            checkpoint.write_json(place.parents[1] / f"k={k}/results.json", {"test": {"value": {"mae": 1.0}}})
+            checkpoint.write_json(
+                place.parents[1] / f"k={k}/results.json", {"test": {"value": {"mae": 1.0}}}
+            )
     s = the_set(tmp_path, experiment(("mse", "l1"), seeds=1))
     assert list(sweep_report.evaluated(s)) == ["severity"]  # of k there are two numbers
     ((figure, name),) = sweep_report.against_numbers(s)
     assert name == "evaluated-severity" and figure.axes[0].get_xlabel() == "severity"
-    lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines if not line.get_label().startswith("_")}
+    lines = {
+        line.get_label(): line.get_xydata()
+        for line in figure.axes[0].lines
+        if not line.get_label().startswith("_")
+    }
     drawn = [bars[0].get_xydata() for bars in figure.axes[0].containers]
-    assert not lines and drawn[0] == pytest.approx(np.array([(0, 1.0), (1, 1.5), (2, 2.5), (10, 10.5)]))
+    assert not lines and drawn[0] == pytest.approx(
+        np.array([(0, 1.0), (1, 1.5), (2, 2.5), (10, 10.5)])
+    )
     assert drawn[1][:, 1] == pytest.approx([1.25, 2.5, 3.5, 11.5])
 
 

@@ -68,7 +68,9 @@ class Place:
         return sorted(file.parent for file in self.folder.glob("runs/small/*/config.json"))
 
     def starts(self):
-        return [len((run / "starts").read_text()) for run in self.runs() if (run / "starts").exists()]
+        return [
+            len((run / "starts").read_text()) for run in self.runs() if (run / "starts").exists()
+        ]
 
     def trials(self, kind):
         """[(state, parameters, value)] of the study, as Optuna's own storage has them."""
@@ -77,7 +79,10 @@ class Place:
         return [(trial.state.name, trial.params.get(LR), trial.value) for trial in study.trials]
 
     def events(self):
-        return [json.loads(line) for line in (self.folder / "runs/small/journal.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line)
+            for line in (self.folder / "runs/small/journal.jsonl").read_text().splitlines()
+        ]
 
 
 @pytest.fixture
@@ -92,13 +97,28 @@ def place(tmp_path, monkeypatch):
 def test_a_grid_tries_all_stops_the_bad_one_and_chooses_by_validation(place, capsys):
     assert place.main("--search=grid") == 0
     trials = place.trials("grid")
-    assert [lr for _, lr, _ in trials] == RATES[LR] and [state for state, _, _ in trials] == ["COMPLETE"] * 5 + ["PRUNED"]
-    assert [value for _, _, value in trials[:5]] == pytest.approx([10 * lr - 0.002 for lr in RATES[LR][:5]])
+    assert [lr for _, lr, _ in trials] == RATES[LR] and [state for state, _, _ in trials] == [
+        "COMPLETE"
+    ] * 5 + ["PRUNED"]
+    assert [value for _, _, value in trials[:5]] == pytest.approx(
+        [10 * lr - 0.002 for lr in RATES[LR][:5]]
+    )
     printed = capsys.readouterr().out
-    assert "best of 5 finished trials, mae 0.098 on the validation split: optim.rates.all.lr=0.01" in printed
+    assert (
+        "best of 5 finished trials, mae 0.098 on the validation split: optim.rates.all.lr=0.01"
+        in printed
+    )
     bad = "quickstart-plain-seed=3-grid=005-optim.rates.all.lr=0.9"
-    assert [event["event"] for event in place.events() if event.get("run") == bad] == ["made", "started", "ended", "pruned"]
-    assert f"5/6 {bad}: pruned" in printed and not (place.folder / "runs/small" / bad / "DONE.json").exists()
+    assert [event["event"] for event in place.events() if event.get("run") == bad] == [
+        "made",
+        "started",
+        "ended",
+        "pruned",
+    ]
+    assert (
+        f"5/6 {bad}: pruned" in printed
+        and not (place.folder / "runs/small" / bad / "DONE.json").exists()
+    )
     config = json.loads((place.runs()[2] / "config.json").read_text())
     assert config["optim"]["rates"]["all"]["lr"] == 0.03 and config["seed"] == 3
     assert place.main("--search=grid") == 0 and place.starts() == [1] * 6  # nothing is left
@@ -111,31 +131,54 @@ def test_a_search_goes_on_after_kill_9_with_the_same_storage(place, kind="tpe"):
     code = f"import sys; from tools import sweep; sweep.main(sys.argv[1:], {place.command!r})"
     more = [f"--search={kind}", "--trials=4"]
     killed = subprocess.Popen(
-        [sys.executable, "-c", code, *place.arguments, *more], cwd=plan.ROOT, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", code, *place.arguments, *more],
+        cwd=plan.ROOT,
+        stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
-    while (len(place.starts()) < 3 or place.events()[-1]["event"] != "started") and time.monotonic() < deadline:
+    while (
+        len(place.starts()) < 3 or place.events()[-1]["event"] != "started"
+    ) and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.kill()
     killed.wait()
     optuna_journal = place.folder / "runs/small/optuna.journal"
     with open(optuna_journal, "a") as file:
         file.write('{"op_code": 4')  # a kill cuts the last line
-    optuna_journal.with_name("optuna.journal.lock").symlink_to(optuna_journal)  # and leaves the lock
-    assert [state for state, _, _ in search_states(place, kind)] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    optuna_journal.with_name("optuna.journal.lock").symlink_to(
+        optuna_journal
+    )  # and leaves the lock
+    assert [state for state, _, _ in search_states(place, kind)] == [
+        "COMPLETE",
+        "COMPLETE",
+        "RUNNING",
+    ]
     (place.folder / "hold").unlink()
     assert place.main(*more) == 0 and place.starts() == [1] * 4
     trials = place.trials(kind)
-    assert [state for state, _, _ in trials] == ["COMPLETE"] * 4 and len({lr for _, lr, _ in trials}) == 4
-    assert all(1e-5 <= lr <= 1e-2 and value == pytest.approx(10 * lr - 0.002) for _, lr, value in trials)
+    assert [state for state, _, _ in trials] == ["COMPLETE"] * 4 and len(
+        {lr for _, lr, _ in trials}
+    ) == 4
+    assert all(
+        1e-5 <= lr <= 1e-2 and value == pytest.approx(10 * lr - 0.002) for _, lr, value in trials
+    )
 
 
 def test_a_search_at_random_has_a_study_of_its_own(place):
-    place.write({LR: {"low": 1e-5, "high": 1e-2}, "data.batch": (16, 32), "seed": {"low": 1, "high": 3}})
-    assert place.main("--search=random", "--trials=1") == 0 and place.main("--search=tpe", "--trials=1") == 0
+    place.write(
+        {LR: {"low": 1e-5, "high": 1e-2}, "data.batch": (16, 32), "seed": {"low": 1, "high": 3}}
+    )
+    assert (
+        place.main("--search=random", "--trials=1") == 0
+        and place.main("--search=tpe", "--trials=1") == 0
+    )
     configs = [json.loads((run / "config.json").read_text()) for run in place.runs()]
-    assert [run.name[:31] for run in place.runs()] == [f"quickstart-plain-seed=3-{name}" for name in ("random=", "tpe=000")]
-    assert all(config["data"]["batch"] in (16, 32) and config["seed"] in (1, 2, 3) for config in configs)
+    assert [run.name[:31] for run in place.runs()] == [
+        f"quickstart-plain-seed=3-{name}" for name in ("random=", "tpe=000")
+    ]
+    assert all(
+        config["data"]["batch"] in (16, 32) and config["seed"] in (1, 2, 3) for config in configs
+    )
 
 
 def search_states(place, kind):
@@ -150,7 +193,9 @@ def test_mistakes_are_told(place):
     place.write({LR: {"low": 1e-5, "high": 1e-2}})
     assert "has no grid; give a list" in place.main("--search=grid")
     place.write(RATES, select="last")
-    assert "select is 'last'; a search selects on the validation split" in place.main("--search=random", "--trials=1")
+    assert "select is 'last'; a search selects on the validation split" in place.main(
+        "--search=random", "--trials=1"
+    )
     place.write({})
     assert "needs SPACE = {field: values}" in place.main("--search=grid")
     assert place.starts() == []
@@ -158,14 +203,21 @@ def test_mistakes_are_told(place):
 
 def test_what_a_grid_has():
     assert search.candidates("a", {"low": 1, "high": 4}) == [1, 2, 3, 4]
-    assert search.candidates("a", {"low": 0.1, "high": 0.3, "step": 0.1}) == pytest.approx([0.1, 0.2, 0.3])
+    assert search.candidates("a", {"low": 0.1, "high": 0.3, "step": 0.1}) == pytest.approx(
+        [0.1, 0.2, 0.3]
+    )
     assert search.candidates("a", ("x", 2)) == ["x", 2]
 
 
 def test_curves_are_of_the_validation_split_lower_is_better_and_without_a_cut_line(tmp_path):
-    config = plan.config_of(plan.Run("r", "", "", 0, ("--config=configs/quickstart.py",))).copy_and_resolve_references()
-    lines = [{"step": 1, "split": "val", "mae": 2.0, "srcc": 0.5}, {"step": 1, "split": "train", "mae": 9.0},
-             {"step": 2, "split": "val", "mae": 1.0, "srcc": 0.75}]  # fmt: skip
+    config = plan.config_of(
+        plan.Run("r", "", "", 0, ("--config=configs/quickstart.py",))
+    ).copy_and_resolve_references()
+    lines = [
+        {"step": 1, "split": "val", "mae": 2.0, "srcc": 0.5},
+        {"step": 1, "split": "train", "mae": 9.0},
+        {"step": 2, "split": "val", "mae": 1.0, "srcc": 0.75},
+    ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     pathlib.Path(tmp_path / "metrics.jsonl").write_text(text + '{"step": 3, "split": "val", "mae"')
     assert search.curves(tmp_path, config) == [[2.0, 1.0]]

@@ -29,9 +29,14 @@ def test_parameters_are_those_of_torch():
     reference = torch.nn.LSTM(DIM, HIDDEN, 2, bidirectional=True)
     expected = {f"lstm/{name}": tuple(value.shape) for name, value in reference.named_parameters()}
     flat = trees.flatten(parameters())
-    assert {path: value.shape for path, value in flat.items()} == {**expected, "embedding": (WORDS, DIM)}
+    assert {path: value.shape for path, value in flat.items()} == {
+        **expected,
+        "embedding": (WORDS, DIM),
+    }
     drawn = np.concatenate([np.ravel(value) for path, value in flat.items() if path != "embedding"])
-    assert 0.47 < np.abs(drawn).max() < 0.5 and abs(drawn.mean()) < 0.03  # U(-1/2, 1/2) for four units
+    assert (
+        0.47 < np.abs(drawn).max() < 0.5 and abs(drawn.mean()) < 0.03
+    )  # U(-1/2, 1/2) for four units
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -42,20 +47,26 @@ def test_lstm_equals_torch(layers):
     reference = torch.nn.LSTM(DIM, HIDDEN, layers, bidirectional=True)
     x, weight = (RNG.normal(size=(T, 2 * B, size)).astype(np.float32) for size in (DIM, 2 * HIDDEN))
     lengths = LENGTHS.reshape(-1)
-    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.tensor(x), torch.tensor(lengths), enforce_sorted=False)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        torch.tensor(x), torch.tensor(lengths), enforce_sorted=False
+    )
     expected, _ = torch.nn.utils.rnn.pad_packed_sequence(reference(packed)[0], total_length=T)
     (expected * torch.tensor(weight)).sum().backward()
     given = {name: value.detach().numpy() for name, value in reference.named_parameters()}
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(parameters):
-        found = sentence.LSTM(HIDDEN, layers).apply({"params": parameters}, x, MASK.reshape(-1, T).T[..., None])
+        found = sentence.LSTM(HIDDEN, layers).apply(
+            {"params": parameters}, x, MASK.reshape(-1, T).T[..., None]
+        )
         return jnp.sum(found * weight), found
 
     (_, found), gradients = jax.jit(loss)(given)
     np.testing.assert_allclose(found, expected.detach().numpy(), rtol=0, atol=3e-7)
     for name, value in reference.named_parameters():
-        np.testing.assert_allclose(gradients[name], value.grad.numpy(), rtol=1e-5, atol=3e-6, err_msg=name)
+        np.testing.assert_allclose(
+            gradients[name], value.grad.numpy(), rtol=1e-5, atol=3e-6, err_msg=name
+        )
 
 
 def test_feature_of_a_pair():
@@ -67,10 +78,16 @@ def test_feature_of_a_pair():
     both = MASK.reshape(-1, T).T[..., None]
     x = parameters()["embedding"][SENTENCES.reshape(-1, T).T]
     steps = np.asarray(sentence.LSTM(HIDDEN, 2).apply({"params": parameters()["lstm"]}, x, both))
-    longest = np.array([steps[:n, row].max(0) for row, n in enumerate(LENGTHS.reshape(-1))]).reshape(B, 2, -1)
+    longest = np.array(
+        [steps[:n, row].max(0) for row, n in enumerate(LENGTHS.reshape(-1))]
+    ).reshape(B, 2, -1)
     np.testing.assert_allclose(np.stack([u, v], 1), longest, rtol=0, atol=1e-6)
-    swapped = np.asarray(evaluate(parameters(), SENTENCES[:, ::-1], MASK[:, ::-1]))  # one encoder for both sides
-    np.testing.assert_allclose(swapped, np.concatenate([v, u, difference, product], 1), rtol=0, atol=1e-6)
+    swapped = np.asarray(
+        evaluate(parameters(), SENTENCES[:, ::-1], MASK[:, ::-1])
+    )  # one encoder for both sides
+    np.testing.assert_allclose(
+        swapped, np.concatenate([v, u, difference, product], 1), rtol=0, atol=1e-6
+    )
 
 
 def test_padding_changes_nothing():
@@ -85,7 +102,10 @@ def test_padding_changes_nothing():
 
 def test_a_sentence_without_words_is_finite():
     def total(parameters):
-        return jnp.sum(TOWER.apply({"params": parameters}, SENTENCES, MASK & (np.arange(B) > 0)[:, None, None]) ** 2)
+        return jnp.sum(
+            TOWER.apply({"params": parameters}, SENTENCES, MASK & (np.arange(B) > 0)[:, None, None])
+            ** 2
+        )
 
     value, gradients = jax.jit(jax.value_and_grad(total))(parameters())
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
@@ -95,7 +115,9 @@ def test_a_sentence_without_words_is_finite():
 def test_dropout_in_training_only():
     def features(key):
         rngs = {"dropout": jax.random.key(key)}
-        return TOWER.apply({"params": parameters()}, SENTENCES, MASK, rngs=rngs, mutable=["stats"])[0]
+        return TOWER.apply({"params": parameters()}, SENTENCES, MASK, rngs=rngs, mutable=["stats"])[
+            0
+        ]
 
     train = jax.jit(features)
     assert np.any(train(0) != train(1)) and np.all(train(0) == train(0))

@@ -22,7 +22,10 @@ def test_counts_at_the_bounds():
 
 def test_counts_against_a_loop():
     rng = np.random.default_rng(0)
-    train, targets = rng.integers(0, 40, 300).astype(np.float32), rng.integers(0, 45, 90).astype(np.float32)
+    train, targets = (
+        rng.integers(0, 40, 300).astype(np.float32),
+        rng.integers(0, 45, 90).astype(np.float32),
+    )
     for width, low in ((1.0, 0.0), (5.0, 0.0), (5.0, 2.0)):
         seen = collections.Counter((y - low) // width for y in train.tolist())
         many, few = (9, 6) if width == 1 else (40, 30)
@@ -31,7 +34,10 @@ def test_counts_against_a_loop():
             count = seen[(y - low) // width]
             oracle.append("many" if count > many else "few" if count < few else "median")
         assert set(oracle) == set(shots.SHOTS)
-        assert shots.of(settings(many=many, few=few, width=width, low=low), train, targets).tolist() == oracle
+        assert (
+            shots.of(settings(many=many, few=few, width=width, low=low), train, targets).tolist()
+            == oracle
+        )
 
 
 def test_decimals_begin_their_bin():
@@ -52,7 +58,29 @@ def test_stsb_lists():
     found = collections.Counter(shots.of(settings(kind="stsb"), [], middles).tolist())
     assert found == {"many": 22, "median": 7, "few": 21}
     few = np.flatnonzero(shots.of(settings(kind="stsb"), [], middles) == "few")
-    assert few.tolist() == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 29, 31, 33, 39, 41, 43, 45, 47]
+    assert few.tolist() == [
+        1,
+        3,
+        5,
+        7,
+        9,
+        11,
+        13,
+        15,
+        17,
+        19,
+        21,
+        23,
+        25,
+        29,
+        31,
+        33,
+        39,
+        41,
+        43,
+        45,
+        47,
+    ]
     assert shots.of(settings(kind="stsb"), [], [5.0, 4.9, 0.0]).tolist() == ["many"] * 3
 
 
@@ -78,18 +106,29 @@ def test_histogram_by_hand():
     group, logits = rng.integers(0, 6, 50), rng.normal(size=(50, 6))
     true, predicted, distance = shots.histogram(group, logits.argmax(1), 6)
     assert true.sum() == predicted.sum() == 50
-    assert (distance * true).sum() / 50 == pytest.approx(metrics.group_distance(logits, group), rel=1e-12)
+    assert (distance * true).sum() / 50 == pytest.approx(
+        metrics.group_distance(logits, group), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: shots.of(settings(kind="counts"), [1.0], [1.0]), "shots.kind is 'counts'; it takes 'count' or 'stsb'"),
+        (
+            lambda: shots.of(settings(kind="counts"), [1.0], [1.0]),
+            "shots.kind is 'counts'; it takes 'count' or 'stsb'",
+        ),
         (lambda: shots.of(settings(width=0.0), [1.0], [1.0]), "shots.width is 0.0"),
         (lambda: shots.of(settings(), [[1.0, 2.0]], [[1.0, 2.0]]), r"shapes \(1, 2\) and \(1, 2\)"),
         (lambda: shots.of(settings(kind="stsb"), [], [0.0, 5.2]), "scores reach from 0 to 5.2"),
-        (lambda: shots.histogram([0, 1], [0, 2], 2), "predicted_group reaches from 0 to 2; 2 groups are 0 to 1"),
-        (lambda: shots.histogram([0, 1], [0], 2), r"group has shape \(2,\) and predicted_group \(1,\)"),
+        (
+            lambda: shots.histogram([0, 1], [0, 2], 2),
+            "predicted_group reaches from 0 to 2; 2 groups are 0 to 1",
+        ),
+        (
+            lambda: shots.histogram([0, 1], [0], 2),
+            r"group has shape \(2,\) and predicted_group \(1,\)",
+        ),
     ],
 )
 def test_bad_settings(call, message):

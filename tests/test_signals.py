@@ -47,7 +47,10 @@ def test_it_is_noted_while_something_is_unsaved(number, capsys):
             raise AssertionError("the block begins after the signal")
         raise signals.Stopped("at step 7")
     assert stopped.value.code == 75 and signal.getsignal(number) is old
-    assert capsys.readouterr().err == f"stopped by {stop.name} at step 7; the same command goes on from there\n"
+    assert (
+        capsys.readouterr().err
+        == f"stopped by {stop.name} at step 7; the same command goes on from there\n"
+    )
 
 
 def test_it_is_obeyed_where_nothing_is_lost():
@@ -94,14 +97,18 @@ def test_a_long_call_does_not_keep_a_process(unsaved, said):
 
 
 @flagsaver.flagsaver
-@pytest.mark.parametrize("module, name", [
-    (evaluate, "evaluate_run"), (report, "write"), (predict, "predict_run"), (export, "export"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "module, name",
+    [(evaluate, "evaluate_run"), (report, "write"), (predict, "predict_run"), (export, "export")],
+)
 def test_what_follows_a_training_is_left_at_once(module, name, monkeypatch, capsys):
     monkeypatch.setattr(module, name, lambda *given, **settings: send(signal.SIGTERM))
     mode, given = module.__name__.removeprefix("jaxord."), flags.FLAGS
     given.mark_as_parsed()
-    for flag, value in (("mode", mode), *((flag.name, "here") for flag in main.TAKES[mode][: main.NEEDS[mode]])):
+    for flag, value in (
+        ("mode", mode),
+        *((flag.name, "here") for flag in main.TAKES[mode][: main.NEEDS[mode]]),
+    ):
         given[flag].value, given[flag].present = value, 1
     with pytest.raises(SystemExit) as stopped:
         main.main([])
@@ -143,7 +150,9 @@ with small_towers():
 
 
 @pytest.mark.long
-def test_an_evaluation_that_compiles_for_minutes_does_not_keep_a_step_from_the_disk(calm, tmp_path, monkeypatch):
+def test_an_evaluation_that_compiles_for_minutes_does_not_keep_a_step_from_the_disk(
+    calm, tmp_path, monkeypatch
+):
     c, workdir = calm
     command = [sys.executable, "-c", JUDGING, workdir / "config.json", tmp_path / "run"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -162,13 +171,20 @@ def test_an_evaluation_that_compiles_for_minutes_does_not_keep_a_step_from_the_d
 
 
 @pytest.mark.long
-def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(calm, tmp_path, monkeypatch, capsys):
+def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(
+    calm, tmp_path, monkeypatch, capsys
+):
     """Signals while decoding, compiling, in a step, in each evaluation of two splits, in the last one, in the report and in the
     summary."""
     c, workdir = calm
     monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
     with small_towers():
-        at, numbers, real_step, real_evaluate = [], itertools.cycle(ALL), train.make_train_step, train.make_evaluate
+        at, numbers, real_step, real_evaluate = (
+            [],
+            itertools.cycle(ALL),
+            train.make_train_step,
+            train.make_evaluate,
+        )
 
         def spring(phase):
             """Sends a signal the first time that a phase is reached, in the order of `at`."""
@@ -197,7 +213,9 @@ def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(calm, tmp_pat
 
         def before(module, name):
             real = getattr(module, name)
-            monkeypatch.setattr(module, name, lambda *given, **settings: (spring(name), real(*given, **settings))[1])
+            monkeypatch.setattr(
+                module, name, lambda *given, **settings: (spring(name), real(*given, **settings))[1]
+            )
 
         monkeypatch.setattr(train, "make_train_step", make_train_step)
         monkeypatch.setattr(train, "make_evaluate", make_evaluate)
@@ -205,17 +223,27 @@ def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(calm, tmp_pat
             before(module, name)
         # The steps and evaluations of each attempt; what it says; the checkpoint that it leaves.
         attempts = [
-            ("assemble", "", None), ("step 1", "", None), ("step 3", " at step 3", 3), ("step 4", "", 3),
-            ("step 5", " at step 5", 5), ("evaluation 1", " at step 8", 8), ("evaluation 2", " at step 8", 8),
-            ("evaluation 3", " at step 9", 9), ("evaluation 2", " at step 9", 9), ("report", "", 9), ("summarise", "", 9),
-        ]  # fmt: skip
+            ("assemble", "", None),
+            ("step 1", "", None),
+            ("step 3", " at step 3", 3),
+            ("step 4", "", 3),
+            ("step 5", " at step 5", 5),
+            ("evaluation 1", " at step 8", 8),
+            ("evaluation 2", " at step 8", 8),
+            ("evaluation 3", " at step 9", 9),
+            ("evaluation 2", " at step 9", 9),
+            ("report", "", 9),
+            ("summarise", "", 9),
+        ]
         for phase, where, left in attempts:
             at[:] = [phase]
             with pytest.raises(SystemExit) as stopped:
                 train.run(c, tmp_path / "shaken")
             said = capsys.readouterr().err.splitlines()[-1]
             assert stopped.value.code == 75 and not at, (phase, said)
-            assert said.removeprefix("stopped by ").partition(";")[0] in (f"{n.name}{where}" for n in ALL), (phase, said)
+            assert said.removeprefix("stopped by ").partition(";")[0] in (
+                f"{n.name}{where}" for n in ALL
+            ), (phase, said)
             with checkpoint.Checkpoints(tmp_path / "shaken/checkpoints") as saved:
                 assert saved.latest() == left, phase
         train.run(c, tmp_path / "shaken")

@@ -64,12 +64,22 @@ def test_a_whole_run_on_one_device_does_as_on_eight(finished, tmp_path, monkeypa
 
 def contents(workdir):
     """All that a run leaves but its events: bytes of files and of arrays."""
-    left = [path for path in workdir.rglob("*") if path.is_file() and not {"checkpoints", "tensorboard"} & set(path.parts)]
-    found = {str(path.relative_to(workdir)): path.read_bytes() for path in left if path.name not in (".lock", "run.json")}
+    left = [
+        path
+        for path in workdir.rglob("*")
+        if path.is_file() and not {"checkpoints", "tensorboard"} & set(path.parts)
+    ]
+    found = {
+        str(path.relative_to(workdir)): path.read_bytes()
+        for path in left
+        if path.name not in (".lock", "run.json")
+    }
     for checkpoints in workdir.rglob("checkpoints"):
         with Checkpoints(checkpoints) as saved:
             for step in saved.steps():
-                for part, arrays in saved.read(step, ("trained", "frozen", "stats", "opt_state")).items():
+                for part, arrays in saved.read(
+                    step, ("trained", "frozen", "stats", "opt_state")
+                ).items():
                     where = f"{checkpoints.relative_to(workdir)}/{step}/{part}"
                     found |= {f"{where}/{path}": array.tobytes() for path, array in arrays.items()}
     return found
@@ -102,7 +112,12 @@ def test_a_killed_run_goes_on_exactly(finished, tmp_path, kind):
 
 def staged(photos, **fields):
     """A regressor trained again on finished features, both stages of six steps, with two copies of each image."""
-    return config("folder", "method=rrt,backbone=tiny", photos, **{"train.duration": "12 steps", "data.copies": 2, **fields})
+    return config(
+        "folder",
+        "method=rrt,backbone=tiny",
+        photos,
+        **{"train.duration": "12 steps", "data.copies": 2, **fields},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +131,9 @@ def test_stages_killed_anywhere_go_on_exactly(photos, two_stages, tmp_path):
     c, workdir = staged(photos), tmp_path / "run"
     kill_in_step(c, workdir, 4)
     kill(c, workdir, "report", lambda arguments: True)
-    assert (workdir / "encoder/checkpoints/6").exists() and not (workdir / "encoder/DONE.json").exists()
+    assert (workdir / "encoder/checkpoints/6").exists() and not (
+        workdir / "encoder/DONE.json"
+    ).exists()
     kill(c, workdir, "assemble", lambda arguments: arguments[2] is not None)
     assert (workdir / "encoder/DONE.json").exists() and not (workdir / "regressor").exists()
     kill_in_step(c, workdir, 1)
@@ -141,11 +158,16 @@ def test_mistakes_between_stages_are_named(photos, two_stages, tmp_path):
     before = selected(two_stages / "encoder")
     for path in [path for path in before["params"] if path.startswith("vision_model/")]:
         del before["params"][path]
-    with pytest.raises(ValueError, match=r"the stage before has no \['vision_model/.*named by the stage's `fresh`"):
+    with pytest.raises(
+        ValueError, match=r"the stage before has no \['vision_model/.*named by the stage's `fresh`"
+    ):
         assemble.assemble(second, "", before)
     with c.unlocked():
         c.stages = (c.stages[0], c.stages[0])
-    with pytest.raises(ValueError, match=r"the stages are called \['encoder', 'encoder'\]; each needs a name of its own"):
+    with pytest.raises(
+        ValueError,
+        match=r"the stages are called \['encoder', 'encoder'\]; each needs a name of its own",
+    ):
         train.run(c, tmp_path / "run")
 
 
@@ -154,7 +176,9 @@ def die(*given):
 
 
 def own_results(workdir):
-    return {name: text for name, text in contents(workdir).items() if not name.startswith("evaluated")}
+    return {
+        name: text for name, text in contents(workdir).items() if not name.startswith("evaluated")
+    }
 
 
 def evaluated(workdir, other):
@@ -167,7 +191,9 @@ def evaluated(workdir, other):
 
 
 def table(folder):
-    return np.genfromtxt(folder / "predictions.csv", delimiter=",", names=True, usecols=("target", "knn"))
+    return np.genfromtxt(
+        folder / "predictions.csv", delimiter=",", names=True, usecols=("target", "knn")
+    )
 
 
 def test_a_run_is_evaluated_with_another_k_and_on_damaged_images(finished, monkeypatch):
@@ -175,7 +201,10 @@ def test_a_run_is_evaluated_with_another_k_and_on_damaged_images(finished, monke
     own = table(workdir / "fold_0")
     assert np.array_equal(evaluated(workdir, c), own)
     near = changed(c, {"rules": entries({"name": "knn", "k": 1})})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # between the files of the two
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(KeyboardInterrupt),
+    ):  # between the files of the two
         patch.setattr(evaluate.checkpoint, "write_json", die)
         evaluate.evaluate_run(workdir, near)
     assert not list((workdir / "evaluated/koniq").rglob("DONE.json"))
@@ -186,8 +215,12 @@ def test_a_run_is_evaluated_with_another_k_and_on_damaged_images(finished, monke
     predicted = evaluated(workdir, damaged)
     assert np.array_equal(predicted["target"], own["target"])
     assert np.abs(predicted["knn"] - own["knn"]).max() > 1
-    results = json.loads((workdir / "evaluated/koniq/fold_0/results.json").read_text())["test"]["knn"]
-    assert results["mae"] == pytest.approx(np.abs(predicted["knn"] - predicted["target"]).mean(), rel=1e-5)
+    results = json.loads((workdir / "evaluated/koniq/fold_0/results.json").read_text())["test"][
+        "knn"
+    ]
+    assert results["mae"] == pytest.approx(
+        np.abs(predicted["knn"] - predicted["target"]).mean(), rel=1e-5
+    )
 
 
 def test_a_run_is_evaluated_on_another_set_without_its_own_images(finished, tmp_path):

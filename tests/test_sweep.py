@@ -67,11 +67,19 @@ class Place:
     """An experiment of three runs, and the stub that is its command."""
 
     def __init__(self, folder, runs=3):
-        self.folder, self.file, stub, config = folder, folder / "small.py", folder / "stub.py", folder / "own.py"
+        self.folder, self.file, stub, config = (
+            folder,
+            folder / "small.py",
+            folder / "stub.py",
+            folder / "own.py",
+        )
         self.file.write_text(EXPERIMENT.format(runs=runs, config=config))
         stub.write_text(STUB)
         config.write_text(CONFIG)
-        self.command, self.runs = (sys.executable, "-S", str(stub)), plan.runs_of(plan.load(self.file))
+        self.command, self.runs = (
+            (sys.executable, "-S", str(stub)),
+            plan.runs_of(plan.load(self.file)),
+        )
         self.arguments = [str(self.file), f"--output={folder / 'runs'}"]
 
     def main(self, *more):
@@ -81,7 +89,9 @@ class Place:
         """The sweep in a process of its own."""
         code = f"import sys; from tools import sweep; sys.exit(sweep.main(sys.argv[1:], {self.command!r}))"
         command = [sys.executable, "-c", code, *self.arguments, *more]
-        return subprocess.Popen(command, cwd=plan.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
+        return subprocess.Popen(
+            command, cwd=plan.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
+        )
 
     def workdir(self, seed):
         return self.folder / "runs/small" / self.runs[seed].name
@@ -125,8 +135,13 @@ def until(condition):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(plan.ROOT)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would not hear it
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    }
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background would not hear it
     yield Place(tmp_path)
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -137,18 +152,24 @@ def test_names_are_unique_and_arguments_are_those_of_the_command(place):
     assert run == ("own-plain-seed=1", "own", "plain", 1, run.arguments, "")
     assert run.arguments[:2] == (f"--config={place.folder}/own.py:method=ce", "--config.seed=1")
     given = plan.runs_of(plan.load(place.file), ["backbone=tiny"], ["data.root=x/y"])[1]
-    assert given.name == run.name and given.arguments[0] == f"--config={place.folder}/own.py:method=ce,backbone=tiny"
+    assert (
+        given.name == run.name
+        and given.arguments[0] == f"--config={place.folder}/own.py:method=ce,backbone=tiny"
+    )
     data = plan.config_of(given).data
     assert data.root == "x/y" and data.eval_crop.to_dict() == {"name": "center_crop"}
     with pytest.raises(ValueError, match="two runs are called own-plain-seed=5"):
         plan.runs_of(plan.load(place.file), fields=["seed=5"])
 
 
-@pytest.mark.parametrize("config, fields, name", [
-    ("configs/hci.py", {}, "hci-ViT-L_14,_k=5-seed=0"),
-    ("configs/hci.py", {"seed": 2, "fold": 3}, "hci-ViT-L_14,_k=5-fold=3-seed=2"),
-    ("configs/hci.py:method=ce,fold=all", {}, "hci-ViT-L_14,_k=5-fold=all-seed=0"),
-])
+@pytest.mark.parametrize(
+    "config, fields, name",
+    [
+        ("configs/hci.py", {}, "hci-ViT-L_14,_k=5-seed=0"),
+        ("configs/hci.py", {"seed": 2, "fold": 3}, "hci-ViT-L_14,_k=5-fold=3-seed=2"),
+        ("configs/hci.py:method=ce,fold=all", {}, "hci-ViT-L_14,_k=5-fold=all-seed=0"),
+    ],
+)
 def test_settings_fold_and_seed_are_in_the_name(config, fields, name):
     module = type(sweep)("slashed")
     module.sweep = lambda add: add("ViT-L/14, k=5", config, fields)
@@ -158,13 +179,19 @@ def test_settings_fold_and_seed_are_in_the_name(config, fields, name):
 def test_a_mistake_is_told_before_anything_is_started(place):
     assert "Did you mean 'duration'" in place.main("--set", "train.durations=5 steps")
     assert "quickstart has no method" in place.main("--option", "method=cee")
-    assert "--slots is 0" in place.main("--slots=0") and "--trials is of a search" in place.main("--trials=3")
-    assert "there are none" in place.main("--gpus=0") and "--slurm means nothing" in place.main("--slurm", "x=1")
+    assert "--slots is 0" in place.main("--slots=0") and "--trials is of a search" in place.main(
+        "--trials=3"
+    )
+    assert "there are none" in place.main("--gpus=0") and "--slurm means nothing" in place.main(
+        "--slurm", "x=1"
+    )
     assert "there are" in place.main(f"--slots={len(os.sched_getaffinity(0)) + 1}")
     assert place.starts() == [0, 0, 0]
 
 
-def test_failed_runs_are_tried_twice_more_and_reported_and_what_is_done_is_not_started_again(place, capsys):
+def test_failed_runs_are_tried_twice_more_and_reported_and_what_is_done_is_not_started_again(
+    place, capsys
+):
     (place.folder / "broken1").write_text("2")
     (place.folder / "broken2").write_text("3")
     assert place.main() == 1
@@ -177,22 +204,37 @@ def test_failed_runs_are_tried_twice_more_and_reported_and_what_is_done_is_not_s
     assert "left: own-plain-seed=2" in printed.err and "\n  the last words of 2\n" in printed.err
     assert place.events(0) == ["made", "started", "ended", "done"]
     failed = ["started", "ended", "retried", "started", "ended", "retried", "started", "ended"]
-    assert place.events(1) == ["made", *failed, "done"] and place.events(2) == ["made", *failed, "given up"]
+    assert place.events(1) == ["made", *failed, "done"] and place.events(2) == [
+        "made",
+        *failed,
+        "given up",
+    ]
     lines = (place.folder / "runs/small/journal.jsonl").read_text().splitlines()
     last = [json.loads(line) for line in lines if "seed=2" in line]
-    assert [line.get("attempt") for line in last if line["event"] == "started"] == [1, 2, 3] and last[-2]["code"] == 3
+    assert [line.get("attempt") for line in last if line["event"] == "started"] == [
+        1,
+        2,
+        3,
+    ] and last[-2]["code"] == 3
     assert place.main() == 0 and place.starts() == [1, 3, 4]  # another sweep begins to count anew
-    assert place.main() == 0 and place.starts() == [1, 3, 4] and "3 of 3 runs are done" in capsys.readouterr().out
+    assert (
+        place.main() == 0
+        and place.starts() == [1, 3, 4]
+        and "3 of 3 runs are done" in capsys.readouterr().out
+    )
     assert place.events(0) == ["made", "started", "ended", "done"]
 
 
 def test_what_is_trained_is_evaluated_and_what_failed_is_not(place, capsys):
     with open(place.file, "a") as file:
-        file.write("""
+        file.write(
+            """
 def evaluations(add):
     for severity in (1, 5):
         add("own", "plain", f"severity={severity}", "%s:method=ce", {"data.corruption.severity": severity})
-""" % (place.folder / "own.py"))
+"""
+            % (place.folder / "own.py")
+        )
     (place.folder / "broken1").write_text("3")
     assert place.main() == 1 and "4 of 4" not in capsys.readouterr().out
     for seed, there in enumerate((True, False, True)):
@@ -202,7 +244,10 @@ def evaluations(add):
     config = settings.from_json((folder / "config.json").read_text())
     assert (config.data.corruption.severity, config.seed) == (5, 0)
     assert place.main() == 0 and (place.workdir(1) / "evaluated/severity=1/DONE.json").exists()
-    assert "4 of 6 runs are done" in capsys.readouterr().out and len((folder / "starts").read_text().splitlines()) == 1
+    assert (
+        "4 of 6 runs are done" in capsys.readouterr().out
+        and len((folder / "starts").read_text().splitlines()) == 1
+    )
 
 
 def test_a_run_that_was_told_to_stop_has_not_failed(place, capsys):
@@ -219,16 +264,25 @@ def test_only_done_json_says_that_a_run_is_done(place, capsys):
 
 def test_a_config_is_made_once_and_then_read_and_another_one_in_the_folder_is_refused(place):
     (place.folder / "broken1").write_text("1")
-    assert place.main() == 0 and place.configs_made() == 3  # in the sweep; neither in the runs nor when one goes on
+    assert (
+        place.main() == 0 and place.configs_made() == 3
+    )  # in the sweep; neither in the runs nor when one goes on
     file = place.workdir(0) / "config.json"
-    assert settings.differences(settings.from_json(file.read_text()), plan.config_of(place.runs[0])) == []
+    assert (
+        settings.differences(settings.from_json(file.read_text()), plan.config_of(place.runs[0]))
+        == []
+    )
     made = place.configs_made()
-    assert place.main() == 0 and place.configs_made() == made  # what was made from the same files is read
+    assert (
+        place.main() == 0 and place.configs_made() == made
+    )  # what was made from the same files is read
     (place.workdir(0) / "checkpoints").mkdir()
     assert "holds another config" in place.main("--set", "data.root=elsewhere")
     config = place.folder / "own.py"
     config.write_text(config.read_text() + "\n")
-    assert place.main() == 0 and place.configs_made() > made + 1 and place.starts() == [1, 2, 1]  # made again, and the same
+    assert (
+        place.main() == 0 and place.configs_made() > made + 1 and place.starts() == [1, 2, 1]
+    )  # made again, and the same
 
 
 @flagsaver.flagsaver
@@ -244,7 +298,9 @@ def test_the_command_takes_a_config_by_its_file_or_as_json_and_not_both(place, t
         given["workdir"].value = "x"
         main.check("report")
     file.write_text("[1")
-    with pytest.raises(ValueError, match="config.json is no config as a run's config.json holds it"):
+    with pytest.raises(
+        ValueError, match="config.json is no config as a run's config.json holds it"
+    ):
         main.read_config()
     given["config"].value = config
     with pytest.raises(ValueError, match="give one of them"):
@@ -270,7 +326,9 @@ def test_stopped_runs_save_on_cores_of_their_own_and_the_same_command_goes_on(pl
     (place.folder / "hold").touch()
     place.when(lambda: sum(place.starts()) == slots, lambda: os.kill(os.getpid(), number))
     assert place.main(f"--slots={slots}") == signals.STOPPED
-    assert place.starts() == [1, slots - 1, 0] and all((place.workdir(seed) / "saved").exists() for seed in range(slots))
+    assert place.starts() == [1, slots - 1, 0] and all(
+        (place.workdir(seed) / "saved").exists() for seed in range(slots)
+    )
     assert place.events(0) == ["made", "started", "stopped"]
     mine = [core for seed in range(slots) for core in place.started(seed)[0][2:]]
     assert sorted(mine) == sorted(map(str, cores)) and os.sched_getaffinity(0) == cores
@@ -278,7 +336,9 @@ def test_stopped_runs_save_on_cores_of_their_own_and_the_same_command_goes_on(pl
     assert place.main(f"--slots={slots}") == 0 and place.starts() == [2, slots, 1]
 
 
-def test_after_kill_9_the_same_command_keeps_what_goes_on_and_no_gpu_has_more_processes_than_slots(place, monkeypatch):
+def test_after_kill_9_the_same_command_keeps_what_goes_on_and_no_gpu_has_more_processes_than_slots(
+    place, monkeypatch
+):
     place = Place(place.folder, runs=7)
     bin = place.folder / "bin"
     bin.mkdir()
@@ -303,7 +363,9 @@ def test_after_kill_9_the_same_command_keeps_what_goes_on_and_no_gpu_has_more_pr
     def let_go():
         time.sleep(0.3)
         seen["found"] = on_gpus()
-        kept = [seed for seed in range(7) if not place.started(seed) or place.started(seed)[0][1] == "0"]
+        kept = [
+            seed for seed in range(7) if not place.started(seed) or place.started(seed)[0][1] == "0"
+        ]
         for seed in kept:
             (place.folder / f"hold{seed}").touch()
         (place.folder / "hold").unlink()  # GPU 1 alone gets free
@@ -351,7 +413,10 @@ def test_the_state_of_all_runs_is_shown(tmp_path, monkeypatch, capsys):
 def test_a_journal_that_is_none_is_told(tmp_path):
     file = tmp_path / "journal.jsonl"
     Journal(file).write("started", "a", attempt=1)
-    assert Journal(file).last("a", "started")["attempt"] == 1 and Journal(file).last("a", "ended") == {}
+    assert (
+        Journal(file).last("a", "started")["attempt"] == 1
+        and Journal(file).last("a", "ended") == {}
+    )
     file.write_text(file.read_text() + "nonsense\n")
     with pytest.raises(ValueError, match=r"journal.jsonl:2 is 'nonsense"):
         Journal(file)
@@ -362,18 +427,34 @@ def test_experiments_are_made_of_configs_and_their_claims_of_runs(name):
     module = plan.load(pathlib.Path(plan.ROOT) / "experiments" / f"{name}.py")
     runs = plan.runs_of(module)
     labels = {run.label for run in runs}
-    assert {label for claim in module.CLAIMS for label in claim[:2]} <= labels and len(runs) == 3 * len(labels)
+    assert {label for claim in module.CLAIMS for label in claim[:2]} <= labels and len(
+        runs
+    ) == 3 * len(labels)
     configs = [plan.config_of(run) for run in runs if run.seed == 0]
     if name != "stsb":  # as many images in as many steps for all, under the same crops
-        rows = {(c.data.batch * c.data.copies, float(c.train.duration.split()[0]) * c.data.copies) for c in configs}
-        crops = {(str(c.data.train_crop), str(c.data.eval_crop), c.data.normalize, c.optim.name, c.select) for c in configs}
+        rows = {
+            (c.data.batch * c.data.copies, float(c.train.duration.split()[0]) * c.data.copies)
+            for c in configs
+        }
+        crops = {
+            (
+                str(c.data.train_crop),
+                str(c.data.eval_crop),
+                c.data.normalize,
+                c.optim.name,
+                c.select,
+            )
+            for c in configs
+        }
         assert len(rows) == 1 and len(crops) == 1
 
 
 def test_some_of_the_runs_by_their_names(place, capsys):
     assert place.main("--only=*seed=[02]") == 0
-    assert [run.name for run in place.runs if (place.folder / "runs/small" / run.name).exists()] == [
-        run.name for run in (place.runs[0], place.runs[2])
-    ]
+    assert [
+        run.name for run in place.runs if (place.folder / "runs/small" / run.name).exists()
+    ] == [run.name for run in (place.runs[0], place.runs[2])]
     assert "2/2 own-plain-seed=2" in capsys.readouterr().out
-    assert "no run matches --only=seed; they are called like own-plain-seed=0" in place.main("--only=seed")
+    assert "no run matches --only=seed; they are called like own-plain-seed=0" in place.main(
+        "--only=seed"
+    )

@@ -38,7 +38,11 @@ def write(folder, method, seed, rows, ranks="ten"):
     (workdir / "ranks.json").write_text(ranks)
     (workdir / "DONE.json").write_text("{}")
     constant = {"mae": 2.0 + seed, "accuracy": 0.1, "srcc": float("nan")}
-    rows |= {"constant": constant, "constant, few": {"mae": 4.0}, "constant, median": {"mae": float("nan")}}
+    rows |= {
+        "constant": constant,
+        "constant, few": {"mae": 4.0},
+        "constant, median": {"mae": float("nan")},
+    }
     (workdir / "results.json").write_text(json.dumps({"val": {}, "test": rows}))
 
 
@@ -69,20 +73,67 @@ def test_every_figure_of_the_table(written):
     names = "freshness-ce-seed=2, freshness-numclip-seed=0, freshness-numclip-seed=2"
     assert f"MISSING, 3 runs: {names}. Reason: no data in /nowhere." in text
     header = next(line for line in text.splitlines() if "| rule" in line)
-    assert [cell.strip() for cell in header.strip("|").split("|")] == ["", "rule", "n", "mae", "accuracy", "srcc", "mae, few"]
+    assert [cell.strip() for cell in header.strip("|").split("|")] == [
+        "",
+        "rule",
+        "n",
+        "mae",
+        "accuracy",
+        "srcc",
+        "mae, few",
+    ]
     half = "**0.500 ± 0.000**"  # accuracy: best of those on the same ranks
-    assert cells(text, "l1") == ["l1", "value", "3", "**1.100 ± 0.100**", half, "**0.900 ± 0.000**", "4.000 ± 1.000"]
-    assert cells(text, "ce") == ["ce", "expectation", "2 of 3", "1.600 ± 0.141", half, "0.500 ± 0.000", "2.000 ± 0.000"]
-    assert cells(text, "numclip") == ["numclip", "value", "1 of 3", "1.400", "0.900†", "0.500", "**1.000**"]
+    assert cells(text, "l1") == [
+        "l1",
+        "value",
+        "3",
+        "**1.100 ± 0.100**",
+        half,
+        "**0.900 ± 0.000**",
+        "4.000 ± 1.000",
+    ]
+    assert cells(text, "ce") == [
+        "ce",
+        "expectation",
+        "2 of 3",
+        "1.600 ± 0.141",
+        half,
+        "0.500 ± 0.000",
+        "2.000 ± 0.000",
+    ]
+    assert cells(text, "numclip") == [
+        "numclip",
+        "value",
+        "1 of 3",
+        "1.400",
+        "0.900†",
+        "0.500",
+        "**1.000**",
+    ]
     assert "† on other ranks than the rest, so accuracy cannot be compared." in text
-    assert cells(text, "constant") == ["constant", "", "3", "3.000 ± 1.000", "0.100 ± 0.000", "-", "4.000 ± 0.000"]
+    assert cells(text, "constant") == [
+        "constant",
+        "",
+        "3",
+        "3.000 ± 1.000",
+        "0.100 ± 0.000",
+        "-",
+        "4.000 ± 0.000",
+    ]
     assert "1-nearest neighbour: not computed, the table is 'labels.csv'" in text
 
 
 def test_all_rules_stand_beside_the_headline_but_only_it_may_be_best(written):
     text = table.report(experiment(), written, all_rules=True)
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ce ")]
-    assert [line[1:4] for line in lines] == [["expectation", "2 of 3", "1.600 ± 0.141"], ["argmax", "2 of 3", "0.250 ± 0.000"]]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ce ")
+    ]
+    assert [line[1:4] for line in lines] == [
+        ["expectation", "2 of 3", "1.600 ± 0.141"],
+        ["argmax", "2 of 3", "0.250 ± 0.000"],
+    ]
     assert cells(text, "l1")[3] == "**1.100 ± 0.100**"
 
 
@@ -95,19 +146,35 @@ def test_a_method_without_a_run_and_an_experiment_without_one(written, tmp_path)
 
 
 def test_claims_are_paired_by_seed(written):
-    wanted = (("l1", "ce"), ("ce", "l1", "few"), ("l1", "numclip"), ("l1", "l1"), ("l1", "ce", "median"))
-    rows = table.claims(wanted, plan.runs_of(experiment()), {
-        run: results.read(written / run.name) for run in plan.runs_of(experiment())
-    })  # fmt: skip
+    wanted = (
+        ("l1", "ce"),
+        ("ce", "l1", "few"),
+        ("l1", "numclip"),
+        ("l1", "l1"),
+        ("l1", "ce", "median"),
+    )
+    rows = table.claims(
+        wanted,
+        plan.runs_of(experiment()),
+        {run: results.read(written / run.name) for run in plan.runs_of(experiment())},
+    )
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[3:8]]
     half = 12.7062047 * np.std([0.5, 0.6], ddof=1) / np.sqrt(2)
     assert rows[0][:5] == ["l1", "ce", "mae", "1.050 ± 0.071", "1.600 ± 0.141"]
-    assert rows[0][5:] == [f"+0.550 ({0.55 - half:+.3f} to {0.55 + half:+.3f})", "2 of 3", "within noise"]
-    assert rows[1][2:5] == ["mae, few", "2.000 ± 0.000", "3.500 ± 0.707"] and rows[1][5].startswith("+1.500 (")
+    assert rows[0][5:] == [
+        f"+0.550 ({0.55 - half:+.3f} to {0.55 + half:+.3f})",
+        "2 of 3",
+        "within noise",
+    ]
+    assert rows[1][2:5] == ["mae, few", "2.000 ± 0.000", "3.500 ± 0.707"] and rows[1][5].startswith(
+        "+1.500 ("
+    )
     assert rows[2][5:] == ["+0.300", "1 of 3", "one run says nothing"]
     assert rows[3][5:] == ["+0.000 (+0.000 to +0.000)", "3", "within noise"]
     assert rows[4][5:] == ["-", "2 of 3", "not defined"]
-    assert table.claims((("l2", "ce"),), plan.runs_of(experiment()), {}) == []  # l2 may be run on another data set
+    assert (
+        table.claims((("l2", "ce"),), plan.runs_of(experiment()), {}) == []
+    )  # l2 may be run on another data set
     with pytest.raises(ValueError, match=r"CLAIMS has \['l2'\]"):
         table.report(experiment((("l2", "ce"),)), written)
 
@@ -115,14 +182,23 @@ def test_claims_are_paired_by_seed(written):
 def split_in_folds(folder, method, figures, summary="mean"):
     """A finished run with three folds of two categories."""
     config = freshness.get_config(f"method={method}").unlock()
-    config.data.folds, config.fold, config.summary, config.metrics = ("a-0", "a-1", "b"), "all", summary, ("mae", "accuracy")
+    config.data.folds, config.fold, config.summary, config.metrics = (
+        ("a-0", "a-1", "b"),
+        "all",
+        summary,
+        ("mae", "accuracy"),
+    )
     config.data.root = "/nowhere"
     workdir = folder / f"freshness-{method}-seed=0"
     for fold, mae in zip(config.data.folds, figures, strict=True):
         (workdir / f"fold_{fold}").mkdir(parents=True)
         (workdir / f"fold_{fold}/DONE.json").write_text("{}")
-        rows = {"value": {"mae": mae, "accuracy": 0.5}, "value, few": {"mae": 2 * mae}, "model": {"ordinality_score": mae / 4},
-                "constant": {"mae": 3.0, "accuracy": 0.1}}  # fmt: skip
+        rows = {
+            "value": {"mae": mae, "accuracy": 0.5},
+            "value, few": {"mae": 2 * mae},
+            "model": {"ordinality_score": mae / 4},
+            "constant": {"mae": 3.0, "accuracy": 0.1},
+        }
         (workdir / f"fold_{fold}/results.json").write_text(json.dumps({"test": rows}))
     (workdir / "config.json").write_text(settings.to_json(config))
     return workdir
@@ -133,27 +209,54 @@ def test_folds_are_spread_pairs_and_parts_and_evaluations_are_parts(tmp_path):
     split_in_folds(tmp_path, "mse", (1.5, 2.7, 6.6))
     for name, mae in (("k=4", 7.0), ("severity=1/fog", 8.0), ("severity=1/snow/fold_0", 10.0)):
         (workdir / "evaluated" / name).mkdir(parents=True)
-        (workdir / "evaluated" / name / "results.json").write_text(json.dumps({"test": {"value": {"mae": mae}}}))
+        (workdir / "evaluated" / name / "results.json").write_text(
+            json.dumps({"test": {"value": {"mae": mae}}})
+        )
     titles = ("mae", "mae,few", "mae,a", "mae,b", "mae,k=4", "mae,severity=1", "ordinality_score%")
-    paper = (Table("A Table 1", " ".join(f"freshness:{title}" for title in titles), {"l1": "2.50±0.10 - 1 1 1 1 40.0"}),)
+    paper = (
+        Table(
+            "A Table 1",
+            " ".join(f"freshness:{title}" for title in titles),
+            {"l1": "2.50±0.10 - 1 1 1 1 40.0"},
+        ),
+    )
     module = experiment((("l1", "mse"), ("l1", "mse", "b")), ("l1", "mse"), 1)
     module.PAPER = paper
     text = table.report(module, tmp_path)
     header = next(line for line in text.splitlines() if "| rule" in line)
-    row = dict(zip([title.strip() for title in header.strip("|").split("|")], cells(text, "l1"), strict=True))
+    row = dict(
+        zip(
+            [title.strip() for title in header.strip("|").split("|")],
+            cells(text, "l1"),
+            strict=True,
+        )
+    )
     sd = np.std([1.0, 2.0, 6.0], ddof=1)
-    assert row["n"] == "1 x 3 folds" and row["mae"] == f"**3.000 ± {sd:.3f}**" and row["mae, paper"] == "2.50 ± 0.10 [1]"
+    assert (
+        row["n"] == "1 x 3 folds"
+        and row["mae"] == f"**3.000 ± {sd:.3f}**"
+        and row["mae, paper"] == "2.50 ± 0.10 [1]"
+    )
     assert row["mae, few"] == f"**6.000 ± {2 * sd:.3f}**" and "mae, few, paper" not in row
     assert (row["mae, a"], row["mae, b"]) == ("**1.500**", "**6.000**")
     assert (row["mae, k=4"], row["mae, severity=1"]) == ("**7.000**", "**9.000**")
-    assert row["ordinality_score"] == f"0.750 ± {sd / 4:.3f}" and row["ordinality_score, paper"] == "40.0 % [1]"
+    assert (
+        row["ordinality_score"] == f"0.750 ± {sd / 4:.3f}"
+        and row["ordinality_score, paper"] == "40.0 % [1]"
+    )
     assert cells(text, "constant")[-2:] == ["-", "-"] and "As printed: [1] A Table 1." in text
     claims = [line for line in text.splitlines() if line.startswith("| l1  ")][-2:]
     gain, verdict = table.judge(np.array([1.0, 2.0, 6.0]), np.array([1.5, 2.7, 6.6]), True)
-    assert verdict == "confirmed" and gain in claims[0] and "1 x 3 folds" in claims[0] and "too narrow" in text
+    assert (
+        verdict == "confirmed"
+        and gain in claims[0]
+        and "1 x 3 folds" in claims[0]
+        and "too narrow" in text
+    )
     assert "+0.600" in claims[1] and "one run says nothing" in claims[1]
     module.evaluations = lambda add: [
-        add("freshness", "l1", f"severity=1/{kind}", "configs/freshness.py", {}) for kind in ("fog", "rain")
+        add("freshness", "l1", f"severity=1/{kind}", "configs/freshness.py", {})
+        for kind in ("fog", "rain")
     ]
     text = table.report(module, tmp_path)  # a mean over a part of the kinds is none
     assert "NOT EVALUATED, 1 times: freshness-l1-seed=0 severity=1/rain." in text
@@ -168,8 +271,11 @@ def test_runs_of_one_fold_each_pair_by_it_too(tmp_path):
         return plan.Run(f"hci-{label}-fold={fold}-seed=0", "hci", label, 0, ())
 
     config = freshness.get_config("method=l1")
-    found = {run(label, fold): results.Result(config, "", {}, {fold: {"value": {"mae": mae}}})
-             for label, figures in (("a", (1.0, 2.0)), ("b", (1.5, 2.7))) for fold, mae in zip("01", figures, strict=True)}
+    found = {
+        run(label, fold): results.Result(config, "", {}, {fold: {"value": {"mae": mae}}})
+        for label, figures in (("a", (1.0, 2.0)), ("b", (1.5, 2.7)))
+        for fold, mae in zip("01", figures, strict=True)
+    }
     found[run("a", "2")] = found[run("b", "2")] = None
     row = table.claims((("a", "b"),), list(found), found)[3]
     gain, _ = table.judge(np.array([1.0, 2.0]), np.array([1.5, 2.7]), True)
@@ -179,13 +285,21 @@ def test_runs_of_one_fold_each_pair_by_it_too(tmp_path):
 def test_the_papers_figures_stand_beside_runs_that_are_not_there_and_quoted_methods(tmp_path):
     module = experiment(methods=("l1", "ce"), seeds=1)
     module.PAPER = (
-        Table("A Table 1", "freshness:accuracy% other:mae", {"l1": "61.0 1", "ce": "- 2"}, {"MWR": "62.5 0.5"}),
+        Table(
+            "A Table 1",
+            "freshness:accuracy% other:mae",
+            {"l1": "61.0 1", "ce": "- 2"},
+            {"MWR": "62.5 0.5"},
+        ),
         across("B Table 2", "freshness:accuracy%", ("shots=1", "shots=2"), {"l1": "50.0 51.0"}),
         Table("B Table 3", "freshness:accuracy%", {"l1": "61.0"}, {"MWR": "60.1"}),
     )
     text = table.report(module, tmp_path)
     first, other = text.split("### ")[1:]
-    assert cells(first, "l1") == ["l1", "-", "0 of 1", "-", "61.0 % [1, 3]"] and cells(first, "ce")[-1] == "-"
+    assert (
+        cells(first, "l1") == ["l1", "-", "0 of 1", "-", "61.0 % [1, 3]"]
+        and cells(first, "ce")[-1] == "-"
+    )
     assert cells(first, "MWR") == ["MWR", "quoted", "-", "-", "62.5 % [1]; 60.1 % [3]"]
     assert cells(first, "l1,shots=2")[-1] == "51.0 % [2]"
     assert "[1] A Table 1, [2] B Table 2, [3] B Table 3" in first
@@ -208,7 +322,10 @@ def test_a_run_says_what_it_lacks(tmp_path, monkeypatch):
 
 def test_relative_losses_are_paired_and_stand_beside_the_papers(written):
     made = experiment()
-    made.FULL, made.PAPER = {"ce": "l1", "numclip": "l1"}, (Table("Table 1", "freshness:mae", {"ce": "3.30", "l1": "2.39"}),)
+    made.FULL, made.PAPER = (
+        {"ce": "l1", "numclip": "l1"},
+        (Table("Table 1", "freshness:mae", {"ce": "3.30", "l1": "2.39"}),),
+    )
     text = table.report(made, written)
     half = np.array([1.5 / 1.0, 1.7 / 1.1]) * 100 - 100
     ours = f"+{half.mean():.1f} ± {half.std(ddof=1):.1f} %"
@@ -223,18 +340,26 @@ def test_relative_losses_are_paired_and_stand_beside_the_papers(written):
 def test_the_verdict_is_that_of_a_paired_t_test():
     first, second = np.array([1.0, 1.2, 0.9, 1.1]), np.array([1.5, 1.6, 1.45, 1.5])
     interval = stats.ttest_rel(second, first).confidence_interval(table.LEVEL)
-    assert table.judge(first, second, True) == (f"+0.463 ({interval.low:+.3f} to {interval.high:+.3f})", "confirmed")
+    assert table.judge(first, second, True) == (
+        f"+0.463 ({interval.low:+.3f} to {interval.high:+.3f})",
+        "confirmed",
+    )
     assert table.judge(first, second, False)[1] == "not confirmed: the other way round"
     assert table.judge(first[:2], second[:2] * np.array([1, 0.5]), True)[1] == "within noise"
 
 
 def test_the_nearest_thumbnail_is_found_and_kept(tmp_path, monkeypatch):
-    shades = {"train": {0: (10, 40), 1: (90, 120), 2: (200, 230)}, "test": {0: (0, 70), 1: (100,), 2: (255, 150)}}
+    shades = {
+        "train": {0: (10, 40), 1: (90, 120), 2: (200, 230)},
+        "test": {0: (0, 70), 1: (100,), 2: (255, 150)},
+    }
     for split, ranks in shades.items():
         for rank, values in ranks.items():
             (tmp_path / "data" / split / str(rank)).mkdir(parents=True)
             for value in values:
-                Image.new("RGB", (20, 24), (value,) * 3).save(tmp_path / "data" / split / str(rank) / f"{value}.png")
+                Image.new("RGB", (20, 24), (value,) * 3).save(
+                    tmp_path / "data" / split / str(rank) / f"{value}.png"
+                )
     config = folder_config.get_config("method=l1,backbone=tiny").unlock()
     config.data.root = str(tmp_path / "data")
     facts = {"mae": 0.0, "accuracy": 0.0, "srcc": 0.0, "pcc": 0.0}
@@ -242,7 +367,11 @@ def test_the_nearest_thumbnail_is_found_and_kept(tmp_path, monkeypatch):
     # 70 lies nearer to 90 than to 40 and comes out as 1; 150 nearer to 120 than to 200, as 1.
     found = results.nearest(result, tmp_path)
     assert found.keys() == {results.NEAREST}
-    assert found[results.NEAREST]["mae"] == pytest.approx(2 / 5) and found[results.NEAREST]["accuracy"] == pytest.approx(3 / 5)
-    assert found[results.NEAREST]["srcc"] == pytest.approx(stats.spearmanr([0, 1, 1, 2, 1], [0, 0, 1, 2, 2]).statistic)
+    assert found[results.NEAREST]["mae"] == pytest.approx(2 / 5) and found[results.NEAREST][
+        "accuracy"
+    ] == pytest.approx(3 / 5)
+    assert found[results.NEAREST]["srcc"] == pytest.approx(
+        stats.spearmanr([0, 1, 1, 2, 1], [0, 0, 1, 2, 2]).statistic
+    )
     monkeypatch.setattr(results.load, "load", None)
     assert results.nearest(result, tmp_path) == found

@@ -9,8 +9,19 @@ from conftest import write_vocabulary
 from jaxord import tokenizer
 
 TEXTS = (
-    "a photo of a person", "  A  Photo\tof a\nPERSON ", "it's 35 years old.", "35", "1930s", "café", "cafe\u0301",
-    "twenty one", "good, bad & ugly!?", "naïve 日本", "", "...", "don't",
+    "a photo of a person",
+    "  A  Photo\tof a\nPERSON ",
+    "it's 35 years old.",
+    "35",
+    "1930s",
+    "café",
+    "cafe\u0301",
+    "twenty one",
+    "good, bad & ugly!?",
+    "naïve 日本",
+    "",
+    "...",
+    "don't",
 )
 
 
@@ -43,7 +54,11 @@ def test_byte_pairs_are_those_of_transformers(folder, tmp_path):
         expected = theirs(text, add_special_tokens=False)["input_ids"]
         assert ours.encode(text) == expected, text
         assert single.encode(text) == expected, text
-    assert (ours.sot, ours.eot) == (single.sot, single.eot) == (theirs.bos_token_id, theirs.eos_token_id)
+    assert (
+        (ours.sot, ours.eot)
+        == (single.sot, single.eot)
+        == (theirs.bos_token_id, theirs.eos_token_id)
+    )
     assert ours.vocab_size == single.vocab_size == len(theirs)
     assert theirs("photo")["input_ids"] == [ours.sot, *ours.encode("photo"), ours.eot]
 
@@ -73,12 +88,17 @@ def test_bytes():
 def test_a_sentence_is_its_parts_in_a_row(kind, folder):
     found = tokenizer.byte_tokenizer() if kind == "bytes" else tokenizer.clip(folder)
     whole = found.encode("a photo of a 35 year old person")
-    assert whole == found.encode("a photo of a") + found.encode("35") + found.encode("year old person")
+    assert whole == found.encode("a photo of a") + found.encode("35") + found.encode(
+        "year old person"
+    )
     assert found.encode("a\u00a0b") == found.encode("a b")
 
 
 def test_errors_name_the_files(folder, tmp_path):
-    with pytest.raises(ValueError, match="expected tokenizer.json, or vocab.json and merges.txt; found no such folder"):
+    with pytest.raises(
+        ValueError,
+        match="expected tokenizer.json, or vocab.json and merges.txt; found no such folder",
+    ):
         tokenizer.clip(tmp_path / "nowhere")
     shutil.copy(folder / "vocab.json", tmp_path)
     with pytest.raises(ValueError, match=r"has no tokenizer: .* found \['vocab.json'\]"):

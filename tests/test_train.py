@@ -21,7 +21,11 @@ def config(photos, method="ce_l1", steps=24, **fields):
     c = folder.get_config(f"method={method},backbone=tiny")
     c.data.root, c.data.batch, c.data.eval_batch = str(photos), 16, 16
     c.train.duration = f"{steps} steps"
-    c.train.evaluate_every, c.train.checkpoint_every, c.train.log_every = "8 steps", "4 steps", "2 steps"
+    c.train.evaluate_every, c.train.checkpoint_every, c.train.log_every = (
+        "8 steps",
+        "4 steps",
+        "2 steps",
+    )
     c.update_from_flattened_dict(fields)
     return c
 
@@ -32,7 +36,9 @@ def losses_of(workdir):
 
 
 def bytes_of(workdir):
-    return [(workdir / name).read_bytes() for name in FILES], sorted(p.name for p in (workdir / "checkpoints").iterdir())
+    return [(workdir / name).read_bytes() for name in FILES], sorted(
+        p.name for p in (workdir / "checkpoints").iterdir()
+    )
 
 
 pytestmark = pytest.mark.usefixtures("lightly_compiled", "shallow")
@@ -46,7 +52,9 @@ def whole(lightly_compiled, shallow, photos, tmp_path_factory):
 
 
 def test_a_run_leaves_a_complete_workdir(whole):
-    assert all((whole / name).exists() for name in (*FILES, "checkpoints")) and list((whole / "tensorboard").glob("events*"))
+    assert all((whole / name).exists() for name in (*FILES, "checkpoints")) and list(
+        (whole / "tensorboard").glob("events*")
+    )
     results = json.loads((whole / "results.json").read_text())
     assert set(results) == {"val", "test"}
     assert set(results["test"]) == {"value", "expectation", "argmax", "constant", "majority"}
@@ -58,9 +66,13 @@ def test_a_run_leaves_a_complete_workdir(whole):
 def test_predictions_join_back_to_files_and_give_the_metrics(whole, photos):
     rows = list(csv.DictReader((whole / "predictions.csv").open()))
     assert all((photos / row["path"]).exists() for row in rows)
-    assert len({row["path"] for row in rows}) == len(rows) == 20  # 96 images, a fifth of each rank's 24 rounded up
+    assert (
+        len({row["path"] for row in rows}) == len(rows) == 20
+    )  # 96 images, a fifth of each rank's 24 rounded up
     mae = np.mean([abs(float(row["value"]) - float(row["target"])) for row in rows])
-    assert mae == pytest.approx(json.loads((whole / "results.json").read_text())["test"]["value"]["mae"], rel=1e-5)
+    assert mae == pytest.approx(
+        json.loads((whole / "results.json").read_text())["test"]["value"]["mae"], rel=1e-5
+    )
     assert all(row["rank_name"] == row["rank"] for row in rows)  # the folders are called so
 
 
@@ -86,9 +98,19 @@ def parameters(workdir):
     from jaxord.checkpoint import Checkpoints
 
     with Checkpoints(workdir / "checkpoints") as saved:
-        arrays = json.loads((workdir / "checkpoints" / str(saved.latest()) / "checkpoint.json").read_text())["arrays"]
-        trained = {path.removeprefix("trained/"): spec for path, spec in arrays.items() if path.startswith("trained/")}
-        like = {"trained": {path: jax.ShapeDtypeStruct(shape, dtype) for path, (shape, dtype) in trained.items()}}
+        arrays = json.loads(
+            (workdir / "checkpoints" / str(saved.latest()) / "checkpoint.json").read_text()
+        )["arrays"]
+        trained = {
+            path.removeprefix("trained/"): spec
+            for path, spec in arrays.items()
+            if path.startswith("trained/")
+        }
+        like = {
+            "trained": {
+                path: jax.ShapeDtypeStruct(shape, dtype) for path, (shape, dtype) in trained.items()
+            }
+        }
         restored = saved.restore(saved.latest(), like, parts=("trained",))["trained"]
         return {path: np.asarray(value).tobytes() for path, value in restored.items()}
 
@@ -116,20 +138,25 @@ def test_a_workdir_keeps_its_config(whole, photos):
 def test_a_mistake_does_not_claim_the_workdir(photos, tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         train.run(config(photos, **{"data.root": str(tmp_path / "nowhere")}), tmp_path / "run")
-    with pytest.raises(ValueError, match="has no 'sric'"):  # the other config is taken, and has another mistake
+    with pytest.raises(
+        ValueError, match="has no 'sric'"
+    ):  # the other config is taken, and has another mistake
         train.run(config(photos, metrics=("mae", "sric")), tmp_path / "run")
 
 
-@pytest.mark.parametrize("fields, words", [
-    ({"data.batch": 12}, "data.batch is 12, which does not divide by 8 devices; try 16"),
-    ({"fold": "3"}, "has no folds"),
-    ({"select": "best"}, "takes 'val', 'last' or 'test'"),
-    ({"select_metric": "maee"}, "not among metrics"),
-    ({"model.variant": "ViT-B/61"}, "it takes one of"),
-    ({"model.pretrained": True}, "needs pretrained CLIP weights"),
-    ({"metrics": ("mae", "sric")}, "jaxord.metrics has no 'sric'"),
-    ({"data.normalize": "klip"}, "normalize"),
-])
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"data.batch": 12}, "data.batch is 12, which does not divide by 8 devices; try 16"),
+        ({"fold": "3"}, "has no folds"),
+        ({"select": "best"}, "takes 'val', 'last' or 'test'"),
+        ({"select_metric": "maee"}, "not among metrics"),
+        ({"model.variant": "ViT-B/61"}, "it takes one of"),
+        ({"model.pretrained": True}, "needs pretrained CLIP weights"),
+        ({"metrics": ("mae", "sric")}, "jaxord.metrics has no 'sric'"),
+        ({"data.normalize": "klip"}, "normalize"),
+    ],
+)
 def test_mistakes_end_in_a_sentence_before_training(photos, tmp_path, fields, words):
     with pytest.raises(ValueError, match=words):
         train.run(config(photos, **fields), tmp_path / "run")
@@ -160,7 +187,10 @@ def after_calls(task, counts, most):
     state, update = train.begin(task, lambda step: 1.0, several=most > 1)
     ends = np.cumsum(counts)
     if most > 1:
-        labels, calls = {**task.labels["train"], **split.stored()}, zip(ends - counts, counts, strict=True)
+        labels, calls = (
+            {**task.labels["train"], **split.stored()},
+            zip(ends - counts, counts, strict=True),
+        )
         batches = pipeline.train_calls(split, batch=16, seed=0, calls=calls, most=most)
     else:
         labels, batches = task.labels["train"], pipeline.train_batches(split, batch=16, seed=0)
@@ -181,15 +211,23 @@ def test_several_steps_a_call_are_the_same_training(photos):
     uneven, some = after_calls(task, [3, 1], 3)
     again, others = after_calls(task, [2, 2], 3)
     np.testing.assert_allclose(some, [losses[2], losses[3]], rtol=1e-5)
-    assert others[1] == some[1] and all((uneven[path] == again[path]).all() for path in one)  # to the bit: as a resumed run is
+    assert others[1] == some[1] and all(
+        (uneven[path] == again[path]).all() for path in one
+    )  # to the bit: as a resumed run is
     assert max(np.abs(uneven[path] - one[path]).max() for path in one) < 1e-6
 
 
-@pytest.mark.parametrize("done, found", [(0, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)]), (5, [(5, 3), (8, 2)])])
+@pytest.mark.parametrize(
+    "done, found", [(0, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)]), (5, [(5, 3), (8, 2)])]
+)
 def test_calls_end_where_something_is_due(done, found):
     assert list(train.calls(done, 10, 3, (4, 8))) == found
 
 
 def test_several_steps_a_call_need_resident_images(photos, tmp_path):
-    with pytest.raises(ValueError, match="steps_per_call is 3, which needs the images on the device"):
-        train.run(config(photos, **{"data.tier": "cached", "train.steps_per_call": 3}), tmp_path / "run")
+    with pytest.raises(
+        ValueError, match="steps_per_call is 3, which needs the images on the device"
+    ):
+        train.run(
+            config(photos, **{"data.tier": "cached", "train.steps_per_call": 3}), tmp_path / "run"
+        )

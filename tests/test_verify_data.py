@@ -24,14 +24,21 @@ BAD = {  # path -> (label, what is said of it)
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "MAX_PIXELS", 600)
-    lines = ["path,label,split", *(f"{path},{label},{'test' if i % 2 else 'train'}" for i, (path, (label, _)) in
-                                   enumerate(BAD.items()))]  # fmt: skip
+    lines = [
+        "path,label,split",
+        *(
+            f"{path},{label},{'test' if i % 2 else 'train'}"
+            for i, (path, (label, _)) in enumerate(BAD.items())
+        ),
+    ]
     for i in range(3):
         lines += [f"good/{split} {i}.png,{i},{split}" for split in ("train", "val", "test")]
     (tmp_path / "good").mkdir()
     for name in [line.split(",")[0] for line in lines[1:]]:
         if name not in ("missing.png", "../outside.png"):
-            Image.new("RGB", (30, 30) if name == "bomb.png" else (20, 20), "red").save(tmp_path / name)
+            Image.new("RGB", (30, 30) if name == "bomb.png" else (20, 20), "red").save(
+                tmp_path / name
+            )
     (tmp_path / "zero bytes.png").write_bytes(b"")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:-40])
     (tmp_path / "text.png").write_text("not a picture")
@@ -52,11 +59,17 @@ def test_every_bad_row_is_listed_once_with_its_reason(config, monkeypatch, capsy
     for split, row, path, reason in found:
         assert BAD[path][1] in reason
         assert split == ("test" if list(BAD).index(path) % 2 else "train") and 0 <= int(row) < 8
-    assert (train, val, test) == ("train: 8 rows, 5 bad", "val: 3 rows, 0 bad", "test: 7 rows, 4 bad") and last == "bad: 9"
+    assert (train, val, test) == (
+        "train: 8 rows, 5 bad",
+        "val: 3 rows, 0 bad",
+        "test: 7 rows, 4 bad",
+    ) and last == "bad: 9"
     table = config.data.root + "/table.csv"
     kept = [line for line in open(table) if line.split(",")[0] not in BAD]
     open(table, "w").writelines(kept)
-    assert verify_data.run([]) == 0 and capsys.readouterr().out.endswith("test: 3 rows, 0 bad\nall rows are good\n")
+    assert verify_data.run([]) == 0 and capsys.readouterr().out.endswith(
+        "test: 3 rows, 0 bad\nall rows are good\n"
+    )
 
 
 def test_what_no_row_is_to_blame_for_is_a_fault_too(config):
@@ -73,9 +86,13 @@ def test_videos_are_decoded_and_nothing_is_extracted(tmp_path):
         film(tmp_path / f"videos/{i}.mp4", 4)
     (tmp_path / "videos/2.mp4").write_bytes(b"no video")
     (tmp_path / "videos/4.mp4").unlink()
-    (tmp_path / "KoNViD_1k_mos.csv").write_text("flickr_id,mos\n" + "".join(f"{i},3\n" for i in range(5)))
+    (tmp_path / "KoNViD_1k_mos.csv").write_text(
+        "flickr_id,mos\n" + "".join(f"{i},3\n" for i in range(5))
+    )
     c = konvid.get_config("fold=0,method=conord").unlock()
     c.data.root = str(tmp_path)
     rows, sizes = verify_data.verify(c)
     assert {row.path for row in rows} == {"videos/2.mp4", "videos/4"} and sum(sizes.values()) == 5
-    assert all(row.split.endswith("fold 0") for row in rows) and not (tmp_path / "extracted").exists()
+    assert (
+        all(row.split.endswith("fold 0") for row in rows) and not (tmp_path / "extracted").exists()
+    )

@@ -22,23 +22,40 @@ def shapes(model, size=32, frames=4):
 def test_shapes_and_size_of_the_pathway():
     model = FastPathway()
     found = shapes(model)
-    assert jax.eval_shape(model.apply, found, jnp.zeros((2, 32, 224, 224, 3))).shape == (2, 32, 7, 7, 256)
-    count = 3 * 8 * 5 * 7 * 7 + 2 * 8  # the stem; a convolution without bias and a norm's scale and bias
+    assert jax.eval_shape(model.apply, found, jnp.zeros((2, 32, 224, 224, 3))).shape == (
+        2,
+        32,
+        7,
+        7,
+        256,
+    )
+    count = (
+        3 * 8 * 5 * 7 * 7 + 2 * 8
+    )  # the stem; a convolution without bias and a norm's scale and bias
     width = 8
     for inner, depth in ((8, 3), (16, 4), (32, 6), (64, 3)):
         count += width * 4 * inner + 8 * inner
         for block in range(depth):
-            count += inner * (3 * (4 * inner if block else width) + 9 * inner + 4 * inner) + 2 * 6 * inner
+            count += (
+                inner * (3 * (4 * inner if block else width) + 9 * inner + 4 * inner)
+                + 2 * 6 * inner
+            )
         width = 4 * inner
     assert sum(leaf.size for leaf in jax.tree.leaves(found["params"])) == count
 
 
 def checkpoint(model):
     """Arrays under pytorchvideo's names, in torch's layout, as a whole SlowFast has them."""
-    arrays = {"blocks.0.multipathway_blocks.0.conv.weight": np.zeros((64, 3, 1, 7, 7), np.float32)}  # of the Slow pathway
+    arrays = {
+        "blocks.0.multipathway_blocks.0.conv.weight": np.zeros((64, 3, 1, 7, 7), np.float32)
+    }  # of the Slow pathway
     for tree in shapes(model).values():
         for path, leaf in trees.flatten(tree).items():
-            array = DRAW.uniform(0.5, 1.5, leaf.shape) if path.endswith(("scale", "var")) else DRAW.normal(0, 0.3, leaf.shape)
+            array = (
+                DRAW.uniform(0.5, 1.5, leaf.shape)
+                if path.endswith(("scale", "var"))
+                else DRAW.normal(0, 0.3, leaf.shape)
+            )
             array = array.transpose(4, 3, 0, 1, 2) if array.ndim == 5 else array
             arrays[extraction.fast_name(path)] = np.ascontiguousarray(array, np.float32)
     arrays["blocks.0.multipathway_blocks.1.norm.num_batches_tracked"] = np.array(7)
@@ -67,11 +84,19 @@ def test_the_pathway_equals_torch(tmp_path):
     video = DRAW.normal(size=(2, 4, 34, 46, 3)).astype(np.float32)  # odd and even sizes on the way
 
     def norm(x, name):
-        return f.batch_norm(x, *(tensors[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+        return f.batch_norm(
+            x,
+            *(
+                tensors[f"{name}.{part}"]
+                for part in ("running_mean", "running_var", "weight", "bias")
+            ),
+        )
 
     def convolve(x, name, stride=1):
         kernel = tensors[f"{name}.weight"]
-        return f.conv3d(x, kernel, stride=(1, stride, stride), padding=[size // 2 for size in kernel.shape[2:]])
+        return f.conv3d(
+            x, kernel, stride=(1, stride, stride), padding=[size // 2 for size in kernel.shape[2:]]
+        )
 
     x = torch.tensor(video).permute(0, 4, 1, 2, 3)
     stem = "blocks.0.multipathway_blocks.1"
@@ -93,7 +118,9 @@ def test_the_pathway_equals_torch(tmp_path):
     variables = extraction.load_fast(tmp_path / "weights.safetensors", shapes(SMALL))
     found = jax.jit(SMALL.apply)(variables, video)
     assert expected.std() > 0.1
-    np.testing.assert_allclose(found, expected, atol=3e-6 * np.abs(expected).max())  # measured: 8e-7
+    np.testing.assert_allclose(
+        found, expected, atol=3e-6 * np.abs(expected).max()
+    )  # measured: 8e-7
 
 
 def test_weights_that_do_not_fit_are_all_listed(tmp_path):
@@ -122,11 +149,17 @@ def test_motion_of_a_video_is_pooled_in_time(monkeypatch):
     clips[1] = clips[1, :1]  # nothing moves
     network = extraction.fast_motion("random")
     found = network(clips)
-    assert found.shape == (2, 4, 1, 1, 256) and found.dtype == jnp.float16 and bool(jnp.isfinite(found).all())
+    assert (
+        found.shape == (2, 4, 1, 1, 256)
+        and found.dtype == jnp.float16
+        and bool(jnp.isfinite(found).all())
+    )
     pixels = (clips.astype(np.float32) / 255 - 0.45) / 0.225
     maps = jax.jit(shallow.apply)(network.args[0], pixels)  # [2, 8, 1, 1, 256]
     expected = np.asarray(maps).reshape(2, 4, 2, 1, 1, 256).mean(2)
-    np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=2e-3, atol=1e-3 * expected.max())  # of float16
+    np.testing.assert_allclose(
+        np.asarray(found, np.float32), expected, rtol=2e-3, atol=1e-3 * expected.max()
+    )  # of float16
     assert 0.01 < expected.std() < 100
 
 
@@ -139,13 +172,23 @@ def fusion():
     """(variables, arrays, the compiled head)."""
     motion = DRAW.normal(size=(B, M, F, H, W, C)).astype(np.float16)
     arrays = {"motion": motion, "image_embeds": DRAW.normal(size=(B, D)).astype(np.float32)}
-    variables = jax.tree.map(lambda x: x + 0.1 * DRAW.normal(size=x.shape), jax.jit(FUSION.init)(jax.random.key(1), arrays))
-    return variables, arrays, jax.jit(lambda arrays: FUSION.apply(variables, arrays)["image_embeds"])
+    variables = jax.tree.map(
+        lambda x: x + 0.1 * DRAW.normal(size=x.shape),
+        jax.jit(FUSION.init)(jax.random.key(1), arrays),
+    )
+    return (
+        variables,
+        arrays,
+        jax.jit(lambda arrays: FUSION.apply(variables, arrays)["image_embeds"]),
+    )
 
 
 def test_fusion_equals_numpy(fusion):
     variables, arrays, head = fusion
-    p = {path: np.asarray(leaf, np.float64) for path, leaf in trees.flatten(variables["params"]).items()}
+    p = {
+        path: np.asarray(leaf, np.float64)
+        for path, leaf in trees.flatten(variables["params"]).items()
+    }
 
     def dense(x, name):
         return x @ p[f"{name}/kernel"] + p[f"{name}/bias"]
@@ -156,15 +199,21 @@ def test_fusion_equals_numpy(fusion):
 
     def block(x, name):  # x [T, C]
         y = norm(x, f"{name}/layer_norm1")
-        q, k, v = (dense(y, f"{name}/self_attn/{part}_proj").reshape(len(x), 2, -1) for part in "qkv")
+        q, k, v = (
+            dense(y, f"{name}/self_attn/{part}_proj").reshape(len(x), 2, -1) for part in "qkv"
+        )
         score = np.einsum("qhc,khc->hqk", q, k) / np.sqrt(C / 2)
         weight = np.exp(score) / np.exp(score).sum(-1, keepdims=True)
-        x = x + dense(np.einsum("hqk,khc->qhc", weight, v).reshape(len(x), C), f"{name}/self_attn/out_proj")
+        x = x + dense(
+            np.einsum("hqk,khc->qhc", weight, v).reshape(len(x), C), f"{name}/self_attn/out_proj"
+        )
         y = dense(norm(x, f"{name}/layer_norm2"), f"{name}/mlp/fc1")
         return x + dense(y * 0.5 * (1 + erf(y / np.sqrt(2))), f"{name}/mlp/fc2")
 
     expected = []
-    for motion, embeds in zip(arrays["motion"].astype(np.float64), arrays["image_embeds"], strict=True):
+    for motion, embeds in zip(
+        arrays["motion"].astype(np.float64), arrays["image_embeds"], strict=True
+    ):
         steps = []
         for clip in motion.reshape(M, F, H * W, C):
             inside = np.stack([block(frame, "intra_0") for frame in clip])
@@ -179,12 +228,16 @@ def test_fusion_sees_neither_the_order_of_clips_nor_copies_of_them(fusion):
     plain = head(arrays)
     motion = arrays["motion"]
     np.testing.assert_allclose(head({**arrays, "motion": motion[:, [2, 0, 1]]}), plain, atol=2e-6)
-    still = np.broadcast_to(motion[:, :1, :1, :1, :1], motion.shape)  # the same everywhere: as one clip of one place
+    still = np.broadcast_to(
+        motion[:, :1, :1, :1, :1], motion.shape
+    )  # the same everywhere: as one clip of one place
     single = head({**arrays, "motion": still[:, :1, :1, :1, :1]})
     np.testing.assert_allclose(head({**arrays, "motion": still}), single, atol=2e-6)
     assert float(jnp.abs(single - plain).max()) > 1e-2
     moved = motion[:, :, :, ::-1]
-    mixed = np.concatenate([motion[:, :, :2], moved[:, :, 2:]], 2)  # each frame keeps its places, but they no longer meet
+    mixed = np.concatenate(
+        [motion[:, :, :2], moved[:, :, 2:]], 2
+    )  # each frame keeps its places, but they no longer meet
     assert float(jnp.abs(head({**arrays, "motion": mixed}) - plain).max()) > 1e-4
 
 

@@ -49,15 +49,23 @@ def bench(config, steps, rounds):
     one = next(pipeline.train_batches(split, batch=config.data.batch, seed=config.seed))
     rest = task.labels.get("annotations", task.labels["train"]), task.constants
     run, compiling, temporary = measure.compiled(step, state, one, *rest)
-    rows, ways = [], {"step": (run, lambda: one, rest, 1)}  # name: program, draw, what else it takes, updates a call
+    rows, ways = (
+        [],
+        {"step": (run, lambda: one, rest, 1)},
+    )  # name: program, draw, what else it takes, updates a call
     for tier in TIERS if split.records.read else ("inputs",):
-        data, begun = measure.with_fields(config.data, tier=tier if split.records.read else "auto"), time.perf_counter()
+        data, begun = (
+            measure.with_fields(config.data, tier=tier if split.records.read else "auto"),
+            time.perf_counter(),
+        )
         prepared = tiers.decode_split(split.records, data, split.place)
         rows.append({"tier": tier, "prepared s": time.perf_counter() - begun})
         source, labels, most = measure.batches(task, prepared)
         call = run
         if most > 1:
-            call, *_ = measure.compiled(measure.begin(task, True)[1], state, next(source), labels, task.constants)
+            call, *_ = measure.compiled(
+                measure.begin(task, True)[1], state, next(source), labels, task.constants
+            )
         ways[tier] = call, functools.partial(next, source), (labels, task.constants), most
     samples = collections.defaultdict(list)
 
@@ -76,7 +84,9 @@ def bench(config, steps, rounds):
             _, draw, _, most = ways[tier]
             for _ in range(EARLY):
                 jax.block_until_ready(draw())
-            took = measure.seconds(lambda draw=draw: jax.block_until_ready(draw()), -(-steps // most))
+            took = measure.seconds(
+                lambda draw=draw: jax.block_until_ready(draw()), -(-steps // most)
+            )
             samples[f"{tier} alone img/s"].append(most * images / took)
             train(tier)
     samples["step img/s"] = samples["step loop img/s"]
@@ -84,8 +94,14 @@ def bench(config, steps, rounds):
         row |= measure.spread("step img/s", samples["step img/s"])
         for name, column in [("alone img/s",) * 2, ("loop img/s",) * 2, ("loop wait %", "wait %")]:
             row |= measure.spread(column, samples[f"{row['tier']} {name}"])
-        row |= measure.spread("loop / step", measure.ratios(samples[f"{row['tier']} loop img/s"], samples["step img/s"]))
-    return rows, f"The step was compiled in {compiling:.1f} s and holds {temporary / measure.MIB:,.1f} MiB of temporary memory."
+        row |= measure.spread(
+            "loop / step",
+            measure.ratios(samples[f"{row['tier']} loop img/s"], samples["step img/s"]),
+        )
+    return (
+        rows,
+        f"The step was compiled in {compiling:.1f} s and holds {temporary / measure.MIB:,.1f} MiB of temporary memory.",
+    )
 
 
 def main(arguments=None):
@@ -99,9 +115,19 @@ def main(arguments=None):
     except ValueError as error:
         return f"error: {error}"
     shown = [f"{name} img/s" for name in ("alone", "step", "loop")] + ["wait %", "loop / step"]
-    columns = ["tier", "prepared s", *(column for name in shown for column in (name, f"{name} range"))]
+    columns = [
+        "tier",
+        "prepared s",
+        *(column for name in shown for column in (name, f"{name} range")),
+    ]
     table = {"Batches of the training split": (measure.ranged(rows, *shown), columns)}
-    measure.report(f"Data of {given.config}, batch {config.data.batch}", facts, table, [*map(bound, rows), note], given.output)
+    measure.report(
+        f"Data of {given.config}, batch {config.data.batch}",
+        facts,
+        table,
+        [*map(bound, rows), note],
+        given.output,
+    )
     return 0
 
 

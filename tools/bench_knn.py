@@ -38,33 +38,69 @@ def bench(queries, gallery, width, k, block, rounds, sample):
     """The row of the table."""
     keys = jax.random.split(jax.random.key(0))
     draw = jax.jit(jax.random.normal, static_argnums=1)
-    some, all_of = (jax.block_until_ready(draw(key, (rows, width))) for key, rows in zip(keys, (queries, gallery), strict=True))
-    search = jax.jit(lambda some, all_of: inference._nearest(some, all_of, k, min(block, gallery)))  # what `knn` calls
+    some, all_of = (
+        jax.block_until_ready(draw(key, (rows, width)))
+        for key, rows in zip(keys, (queries, gallery), strict=True)
+    )
+    search = jax.jit(
+        lambda some, all_of: inference._nearest(some, all_of, k, min(block, gallery))
+    )  # what `knn` calls
     run, seconds, temporary = measure.compiled(search, some, all_of)
-    times = measure.alternate({"search": lambda: jax.block_until_ready(run(some, all_of))}, rounds)["search"]
+    times = measure.alternate({"search": lambda: jax.block_until_ready(run(some, all_of))}, rounds)[
+        "search"
+    ]
     places = np.random.default_rng(0).choice(queries, min(sample, queries), replace=False)
     found = np.asarray(run(some, all_of))[places]
     return {
-        "queries": queries, "gallery": gallery, "width": width, "k": k, **measure.spread("s", times),
-        **measure.spread("queries/s", [queries / time for time in times]), "MiB": temporary / measure.MIB,
-        "all pairs MiB": 4 * queries * gallery / measure.MIB, "compile s": seconds,
+        "queries": queries,
+        "gallery": gallery,
+        "width": width,
+        "k": k,
+        **measure.spread("s", times),
+        **measure.spread("queries/s", [queries / time for time in times]),
+        "MiB": temporary / measure.MIB,
+        "all pairs MiB": 4 * queries * gallery / measure.MIB,
+        "compile s": seconds,
         "recall": recall(found, some[jnp.asarray(places)], all_of, k),
-    }  # fmt: skip
+    }
 
 
 def main(arguments=None):
     settings = {
-        "queries": (50_000, "images to predict"), "gallery": (400_000, "training images"), "width": (512, "D of them"),
-        "k": (10, "neighbours"), "block": (8192, "rows of the gallery at once"), "sample": (64, "queries for numpy too"),
-    }  # fmt: skip
+        "queries": (50_000, "images to predict"),
+        "gallery": (400_000, "training images"),
+        "width": (512, "D of them"),
+        "k": (10, "neighbours"),
+        "block": (8192, "rows of the gallery at once"),
+        "sample": (64, "queries for numpy too"),
+    }
     given = measure.options(__doc__, 3, settings).parse_args(arguments)
     if not 1 <= given.k <= given.gallery:
         return f"error: --k is {given.k}; the gallery has {given.gallery}"
     facts = measure.header()
-    row = bench(given.queries, given.gallery, given.width, given.k, given.block, given.rounds, given.sample)
-    columns = ["queries", "gallery", "width", "k", "queries/s", "queries/s range", "s", "MiB", "all pairs MiB", "compile s",
-               "recall"]  # fmt: skip
-    measure.report("Nearest neighbours", facts, {"Search": (measure.ranged([row], "queries/s"), columns)}, (), given.output)
+    row = bench(
+        given.queries, given.gallery, given.width, given.k, given.block, given.rounds, given.sample
+    )
+    columns = [
+        "queries",
+        "gallery",
+        "width",
+        "k",
+        "queries/s",
+        "queries/s range",
+        "s",
+        "MiB",
+        "all pairs MiB",
+        "compile s",
+        "recall",
+    ]
+    measure.report(
+        "Nearest neighbours",
+        facts,
+        {"Search": (measure.ranged([row], "queries/s"), columns)},
+        (),
+        given.output,
+    )
     return 0
 
 

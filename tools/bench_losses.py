@@ -39,10 +39,17 @@ def arrays(size, width, ranks, seed=0):
 
     rank = draw.integers(0, ranks, size, dtype=np.int32)
     return {
-        "image_embeds": normal(size, width), "text_embeds": normal(ranks, width), "logits": 3 * normal(size, ranks),
-        "rank": rank, "target": rank.astype(np.float32), "group": rank // 5, "rank_values": np.arange(ranks, dtype=np.float32),
-        "reference": rank, "reference_points": normal(ranks, width), "margins": np.full(ranks - 1, 0.1, np.float32),
-    }  # fmt: skip
+        "image_embeds": normal(size, width),
+        "text_embeds": normal(ranks, width),
+        "logits": 3 * normal(size, ranks),
+        "rank": rank,
+        "target": rank.astype(np.float32),
+        "group": rank // 5,
+        "rank_values": np.arange(ranks, dtype=np.float32),
+        "reference": rank,
+        "reference_points": normal(ranks, width),
+        "margins": np.full(ranks - 1, 0.1, np.float32),
+    }
 
 
 # The equations as they stand. B batch, K ranks, D embedding.
@@ -57,9 +64,14 @@ def plain_supcon(image_embeds, rank):
 
 
 def plain_rnc(image_embeds, target):
-    scores, gap = -vectors.distances(image_embeds, image_embeds) / 2, jnp.abs(target[:, None] - target)  # [B, B]
+    scores, gap = (
+        -vectors.distances(image_embeds, image_embeds) / 2,
+        jnp.abs(target[:, None] - target),
+    )  # [B, B]
     others = 1.0 - jnp.eye(target.size)
-    farther = others[:, None] * (gap[:, None] >= gap[:, :, None])  # [B, B, B]: anchor, partner, candidate
+    farther = others[:, None] * (
+        gap[:, None] >= gap[:, :, None]
+    )  # [B, B, B]: anchor, partner, candidate
     shares = scores - jnp.log((farther * jnp.exp(scores)[:, None]).sum(2))
     return -(others * shares).sum() / others.sum()
 
@@ -70,7 +82,9 @@ def plain_group_contrastive(image_embeds, group):
 
 def plain_conord(image_embeds, target):
     similarities, gap, others = _geometry(image_embeds, target)
-    attracting, repelling = ((others * w * similarities).sum(1) for w in (1 / (gap**2 + 1e-7), gap**2))
+    attracting, repelling = (
+        (others * w * similarities).sum(1) for w in (1 / (gap**2 + 1e-7), gap**2)
+    )
     return -jnp.log(attracting / repelling).mean()
 
 
@@ -81,7 +95,11 @@ def plain_expected_error(image_embeds, target):
 
 def _geometry(image_embeds, target):
     z = vectors.unit(image_embeds)
-    return jnp.exp((2 * z @ z.T - 2) / 0.07), jnp.abs(target[:, None] - target), 1.0 - jnp.eye(target.size)
+    return (
+        jnp.exp((2 * z @ z.T - 2) / 0.07),
+        jnp.abs(target[:, None] - target),
+        1.0 - jnp.eye(target.size),
+    )
 
 
 def plain_center(image_embeds, reference_points, reference):
@@ -105,13 +123,17 @@ def _both_ways(logits, rank, weights):
 
 def plain_asymmetric_contrastive(logits, rank):
     scores, same = logits[:, rank], (rank[:, None] == rank).astype(jnp.float32)  # [B, B]
-    return sum(-((same * jax.nn.log_softmax(s)).sum(1) / same.sum(1)).mean() for s in (scores, scores.T))
+    return sum(
+        -((same * jax.nn.log_softmax(s)).sum(1) / same.sum(1)).mean() for s in (scores, scores.T)
+    )
 
 
 def plain_ordinal_pairwise(image_embeds, text_embeds, rank, rank_values):
     images, own = vectors.unit(image_embeds), vectors.unit(text_embeds)[rank]
     span = rank_values.max() - rank_values.min()
-    weights = (1.0 - jnp.eye(rank.size)) * jnp.abs(rank_values[rank][:, None] - rank_values[rank]) / span
+    weights = (
+        (1.0 - jnp.eye(rank.size)) * jnp.abs(rank_values[rank][:, None] - rank_values[rank]) / span
+    )
     pairs = (weights * ((images + 0.5 * own) @ own.T)).sum() / float(rank.size * (rank.size - 1))
     return pairs - (images * own).sum(1).mean()
 
@@ -123,19 +145,35 @@ def plain_cloc(image_embeds, rank, margins):
     far = near + jnp.abs(position[:, None] - position)
     triples = jax.nn.relu(far[:, None] - near[:, :, None])  # [B, B, B]: anchor, positive, negative
     p, q = positives.sum(1), negatives.sum(1)
-    return ((triples * positives[:, :, None] * negatives[:, None]).sum((1, 2)) / jnp.maximum(p * q * q, 1)).mean()
+    return (
+        (triples * positives[:, :, None] * negatives[:, None]).sum((1, 2))
+        / jnp.maximum(p * q * q, 1)
+    ).mean()
 
 
 LOSSES = {  # name, or names of a sum -> growth of its plain form's work with B
-    "supcon": 2, "rnc": 3, "conord": 2, "conord+center": 2, "expected_error": 2, "group_contrastive": 3, "fcrc": 2,
-    "info_nce": 2, "ordinal_pairwise": 2, "asymmetric_contrastive": 2, "cloc": 3,
-}  # fmt: skip
+    "supcon": 2,
+    "rnc": 3,
+    "conord": 2,
+    "conord+center": 2,
+    "expected_error": 2,
+    "group_contrastive": 3,
+    "fcrc": 2,
+    "info_nce": 2,
+    "ordinal_pairwise": 2,
+    "asymmetric_contrastive": 2,
+    "cloc": 3,
+}
 
 
 def total_of(name, plain):
     """The function of {name: array} that a loss, or a sum of some, is, and the names of its arrays."""
-    parts = [globals()[f"plain_{part}"] if plain else getattr(losses, part) for part in name.split("+")]
-    return lambda arrays: sum(bind(part, arrays) for part in parts), {array for part in parts for array in needs(part)[0]}
+    parts = [
+        globals()[f"plain_{part}"] if plain else getattr(losses, part) for part in name.split("+")
+    ]
+    return lambda arrays: sum(bind(part, arrays) for part in parts), {
+        array for part in parts for array in needs(part)[0]
+    }
 
 
 def built(name, plain, found):
@@ -146,7 +184,10 @@ def built(name, plain, found):
       of the compiler).
     """
     total, names = total_of(name, plain)
-    host = [{array: found[array] for array in sorted(some)} for some in (names & LEARNED, names - LEARNED)]
+    host = [
+        {array: found[array] for array in sorted(some)}
+        for some in (names & LEARNED, names - LEARNED)
+    ]
     value_and_gradient = jax.value_and_grad(lambda learned, given: total({**learned, **given}))
     run, seconds, temporary = measure.compiled(value_and_gradient, *measure.shapes(host))
 
@@ -159,7 +200,13 @@ def built(name, plain, found):
 
 def follow(name, given, limit, notes):
     """Rows of one loss over the sizes; each form, ours and plain, goes as far as time and memory allow."""
-    growth, left, rows, last, spent = {"ours": 2, "plain": LOSSES[name]}, ["ours", "plain"], [], {}, 0.0
+    growth, left, rows, last, spent = (
+        {"ours": 2, "plain": LOSSES[name]},
+        ["ours", "plain"],
+        [],
+        {},
+        0.0,
+    )
     for size in given.sizes:
         found, forms, row = arrays(size, given.width, given.ranks), {}, {"loss": name, "n": size}
         for kind in list(left):
@@ -169,9 +216,13 @@ def follow(name, given, limit, notes):
             expected = spent + (given.rounds + 2) * took * (size / before) ** growth[kind]
             if temporary > limit:
                 left.remove(kind)
-                notes.append(f"{name}, {kind}: n = {size:,} would hold {temporary / measure.MIB:,.0f} MiB, more than --limit.")
+                notes.append(
+                    f"{name}, {kind}: n = {size:,} would hold {temporary / measure.MIB:,.0f} MiB, more than --limit."
+                )
             elif expected > given.seconds:
-                notes.append(f"{name}, {kind}: with n = {size:,} about {expected:,.0f} s, more than --seconds.")
+                notes.append(
+                    f"{name}, {kind}: with n = {size:,} about {expected:,.0f} s, more than --seconds."
+                )
                 if kind == "plain":  # ours is compiled on, for its memory
                     left.remove(kind)
             else:
@@ -209,7 +260,10 @@ def torch_conord(x, y):
     gap = (y[:, None] - y).abs()
     others = ~torch.eye(len(y), dtype=torch.bool, device=x.device)
     similarities = scores.exp() * others
-    attracting, repelling = (1 / (gap**2 + 1e-7) * similarities).sum(1), (gap**2 * similarities).sum(1)
+    attracting, repelling = (
+        (1 / (gap**2 + 1e-7) * similarities).sum(1),
+        (gap**2 * similarities).sum(1),
+    )
     return -(attracting / repelling).log().mean()
 
 
@@ -240,14 +294,19 @@ def versus_torch(given, limit, notes):
     import torch
 
     accelerated = torch.cuda.is_available() and jax.default_backend() != "cpu"
-    place, device = torch.device("cuda" if accelerated else "cpu"), jax.devices(None if accelerated else "cpu")[0]
+    place, device = (
+        torch.device("cuda" if accelerated else "cpu"),
+        jax.devices(None if accelerated else "cpu")[0],
+    )
     rows = []
     for name, (size, form, held) in TORCH.items():
         if name not in given.losses:
             continue
         size = min(size, given.largest)
         if held(size, given.width) > limit:
-            notes.append(f"{name} in torch would hold {held(size, given.width) / measure.MIB:,.0f} MiB, more than --limit.")
+            notes.append(
+                f"{name} in torch would hold {held(size, given.width) / measure.MIB:,.0f} MiB, more than --limit."
+            )
             continue
         found = arrays(size, given.width, given.ranks)
         x = torch.tensor(found["image_embeds"], device=place, requires_grad=True)
@@ -272,12 +331,19 @@ def versus_torch(given, limit, notes):
             memory = torch.cuda.max_memory_allocated() - before
         else:
             memory = measure.grown(theirs)
-        row = {"loss": name, "n": size, "device": str(place), "difference": difference(ours()[0], theirs())}
+        row = {
+            "loss": name,
+            "n": size,
+            "device": str(place),
+            "difference": difference(ours()[0], theirs()),
+        }
         row |= {"ours MiB": temporary / measure.MIB, "torch MiB": memory / measure.MIB}
         row |= {"memory ratio": memory / temporary}
         for kind, times in samples.items():
             row |= measure.spread(f"{kind} ms", times, 1000)
-        rows.append(row | measure.spread("ratio", measure.ratios(samples["torch"], samples["ours"])))
+        rows.append(
+            row | measure.spread("ratio", measure.ratios(samples["torch"], samples["ours"]))
+        )
     notes.append(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads. torch MiB: what a call adds to this process at its "
         "highest, on a GPU what it allocates; ours MiB: what the compiler has laid out."
@@ -287,32 +353,87 @@ def versus_torch(given, limit, notes):
 
 def main(arguments=None):
     parser = measure.options(__doc__, rounds=7)
-    parser.add_argument("--losses", default=",".join(LOSSES), help="names, by commas; a+b is a sum (default: all)")
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="batch sizes, by commas, or none (%(default)s)")
+    parser.add_argument(
+        "--losses", default=",".join(LOSSES), help="names, by commas; a+b is a sum (default: all)"
+    )
+    parser.add_argument(
+        "--sizes",
+        default=",".join(map(str, SIZES)),
+        help="batch sizes, by commas, or none (%(default)s)",
+    )
     parser.add_argument("--width", type=int, default=512, help="D of the embeddings (%(default)s)")
     parser.add_argument("--ranks", type=int, default=64, help="K (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of a loss, about; then no larger batches (%(default)s)")
-    parser.add_argument("--limit", type=float, default=0.0, help="MiB of temporary memory (default: half of what is free)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="of a loss, about; then no larger batches (%(default)s)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=0.0,
+        help="MiB of temporary memory (default: half of what is free)",
+    )
     parser.add_argument("--vs-torch", action="store_true", help="compare with PyTorch too")
-    parser.add_argument("--largest", type=int, default=max(SIZES), help="no batch is larger, nor beside torch (%(default)s)")
+    parser.add_argument(
+        "--largest",
+        type=int,
+        default=max(SIZES),
+        help="no batch is larger, nor beside torch (%(default)s)",
+    )
     given = parser.parse_args(arguments)
-    given.sizes, given.losses = sorted(map(int, filter(None, given.sizes.split(",")))), given.losses.split(",")
+    given.sizes, given.losses = (
+        sorted(map(int, filter(None, given.sizes.split(",")))),
+        given.losses.split(","),
+    )
     given.sizes = [size for size in given.sizes if size <= given.largest]
     if not set(given.losses) <= set(LOSSES):
         return f"error: --losses has {sorted(set(given.losses) - set(LOSSES))}; there are {', '.join(LOSSES)}"
     notes, facts = [], measure.header()
     limit = given.limit * measure.MIB or measure.free_memory() / 2
     rows = [row for name in given.losses for row in follow(name, given, limit, notes)]
-    columns = ["loss", "n", "ours ms", "ours ms range", "ours MiB", "ours compile s", "plain ms", "plain ms range", "plain MiB",
-               "ratio", "ratio range", "difference"]  # fmt: skip
+    columns = [
+        "loss",
+        "n",
+        "ours ms",
+        "ours ms range",
+        "ours MiB",
+        "ours compile s",
+        "plain ms",
+        "plain ms range",
+        "plain MiB",
+        "ratio",
+        "ratio range",
+        "difference",
+    ]
     tables = {}
     if given.sizes:
-        tables["Value and gradient; ratio: plain / ours"] = measure.ranged(rows, "ours ms", "plain ms", "ratio"), columns
+        tables["Value and gradient; ratio: plain / ours"] = (
+            measure.ranged(rows, "ours ms", "plain ms", "ratio"),
+            columns,
+        )
     if given.vs_torch:
-        columns = ["loss", "n", "device", "ours ms", "ours ms range", "ours MiB", "torch ms", "torch ms range", "torch MiB",
-                   "ratio", "ratio range", "memory ratio", "difference"]  # fmt: skip
+        columns = [
+            "loss",
+            "n",
+            "device",
+            "ours ms",
+            "ours ms range",
+            "ours MiB",
+            "torch ms",
+            "torch ms range",
+            "torch MiB",
+            "ratio",
+            "ratio range",
+            "memory ratio",
+            "difference",
+        ]
         rows = versus_torch(given, limit, notes)
-        tables["Against torch; ratio: torch / ours"] = measure.ranged(rows, "ours ms", "torch ms", "ratio"), columns
+        tables["Against torch; ratio: torch / ours"] = (
+            measure.ranged(rows, "ours ms", "torch ms", "ratio"),
+            columns,
+        )
     title = f"Losses, D = {given.width}, K = {given.ranks}"
     measure.report(title, facts, tables, notes, given.output)
     return 0

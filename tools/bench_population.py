@@ -37,17 +37,32 @@ def records_of(images, width):
     targets = features @ draw.normal(0, width**-0.5, width) + draw.normal(0, 0.1, images)
     ends = {"train": (0, images - images // 5), "test": (images - images // 5, images)}
     return {
-        name: Records(tuple(map(str, range(a, b))), targets[a:b].astype(np.float32), None, {}, f"drawn {name}",
-                      inputs={"image_features": features[a:b]})
+        name: Records(
+            tuple(map(str, range(a, b))),
+            targets[a:b].astype(np.float32),
+            None,
+            {},
+            f"drawn {name}",
+            inputs={"image_features": features[a:b]},
+        )
         for name, (a, b) in ends.items()
-    }  # fmt: skip
+    }
 
 
 def config_of(steps, hidden, batch):
     c = copy.deepcopy(measure.config_of("configs/folder.py:method=l1,backbone=ResNet-18")).unlock()
     c.data.batch = c.data.eval_batch = batch
-    c.train.update({"duration": f"{steps} steps", "evaluate_every": f"{steps} steps", "log_every": f"{steps} steps"})
-    c.optim.groups, c.optim.rates = entries({"parameters": ".*", "group": "heads"}), rates_of(heads=(1e-3, 0.0))
+    c.train.update(
+        {
+            "duration": f"{steps} steps",
+            "evaluate_every": f"{steps} steps",
+            "log_every": f"{steps} steps",
+        }
+    )
+    c.optim.groups, c.optim.rates = (
+        entries({"parameters": ".*", "group": "heads"}),
+        rates_of(heads=(1e-3, 0.0)),
+    )
     c.select, c.metrics = "last", ("mae", "srcc")
     if hidden:
         c.heads = entries({"name": "Projection", "hidden": hidden, "features": hidden}, *c.heads)
@@ -57,12 +72,16 @@ def config_of(steps, hidden, batch):
 def tasks_of(config, records, counts):
     """[Task] of the grid; the seeds are drawn anew, the rest is shared."""
     found = []
-    with unittest.mock.patch.object(assemble.load, "load", lambda data, fold, seed: records):  # in place of a reader
+    with unittest.mock.patch.object(
+        assemble.load, "load", lambda data, fold, seed: records
+    ):  # in place of a reader
         for seed in range(counts[2]):
             c = copy.deepcopy(config)
             c.seed = seed
             task = assemble.assemble(c, "")
-            for lr, decay in itertools.product(np.geomspace(1e-4, 1e-2, counts[0]), np.geomspace(1e-4, 1e-1, counts[1])):
+            for lr, decay in itertools.product(
+                np.geomspace(1e-4, 1e-2, counts[0]), np.geomspace(1e-4, 1e-1, counts[1])
+            ):
                 c = copy.deepcopy(config)
                 c.seed, c.optim.rates = seed, rates_of(heads=(float(lr), float(decay)))
                 found.append(dataclasses.replace(task, config=c))
@@ -78,7 +97,9 @@ def alone(task):
 
     def draw():
         calls = train.calls(0, total, MOST, (total,))
-        return pipeline.train_calls(split, batch=config.data.batch, seed=config.seed, calls=calls, most=MOST)
+        return pipeline.train_calls(
+            split, batch=config.data.batch, seed=config.seed, calls=calls, most=MOST
+        )
 
     step, compiling, _ = measure.compiled(step, state, next(draw()), labels, task.constants)
 
@@ -110,33 +131,59 @@ def bench(config, records, counts, rounds):
 
     def evaluate():
         group.show(found["state"])
-        found["scores"] = [judge(group.variables(place), "test").scores for place, judge in enumerate(group.evaluate)]
+        found["scores"] = [
+            judge(group.variables(place), "test").scores
+            for place, judge in enumerate(group.evaluate)
+        ]
 
     judged = measure.seconds(evaluate)
     single = make_evaluate(tasks[0])(one().variables, "test").scores["value"]["mae"]
     singles = [len(tasks) * time for time in times["one"]]
     return {
-        "heads": len(tasks), "steps": tracks[0].total, "images": sum(len(part) for part in records.values()),
-        **measure.spread("together s", times["together"]), **measure.spread("one by one s", singles),
+        "heads": len(tasks),
+        "steps": tracks[0].total,
+        "images": sum(len(part) for part in records.values()),
+        **measure.spread("together s", times["together"]),
+        **measure.spread("one by one s", singles),
         **measure.spread("ratio", measure.ratios(singles, times["together"])),
-        "compile s": first - min(times["together"]), "compile one by one s": len(tasks) * compiling, "evaluate s": judged,
+        "compile s": first - min(times["together"]),
+        "compile one by one s": len(tasks) * compiling,
+        "evaluate s": judged,
         "difference": abs(found["scores"][0]["value"]["mae"] / single - 1),
-    }  # fmt: skip
+    }
 
 
 def main(arguments=None):
     settings = {
-        "images": (5000, "of both splits"), "width": (512, "of their features"), "steps": (300, "of each head"),
-        "batch": (32, "images of a step"), "rates": (10, "learning rates"), "decays": (10, "weight decays"),
-        "seeds": (10, "initial values and orders"), "hidden": (0, "width of a perceptron's layers"),
-    }  # fmt: skip
+        "images": (5000, "of both splits"),
+        "width": (512, "of their features"),
+        "steps": (300, "of each head"),
+        "batch": (32, "images of a step"),
+        "rates": (10, "learning rates"),
+        "decays": (10, "weight decays"),
+        "seeds": (10, "initial values and orders"),
+        "hidden": (0, "width of a perceptron's layers"),
+    }
     given = measure.options(__doc__, 5, settings).parse_args(arguments)
     facts, records = measure.header(), records_of(given.images, given.width)
     config = config_of(given.steps, given.hidden, given.batch)
     row = bench(config, records, (given.rates, given.decays, given.seeds), given.rounds)
-    columns = ["heads", "steps", "together s", "together s range", "one by one s", "ratio", "ratio range", "compile s",
-               "compile one by one s", "evaluate s", "difference"]  # fmt: skip
-    notes = ["One by one is scaled from one head. The difference is that of a head's mean absolute error, as a share of it."]
+    columns = [
+        "heads",
+        "steps",
+        "together s",
+        "together s range",
+        "one by one s",
+        "ratio",
+        "ratio range",
+        "compile s",
+        "compile one by one s",
+        "evaluate s",
+        "difference",
+    ]
+    notes = [
+        "One by one is scaled from one head. The difference is that of a head's mean absolute error, as a share of it."
+    ]
     tables = {"Heads": (measure.ranged([row], "together s", "ratio"), columns)}
     measure.report("Heads on cached features", facts, tables, notes, given.output)
     return 0

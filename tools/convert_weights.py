@@ -31,8 +31,15 @@ from jaxord.weights import hf_clip, open_clip  # noqa: E402
 from jaxord.weights.variants import MEAN, STD  # noqa: E402
 from tools import torchscript  # noqa: E402
 
-COPIED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-          "special_tokens_map.json")  # fmt: skip
+COPIED = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+)
 
 
 def read(file):
@@ -43,7 +50,10 @@ def read(file):
     """
     found = torchscript.read(file) if torchscript.is_archive(file) else read_saved(file)
     arrays = {name.removeprefix("module."): array for name, array in found.items()}
-    return {name: np.array(x, np.float32 if x.dtype.kind == "f" else x.dtype, order="C") for name, x in arrays.items()}
+    return {
+        name: np.array(x, np.float32 if x.dtype.kind == "f" else x.dtype, order="C")
+        for name, x in arrays.items()
+    }
 
 
 def read_saved(file):
@@ -57,9 +67,14 @@ def read_saved(file):
         raise ValueError(f"{file} holds more than tensors, or cannot be read ({first})") from error
     for name in ("state_dict", "model"):
         found = found.get(name, found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(value, torch.Tensor) for value in found.values()
+    ):
         raise ValueError(f"{file} holds no dict of tensors")
-    return {name: (x.float() if x.is_floating_point() else x).contiguous().numpy() for name, x in found.items()}
+    return {
+        name: (x.float() if x.is_floating_point() else x).contiguous().numpy()
+        for name, x in found.items()
+    }
 
 
 def convert(source, output, hidden_act="quick_gelu"):
@@ -92,20 +107,32 @@ def convert(source, output, hidden_act="quick_gelu"):
 def by_path(tensors, settings):
     """Our paths of tensors with Hugging Face's names; what is missing or left over is reported by `hf_clip.save`."""
     names = {hf_clip.source_name(path): path for path in hf_clip.parameters(settings)}
-    return {names.get(name, name): hf_clip.from_source(names.get(name, name), array) for name, array in tensors.items()}
+    return {
+        names.get(name, name): hf_clip.from_source(names.get(name, name), array)
+        for name, array in tensors.items()
+    }
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", required=True, help="file of torch: .pt, .pth or .bin")
     parser.add_argument("--output", required=True, help="folder that is made")
-    parser.add_argument("--hidden_act", default="quick_gelu", choices=("quick_gelu", "gelu"), help="of a CLIP without config")
+    parser.add_argument(
+        "--hidden_act",
+        default="quick_gelu",
+        choices=("quick_gelu", "gelu"),
+        help="of a CLIP without config",
+    )
     given = parser.parse_args(arguments)
     try:
         convert(given.source, given.output, given.hidden_act)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(f"{given.output}: {', '.join(sorted(file.name for file in pathlib.Path(given.output).iterdir()))}")
+    print(
+        f"{given.output}: {', '.join(sorted(file.name for file in pathlib.Path(given.output).iterdir()))}"
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # configs/ and tools/ lie in the repository
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[1])
+)  # configs/ and tools/ lie in the repository
 
 from configs import folder as folder_config  # noqa: E402
 from configs import texts  # noqa: E402
@@ -44,11 +46,34 @@ from tools import make_concepts, plan, torchscript  # noqa: E402
 
 SECONDS, MEMORY = 10, 3 << 30
 TARGETS = {  # name -> its weight in the number of inputs
-    "images": 20, "videos": 20, "tables": 20, "matlab": 1, "vectors": 20, "concepts": 20, "weights": 20, "archives": 20,
-    "configs": 20, "facts": 20,
-}  # fmt: skip
-PIECES = (b"\x00", b"\xff" * 4, b"-1", b"1e999", b"nan", b"99999999999999999999", b"\xef\xbb\xbf", b'"', b"\n", b"\t", b"{",
-          b"[" * 2000, b"../../etc/passwd", b"\xf0\x9f\x8d\x85", b"\x7f\xff\xff\xff")  # fmt: skip
+    "images": 20,
+    "videos": 20,
+    "tables": 20,
+    "matlab": 1,
+    "vectors": 20,
+    "concepts": 20,
+    "weights": 20,
+    "archives": 20,
+    "configs": 20,
+    "facts": 20,
+}
+PIECES = (
+    b"\x00",
+    b"\xff" * 4,
+    b"-1",
+    b"1e999",
+    b"nan",
+    b"99999999999999999999",
+    b"\xef\xbb\xbf",
+    b'"',
+    b"\n",
+    b"\t",
+    b"{",
+    b"[" * 2000,
+    b"../../etc/passwd",
+    b"\xf0\x9f\x8d\x85",
+    b"\x7f\xff\xff\xff",
+)
 
 
 def images():
@@ -57,11 +82,22 @@ def images():
     colours = Image.fromarray(draw.integers(0, 256, (24, 17, 3), np.uint8))
     exif = colours.getexif()
     exif[0x0112] = 6
-    kinds = [(colours, "JPEG", {"exif": exif}), (colours.convert("CMYK"), "JPEG", {}), (colours.convert("L"), "PNG", {}),
-             (colours.convert("P"), "PNG", {"transparency": 3}), (colours.convert("RGBA"), "WEBP", {}), (colours, "BMP", {}),
-             (Image.fromarray(draw.integers(0, 65536, (9, 8), np.uint16)), "PNG", {}), (colours, "TIFF", {}),
-             (colours, "PPM", {}),
-             (colours.convert("P"), "GIF", {"save_all": True, "append_images": [colours.convert("P")] * 2})]  # fmt: skip
+    kinds = [
+        (colours, "JPEG", {"exif": exif}),
+        (colours.convert("CMYK"), "JPEG", {}),
+        (colours.convert("L"), "PNG", {}),
+        (colours.convert("P"), "PNG", {"transparency": 3}),
+        (colours.convert("RGBA"), "WEBP", {}),
+        (colours, "BMP", {}),
+        (Image.fromarray(draw.integers(0, 65536, (9, 8), np.uint16)), "PNG", {}),
+        (colours, "TIFF", {}),
+        (colours, "PPM", {}),
+        (
+            colours.convert("P"),
+            "GIF",
+            {"save_all": True, "append_images": [colours.convert("P")] * 2},
+        ),
+    ]
     for image, format, options in kinds:
         image.save(file := io.BytesIO(), format, **options)
         found.append(file.getvalue())
@@ -99,7 +135,11 @@ def matlabs():
     names, found = np.empty((1, 2), object), []
     names[0] = [np.array([name]) for name in ("a.jpg", "b.jpg")]
     for compressed in (False, True):
-        savemat(file := io.BytesIO(), {"names": names, "mos": np.array([[1.0, 2.5]])}, do_compression=compressed)
+        savemat(
+            file := io.BytesIO(),
+            {"names": names, "mos": np.array([[1.0, 2.5]])},
+            do_compression=compressed,
+        )
         found.append(file.getvalue())
     return found
 
@@ -111,8 +151,12 @@ def archives():
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + sizes + b"tR"
     program = b"\x80\x02c__torch__\nM\n)\x81}X\x01\x00\x00\x00w" + tensor + b"sb."
     with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
-        for name, content in (("data.pkl", program), ("code/m.py", b""), ("data/0", np.ones(2, np.float32).tobytes()),
-                              ("byteorder", b"little")):  # fmt: skip
+        for name, content in (
+            ("data.pkl", program),
+            ("code/m.py", b""),
+            ("data/0", np.ones(2, np.float32).tobytes()),
+            ("byteorder", b"little"),
+        ):
             archive.writestr(f"m/{name}", content)
     return [file.getvalue()]
 
@@ -124,12 +168,27 @@ FACTS = ("DONE.json", "ranks.json", "clip.json", "constants.npz")
 def facts():
     """The good files of FACTS."""
     tower = Tower(width=8, layers=1, heads=2, mlp=8)
-    clip = ClipSettings(vision=tower, text=tower, image_size=8, patch_size=8, vocab_size=16, max_positions=9, projection_dim=4,
-                        eos_token_id=15)  # fmt: skip
+    clip = ClipSettings(
+        vision=tower,
+        text=tower,
+        image_size=8,
+        patch_size=8,
+        vocab_size=16,
+        max_positions=9,
+        projection_dim=4,
+        eos_token_id=15,
+    )
     ranks = Ranks(np.arange(3, dtype=np.float32), ("a", "b", "c"), np.zeros(0, np.float32))
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
-        workdir.write_facts(place, {"kernel": np.ones(2, np.float32)}, ranks, {"weights": np.ones(3)}, np.arange(4.0), clip)
+        workdir.write_facts(
+            place,
+            {"kernel": np.ones(2, np.float32)},
+            ranks,
+            {"weights": np.ones(3)},
+            np.arange(4.0),
+            clip,
+        )
         checkpoint.write_json(place / "DONE.json", {"step": 3, "steps": 3, "selected": "last"})
         return [(place / name).read_bytes() for name in FACTS]
 
@@ -151,7 +210,14 @@ def of_table(data, folder):
 
 def of_video(data, folder):
     (folder / "a.mp4").write_bytes(data)
-    form = {"frames": 2, "clips": 1, "clip_frames": 4, "clip_size": 32, "resize": "square", "stored_size": 16}
+    form = {
+        "frames": 2,
+        "clips": 1,
+        "clip_frames": 4,
+        "clip_size": 32,
+        "resize": "square",
+        "stored_size": 16,
+    }
     extraction.decode_video(folder / "a.mp4", **form)
 
 
@@ -199,7 +265,14 @@ def of_weights(data, folder):
     first, second = np.zeros((3, 2), np.float32), np.zeros(4, np.float32)
     wanted = {"a": first, "b": second}
     try:
-        torchvision.read(folder / "model.safetensors", wanted, str, lambda path, array: array, lambda name: True, "")
+        torchvision.read(
+            folder / "model.safetensors",
+            wanted,
+            str,
+            lambda path, array: array,
+            lambda name: True,
+            "",
+        )
     except ValueError:
         pass
     hf_clip.settings(str(folder))
@@ -209,9 +282,14 @@ def of_config(data, folder):
     (folder / "config.json").write_bytes(data)
     text = data.decode("utf-8", "replace")
     words = [word for word in text.replace('"', " ").split() if word.isprintable()][:3]
-    overrides = tuple(f"--config.{word.strip(':,')}={other}" for word, other in zip(words, words[1:], strict=False))
+    overrides = tuple(
+        f"--config.{word.strip(':,')}={other}"
+        for word, other in zip(words, words[1:], strict=False)
+    )
     try:
-        plan.config_of(plan.Run("run", "folder", "ce", 0, ("--config=configs/folder.py:method=ce", *overrides)))
+        plan.config_of(
+            plan.Run("run", "folder", "ce", 0, ("--config=configs/folder.py:method=ce", *overrides))
+        )
     except ValueError:
         pass
     settings.to_json(workdir.read_config(folder))
@@ -220,16 +298,30 @@ def of_config(data, folder):
 def targets():
     """{name: (good inputs, function of bytes and a folder)}."""
     config = folder_config.get_config("method=ce_l1,backbone=tiny")
-    lists = [b"path,age,split\na.jpg,3,train\n\xc3\xa4 b.jpg,4.5,test\n", b"a b.jpg\t1\nc.jpg\t2\n",
-             b"x.png 1 2 2\ny.png 3 3 4\n", b'Content;MOS\n"a;b";3,25\n', b",path,label\n0,a,1\n1,\"b,c\",2\n"]  # fmt: skip
+    lists = [
+        b"path,age,split\na.jpg,3,train\n\xc3\xa4 b.jpg,4.5,test\n",
+        b"a b.jpg\t1\nc.jpg\t2\n",
+        b"x.png 1 2 2\ny.png 3 3 4\n",
+        b'Content;MOS\n"a;b";3,25\n',
+        b',path,label\n0,a,1\n1,"b,c",2\n',
+    ]
     concepts = [(texts.CONCEPTS / f"{name}.json").read_bytes() for name in ("age", "koniq")]
-    concepts += [b'["text"]: child: 0-4\nadult: 5 to 10\n', b'[{"text": "a", "low": 0, "high": 10}]']
+    concepts += [
+        b'["text"]: child: 0-4\nadult: 5 to 10\n',
+        b'[{"text": "a", "low": 0, "high": 10}]',
+    ]
     return {
-        "images": (images(), lambda data, folder: of_image(data)), "videos": (videos(), of_video),
-        "tables": (lists, of_table), "matlab": (matlabs(), of_matlab), "vectors": ([b"the 1 2 3\na 0.5 -1e-3 2\n"], of_vectors),
-        "concepts": (concepts, of_concepts), "weights": (weights(), of_weights), "archives": (archives(), of_archive),
-        "configs": ([settings.to_json(config).encode()], of_config), "facts": (facts(), of_facts),
-    }  # fmt: skip
+        "images": (images(), lambda data, folder: of_image(data)),
+        "videos": (videos(), of_video),
+        "tables": (lists, of_table),
+        "matlab": (matlabs(), of_matlab),
+        "vectors": ([b"the 1 2 3\na 0.5 -1e-3 2\n"], of_vectors),
+        "concepts": (concepts, of_concepts),
+        "weights": (weights(), of_weights),
+        "archives": (archives(), of_archive),
+        "configs": ([settings.to_json(config).encode()], of_config),
+        "facts": (facts(), of_facts),
+    }
 
 
 def edited(data, draw):
@@ -295,7 +387,10 @@ def fuzz(name, good, function, runs, seed, keep):
                 seen.add(last)
                 keep.mkdir(parents=True, exist_ok=True)
                 (keep / f"{name}-{seed}-{run}").write_bytes(data)
-                print(f"{name}, input {run}, kept in {keep / f'{name}-{seed}-{run}'}:\n{words}", file=sys.stderr)
+                print(
+                    f"{name}, input {run}, kept in {keep / f'{name}-{seed}-{run}'}:\n{words}",
+                    file=sys.stderr,
+                )
     return counts
 
 
@@ -308,7 +403,18 @@ def guided(name, good, function, runs, seed):
     folder, corpus = pathlib.Path(tempfile.mkdtemp()), pathlib.Path(tempfile.mkdtemp())
     for k, data in enumerate(good):
         (corpus / str(k)).write_bytes(data)
-    for module in (decode, tables, sentences, texts, make_concepts, hf_clip, torchvision, torchscript, settings, workdir):
+    for module in (
+        decode,
+        tables,
+        sentences,
+        texts,
+        make_concepts,
+        hf_clip,
+        torchvision,
+        torchscript,
+        settings,
+        workdir,
+    ):
         for member, value in list(vars(module).items()):
             if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
                 setattr(module, member, atheris.instrument_func(value))
@@ -318,18 +424,34 @@ def guided(name, good, function, runs, seed):
         if found == "FAULT":
             raise RuntimeError(words)
 
-    arguments = [sys.argv[0], f"-runs={runs}", f"-seed={seed + 1}", f"-timeout={SECONDS}", "-max_len=20000", str(corpus)]
+    arguments = [
+        sys.argv[0],
+        f"-runs={runs}",
+        f"-seed={seed + 1}",
+        f"-timeout={SECONDS}",
+        "-max_len=20000",
+        str(corpus),
+    ]
     atheris.Setup(arguments, one)
     atheris.Fuzz()
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10_000, help="inputs of all targets (%(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs", type=int, default=10_000, help="inputs of all targets (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--targets", default=",".join(TARGETS))
     parser.add_argument("--coverage", action="store_true", help="guided by atheris; one target")
-    parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path("faults"), help="folder of inputs that are faults")
+    parser.add_argument(
+        "--keep",
+        type=pathlib.Path,
+        default=pathlib.Path("faults"),
+        help="folder of inputs that are faults",
+    )
     given = parser.parse_args(arguments)
     known, names = targets(), given.targets.split(",")
     if unknown := sorted(set(names) - set(known)):

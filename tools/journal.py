@@ -24,7 +24,9 @@ def mend(file):
 
 def last_begun(file):
     """The last sweep of a journal that a sweep may be writing; {} where there is none."""
-    lines = file.read_text(encoding="utf-8").rpartition("\n")[0].splitlines() if file.exists() else []
+    lines = (
+        file.read_text(encoding="utf-8").rpartition("\n")[0].splitlines() if file.exists() else []
+    )
     return next((json.loads(line) for line in reversed(lines) if '"event": "begun"' in line), {})
 
 
@@ -56,4 +58,6 @@ class Journal:
 
     def last(self, run, *events):
         """The last of these events of a run; {} where there is none."""
-        return next((line for line in reversed(self._events.get(run, [])) if line["event"] in events), {})
+        return next(
+            (line for line in reversed(self._events.get(run, [])) if line["event"] in events), {}
+        )

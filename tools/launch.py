@@ -55,12 +55,18 @@ def visible_gpus():
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
+        return [
+            name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")
+        ]
     if not shutil.which("nvidia-smi"):
         return []
-    asked = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
+    asked = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True
+    )
     if asked.returncode:
-        raise ValueError(f"nvidia-smi fails: {(asked.stdout + asked.stderr).strip()}; JAX_PLATFORMS=cpu takes no GPU")
+        raise ValueError(
+            f"nvidia-smi fails: {(asked.stdout + asked.stderr).strip()}; JAX_PLATFORMS=cpu takes no GPU"
+        )
     return asked.stdout.split()
 
 
@@ -70,7 +76,9 @@ def chosen_gpus(wanted):
     chosen = there if wanted == "all" else wanted.split(",")
     unknown = [name for name in chosen if name not in there]
     if unknown or len(set(chosen)) < len(chosen):
-        raise ValueError(f"--gpus is {wanted}; there are {', '.join(there) or 'none'}, and each is named once")
+        raise ValueError(
+            f"--gpus is {wanted}; there are {', '.join(there) or 'none'}, and each is named once"
+        )
     return chosen
 
 
@@ -80,7 +88,9 @@ def shares(slots):
         return [set()] * slots
     cores = sorted(os.sched_getaffinity(0))
     if slots > len(cores):
-        raise ValueError(f"--slots is {slots}, and there are {len(cores)} cores; a slot takes one at least")
+        raise ValueError(
+            f"--slots is {slots}, and there are {len(cores)} cores; a slot takes one at least"
+        )
     return [set(cores[slot::slots]) for slot in range(slots)]
 
 
@@ -102,10 +112,14 @@ class Machine:
 
     def __init__(self, gpus, slots):
         self.gpus = {f"gpu {name}": name for name in gpus}
-        self.cores = {} if gpus else {f"cpu {slot}": cores for slot, cores in enumerate(shares(slots))}
+        self.cores = (
+            {} if gpus else {f"cpu {slot}": cores for slot, cores in enumerate(shares(slots))}
+        )
         self.places = [place for place in self.gpus for _ in range(slots)] or list(self.cores)
         # jax takes three quarters of a GPU's memory for each process, unless it is told otherwise.
-        self.memory = {"XLA_CLIENT_MEM_FRACTION": f"{0.9 / slots:.3f}"} if gpus and slots > 1 else {}
+        self.memory = (
+            {"XLA_CLIENT_MEM_FRACTION": f"{0.9 / slots:.3f}"} if gpus and slots > 1 else {}
+        )
 
     def environment(self, place):
         """What the environment of a process has at a place."""
@@ -114,16 +128,25 @@ class Machine:
         chosen = {"CUDA_VISIBLE_DEVICES": self.gpus[place]}
         if "CUDA_VISIBLE_DEVICES" not in os.environ:
             chosen["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the numbers are those of nvidia-smi
-        told = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"} & set(os.environ)
+        told = {
+            "XLA_CLIENT_MEM_FRACTION",
+            "XLA_PYTHON_CLIENT_MEM_FRACTION",
+            "XLA_PYTHON_CLIENT_PREALLOCATE",
+        } & set(os.environ)
         return chosen if told else chosen | self.memory
 
     def start(self, command, log, place, environment):
         """The process of a command. It has a session of its own, so that Ctrl-C reaches the sweep alone."""
         with open_log(log) as file, bound(self.cores.get(place)):
             return subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, **environment, **self.environment(place)},
-                stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            )  # fmt: skip
+                command,
+                cwd=ROOT,
+                env={**os.environ, **environment, **self.environment(place)},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
 
     def find(self, pid, place, log):
         return Found(pid, log) if isinstance(pid, int) and held(log) else None
@@ -168,7 +191,9 @@ class Cluster:
         self.job = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}[kind]
 
     def start(self, command, log, place, environment):
-        return Submitted(self.executor.submit(Task(list(command), str(log), environment)), self.kind, log)
+        return Submitted(
+            self.executor.submit(Task(list(command), str(log), environment)), self.kind, log
+        )
 
     def find(self, pid, place, log):
         if place != self.kind:
@@ -196,7 +221,10 @@ class Submitted:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(self.pid), signal.SIGTERM)  # of its controller, which passes it on
             return
-        for which in ("--state=PENDING", "--signal=TERM"):  # one that waits is taken back, one that runs saves
+        for which in (
+            "--state=PENDING",
+            "--signal=TERM",
+        ):  # one that waits is taken back, one that runs saves
             subprocess.run(["scancel", which, self.pid], stderr=subprocess.DEVNULL)
 
 
@@ -212,9 +240,14 @@ class Task:
     def __call__(self):
         with open_log(self.log) as file:
             self.process = subprocess.Popen(
-                self.command, cwd=ROOT, env={**os.environ, **self.environment},
-                stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            )  # fmt: skip
+                self.command,
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
         signal.signal(signal.SIGTERM, lambda *_: self.process.terminate())
         try:
             return self.process.wait()
@@ -226,5 +259,7 @@ class Task:
         from submitit.helpers import DelayedSubmission
 
         self.process.terminate()
-        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)  # the wait that was interrupted has Popen's lock
+        os.waitid(
+            os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT
+        )  # the wait that was interrupted has Popen's lock
         return DelayedSubmission(Task(self.command, self.log, self.environment))

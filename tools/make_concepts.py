@@ -23,7 +23,9 @@ import time
 import urllib.parse
 import urllib.request
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ lies beside tools/ and is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).parents[1])
+)  # configs/ lies beside tools/ and is not installed
 
 from configs.texts import CONCEPTS, LONGEST, check_concepts, check_scale, shown  # noqa: E402
 from jaxord import tokenizer  # noqa: E402
@@ -74,13 +76,19 @@ def parse(answer):
         if not isinstance(found, list):
             raise ValueError("the answer's JSON is no list of objects with text, low and high")
         keys = ("text", "low", "high")
-        return [{key: c[key] for key in keys if key in c} if isinstance(c, dict) else c for c in found]
+        return [
+            {key: c[key] for key in keys if key in c} if isinstance(c, dict) else c for c in found
+        ]
     found = []
     for match in filter(None, (LINE.fullmatch(line.strip()[:200]) for line in answer.splitlines())):
-        low, high = (float((number or match[2]).replace("\u2212", "-")) for number in match.group(2, 3))
+        low, high = (
+            float((number or match[2]).replace("\u2212", "-")) for number in match.group(2, 3)
+        )
         found.append({"text": match[1].strip(" \t\"'`*_"), "low": low, "high": high})
     if not found:
-        raise ValueError(f"no line of the answer has the form 'phrase: low to high'; it begins {shown(answer.strip())}")
+        raise ValueError(
+            f"no line of the answer has the form 'phrase: low to high'; it begins {shown(answer.strip())}"
+        )
     return found
 
 
@@ -90,10 +98,14 @@ def check_tokens(texts, words):
     Trap: what CLIP's vocabulary does not have becomes its end of text, and so may a text that spells that token; the text tower
     would stop reading there.
     """
-    rows = [tuple(words.encode(text.replace("_", " "))) for text in texts]  # as ranks.sentences writes them
+    rows = [
+        tuple(words.encode(text.replace("_", " "))) for text in texts
+    ]  # as ranks.sentences writes them
     for text, row in zip(texts, rows, strict=True):
         if not row or {words.sot, words.eot} & set(row) or len(row) > MOST_TOKENS:
-            raise ValueError(f"{shown(text)} has {len(row)} tokens; expected 1 to {MOST_TOKENS}, all in the vocabulary")
+            raise ValueError(
+                f"{shown(text)} has {len(row)} tokens; expected 1 to {MOST_TOKENS}, all in the vocabulary"
+            )
     if len(set(rows)) < len(rows):
         raise ValueError(f"two of {list(texts)} have the same tokens")
 
@@ -116,7 +128,9 @@ def make(ask, task, low, high, *, step=1.0, count=5, unit="", words=None, attemp
     check_scale(task, low, high, step)
     if not 2 <= count <= 100 or (step and count > (high - low) / step + 1.5):
         raise ValueError(f"count is {count}; expected 2 to 100, and no more than there are labels")
-    messages = [{"role": "user", "content": question(task, low, high, step=step, count=count, unit=unit)}]
+    messages = [
+        {"role": "user", "content": question(task, low, high, step=step, count=count, unit=unit)}
+    ]
     faults = []
     for _ in range(attempts):
         answer = ask(messages)
@@ -125,16 +139,34 @@ def make(ask, task, low, high, *, step=1.0, count=5, unit="", words=None, attemp
             if len(found) != count:
                 raise ValueError(f"found {len(found)} ranges, expected {count}")
             check_concepts(found, low, high, step)
-            check_tokens([concept["text"] for concept in found], words or tokenizer.byte_tokenizer())
+            check_tokens(
+                [concept["text"] for concept in found], words or tokenizer.byte_tokenizer()
+            )
         except ValueError as fault:
             faults.append(str(fault))
             again = f"This answer cannot be used: {fault}. Answer the question again, in its form."
-            messages += [{"role": "assistant", "content": answer[:LONGEST_ANSWER]}, {"role": "user", "content": again}]
+            messages += [
+                {"role": "assistant", "content": answer[:LONGEST_ANSWER]},
+                {"role": "user", "content": again},
+            ]
             continue
-        concepts = [{"text": c["text"].strip(), "low": _plain(c["low"]), "high": _plain(c["high"]),
-                     "centre": (c["low"] + c["high"]) / 2} for c in found]
+        concepts = [
+            {
+                "text": c["text"].strip(),
+                "low": _plain(c["low"]),
+                "high": _plain(c["high"]),
+                "centre": (c["low"] + c["high"]) / 2,
+            }
+            for c in found
+        ]
         scale = {"low": _plain(low), "high": _plain(high), "step": _plain(step)}
-        return {"task": task, "unit": unit, **scale, "concepts": concepts, "source": {"question": messages[0]["content"]}}
+        return {
+            "task": task,
+            "unit": unit,
+            **scale,
+            "concepts": concepts,
+            "source": {"question": messages[0]["content"]},
+        }
     raise ValueError("\n  ".join([f"no answer of {attempts} can be used:", *faults]))
 
 
@@ -158,28 +190,43 @@ def server(address, model, *, timeout=300.0):
         ValueError: now, an address that is none; when asking, whatever goes wrong on the way.
     """
     parts = urllib.parse.urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError(f"--address is {shown(address)}; expected http(s)://host[:port]/path, without a password or a query")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError(
+            f"--address is {shown(address)}; expected http(s)://host[:port]/path, without a password or a query"
+        )
     if not model:
         raise ValueError("--address needs --model, the server's name of a model")
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not (key.isascii() and key.isprintable()):
         raise ValueError("OPENAI_API_KEY holds characters that cannot stand in a header")
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    headers = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+    }
 
     def hidden(text):
         return text.replace(key, "***") if key else text  # a server may repeat it
 
     def ask(messages):
         body = json.dumps({"model": model, "messages": messages}).encode()
-        request = urllib.request.Request(address.rstrip("/") + "/chat/completions", data=body, headers=headers)
+        request = urllib.request.Request(
+            address.rstrip("/") + "/chat/completions", data=body, headers=headers
+        )
         deadline, raw = time.monotonic() + timeout, b""
         try:
             with urllib.request.build_opener(_AsItIs).open(request, timeout=timeout) as reply:
                 while piece := reply.read1(65_536):
                     raw += piece
                     if len(raw) > LARGEST_REPLY or time.monotonic() > deadline:
-                        raise ValueError(f"{address} sends more than {LARGEST_REPLY} bytes, or for more than {timeout:g} s")
+                        raise ValueError(
+                            f"{address} sends more than {LARGEST_REPLY} bytes, or for more than {timeout:g} s"
+                        )
         except (OSError, http.client.HTTPException) as error:
             raise ValueError(f"{address} cannot be asked: {shown(error)}") from error
         text = raw.decode("utf-8", "replace")
@@ -188,7 +235,9 @@ def server(address, model, *, timeout=300.0):
                 raise ValueError
             return hidden(json.loads(text)["choices"][0]["message"]["content"])
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise ValueError(f"{address} answers {reply.status}, {hidden(text)[:300]!r}; expected 200 and a message") from None
+            raise ValueError(
+                f"{address} answers {reply.status}, {hidden(text)[:300]!r}; expected 200 and a message"
+            ) from None
 
     return ask
 
@@ -202,24 +251,37 @@ def local(name):
         vocabulary = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
     except ImportError as error:
-        raise ValueError(f"a local model needs torch ({error}): pip install -e '.[torch]', or give --address") from error
+        raise ValueError(
+            f"a local model needs torch ({error}): pip install -e '.[torch]', or give --address"
+        ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"--model {name!r} cannot be loaded: {error}") from error
 
     def ask(messages):
         if vocabulary.chat_template:
-            inputs = vocabulary.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+            inputs = vocabulary.apply_chat_template(
+                messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
         else:
-            inputs = vocabulary("\n\n".join(message["content"] for message in messages) + "\n\n", return_tensors="pt")
+            inputs = vocabulary(
+                "\n\n".join(message["content"] for message in messages) + "\n\n",
+                return_tensors="pt",
+            )
         tokens = model.generate(**inputs, max_new_tokens=1024, do_sample=False)
-        return vocabulary.decode(tokens[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+        return vocabulary.decode(
+            tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
 
     return torch.inference_mode()(ask)
 
 
 def paste(messages):
     """`ask` of the person at the terminal."""
-    print(messages[-1]["content"] + "\n\nPaste the answer, then end the input (Ctrl-D; on Windows Ctrl-Z, Enter):", flush=True)
+    print(
+        messages[-1]["content"]
+        + "\n\nPaste the answer, then end the input (Ctrl-D; on Windows Ctrl-Z, Enter):",
+        flush=True,
+    )
     return sys.stdin.read(LONGEST_ANSWER + 1)
 
 
@@ -227,37 +289,80 @@ def target(folder, output, task):
     """Path of the new file: named by --output, or after the task; it must not be there and cannot leave the folder."""
     name = output or re.sub(r"[^a-z0-9]+", "_", task.lower()).strip("_")[:60] + ".json"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json", name):
-        raise ValueError(f"the file's name is {shown(name)}; expected --output=<letters, digits, _ - .>.json")
+        raise ValueError(
+            f"the file's name is {shown(name)}; expected --output=<letters, digits, _ - .>.json"
+        )
     if os.path.lexists(folder / name):
         raise ValueError(f"{folder / name} is there; remove it, or give another --output")
     return folder / name
 
 
 def main(arguments=None, folder=CONCEPTS):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", required=True, help='what the label says: "age of the person in a photograph"')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--task", required=True, help='what the label says: "age of the person in a photograph"'
+    )
     parser.add_argument("--low", type=float, required=True, help="lowest label")
     parser.add_argument("--high", type=float, required=True, help="highest label")
-    parser.add_argument("--step", type=float, default=1.0, help="distance of neighbouring labels; 0 for real numbers")
+    parser.add_argument(
+        "--step",
+        type=float,
+        default=1.0,
+        help="distance of neighbouring labels; 0 for real numbers",
+    )
     parser.add_argument("--count", type=int, default=5, help="number of concepts")
     parser.add_argument("--unit", default="", help="of the labels: years")
-    parser.add_argument("--address", default="", help="of a server of OpenAI's chat form: http://localhost:8000/v1")
-    parser.add_argument("--model", default="", help="the server's name of a model; without --address a folder or hub id")
-    parser.add_argument("--tokenizer", default="", help="folder of CLIP's vocabulary, which the texts must pass; else bytes")
-    parser.add_argument("--output", default="", help="name of the file in configs/concepts; else it is named after the task")
-    parser.add_argument("--attempts", type=int, default=3, help="answers that are asked for before giving up")
+    parser.add_argument(
+        "--address", default="", help="of a server of OpenAI's chat form: http://localhost:8000/v1"
+    )
+    parser.add_argument(
+        "--model",
+        default="",
+        help="the server's name of a model; without --address a folder or hub id",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default="",
+        help="folder of CLIP's vocabulary, which the texts must pass; else bytes",
+    )
+    parser.add_argument(
+        "--output",
+        default="",
+        help="name of the file in configs/concepts; else it is named after the task",
+    )
+    parser.add_argument(
+        "--attempts", type=int, default=3, help="answers that are asked for before giving up"
+    )
     a = parser.parse_args(arguments)
     try:
         path = target(folder, a.output, a.task)
         words = tokenizer.clip(a.tokenizer) if a.tokenizer else None
         ask = server(a.address, a.model) if a.address else local(a.model) if a.model else paste
-        found = make(ask, a.task, a.low, a.high, step=a.step, count=a.count, unit=a.unit, words=words, attempts=a.attempts)
+        found = make(
+            ask,
+            a.task,
+            a.low,
+            a.high,
+            step=a.step,
+            count=a.count,
+            unit=a.unit,
+            words=words,
+            attempts=a.attempts,
+        )
     except ValueError as error:
         sys.exit(f"error: {error}")
-    found["source"] |= {"model": a.model or "pasted", "address": a.address, "date": datetime.date.today().isoformat()}
+    found["source"] |= {
+        "model": a.model or "pasted",
+        "address": a.address,
+        "date": datetime.date.today().isoformat(),
+    }
     with path.open("x", encoding="utf-8") as file:
         file.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    print(f"{path}: " + ", ".join(f"{c['text']} {c['low']} to {c['high']}" for c in found["concepts"]))
+    print(
+        f"{path}: " + ", ".join(f"{c['text']} {c['low']} to {c['high']}" for c in found["concepts"])
+    )
 
 
 if __name__ == "__main__":

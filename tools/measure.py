@@ -21,7 +21,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools/ lie in the repository and are not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).parents[1])
+)  # configs/ and tools/ lie in the repository and are not installed
 
 from jaxord import optim, progress  # noqa: E402
 from jaxord import train as training  # noqa: E402
@@ -56,7 +58,10 @@ def alternate(calls, rounds):
       first turn where each is LONG.
     """
     first = {name: seconds(call) for name, call in calls.items()}
-    times = {name: 1 if first[name] > 1 else max(1, math.ceil(SHORTEST / seconds(call))) for name, call in calls.items()}
+    times = {
+        name: 1 if first[name] > 1 else max(1, math.ceil(SHORTEST / seconds(call)))
+        for name, call in calls.items()
+    }
     long = bool(first) and min(first.values()) > LONG
     samples = {name: [first[name]] if long else [] for name in calls}
     for turn in range(long, rounds):
@@ -68,7 +73,11 @@ def alternate(calls, rounds):
 def spread(name, samples, scale=1.0):
     """{name: median, "name min": smallest, "name max": largest} of samples times scale; {} of none."""
     scaled = [scale * sample for sample in samples]
-    return {name: statistics.median(scaled), f"{name} min": min(scaled), f"{name} max": max(scaled)} if scaled else {}
+    return (
+        {name: statistics.median(scaled), f"{name} min": min(scaled), f"{name} max": max(scaled)}
+        if scaled
+        else {}
+    )
 
 
 def ratios(above, below):
@@ -152,11 +161,18 @@ def batches(task, split):
       from; the number of updates of a later call).
     """
     config, labels = task.config, task.labels.get("annotations", task.labels["train"])
-    most, order = training.steps_per_call(config, split), {"batch": config.data.batch, "seed": config.seed}
+    most, order = (
+        training.steps_per_call(config, split),
+        {"batch": config.data.batch, "seed": config.seed},
+    )
     if most == 1:
         return pipeline.train_batches(split, **order), labels, 1
     calls = itertools.chain([(0, 1)], ((first, most) for first in itertools.count(1, most)))
-    return pipeline.train_calls(split, **order, calls=calls, most=most), {**labels, **split.stored()}, most
+    return (
+        pipeline.train_calls(split, **order, calls=calls, most=most),
+        {**labels, **split.stored()},
+        most,
+    )
 
 
 def train(step, state, draw, number, *rest):
@@ -172,7 +188,9 @@ def train(step, state, draw, number, *rest):
     Returns:
       (state, seconds in all, seconds in which the loop waited for `draw`).
     """
-    crowded = jax.default_backend() == "cpu" and len(state.step.sharding.device_set) > 1  # as in jaxord.train.fit
+    crowded = (
+        jax.default_backend() == "cpu" and len(state.step.sharding.device_set) > 1
+    )  # as in jaxord.train.fit
     waited, begun = 0.0, time.perf_counter()
     for _ in range(number):
         asked = time.perf_counter()
@@ -194,7 +212,9 @@ def header():
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": f"jax {jax.__version__}, numpy {np.__version__}, Python {platform.python_version()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load before": round(os.getloadavg()[0], 2),
     }
 
@@ -204,11 +224,25 @@ def options(description, rounds, numbers=(), **config):
 
     `numbers` is {name: (default, words)} of a benchmark's own whole numbers.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     if config:
-        parser.add_argument("--config", default=config["config"], help="config file, with its argument (%(default)s)")
-        parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the config: data.batch=4")
-    parser.add_argument("--rounds", type=int, default=rounds, help="samples of each time, in turns (%(default)s)")
+        parser.add_argument(
+            "--config",
+            default=config["config"],
+            help="config file, with its argument (%(default)s)",
+        )
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="FIELD=VALUE",
+            help="of the config: data.batch=4",
+        )
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="samples of each time, in turns (%(default)s)"
+    )
     parser.add_argument("--output", help="JSON file of all figures")
     for name, (value, words) in dict(numbers).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{words} (%(default)s)")
@@ -225,7 +259,9 @@ def report(title, facts, tables, notes=(), output=None):
       notes: sentences.
       output: file, or None.
     """
-    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+    peaks = [
+        (device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()
+    ]
     if all(peaks):
         facts = {**facts, "peak device memory, whole run, MiB": round(max(peaks) / MIB, 1)}
     print("\n".join([title, *(f"{name}: {value}" for name, value in facts.items())]))
@@ -233,7 +269,12 @@ def report(title, facts, tables, notes=(), output=None):
         print(f"\n{name}\n{progress.table(rows, columns)}")
     print("\n".join(["", *notes]), flush=True)
     if output:
-        facts = {"title": title, **facts, "tables": {name: rows for name, (rows, _) in tables.items()}, "notes": list(notes)}
+        facts = {
+            "title": title,
+            **facts,
+            "tables": {name: rows for name, (rows, _) in tables.items()},
+            "notes": list(notes),
+        }
         pathlib.Path(output).write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -241,6 +282,8 @@ def ranged(rows, *names):
     """Rows with a text "smallest - largest" under "<name> range" for each name, to be shown."""
 
     def text(row, name):
-        return f"{row[f'{name} min']:.3g} - {row[f'{name} max']:.3g}" if f"{name} min" in row else "-"
+        return (
+            f"{row[f'{name} min']:.3g} - {row[f'{name} max']:.3g}" if f"{name} min" in row else "-"
+        )
 
     return [{**row, **{f"{name} range": text(row, name) for name in names}} for row in rows]

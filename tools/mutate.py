@@ -30,8 +30,15 @@ def states():
 
     def draw(step):
         generator = np.random.default_rng(step)
-        arrays = {f"layer_{i}/kernel": generator.normal(size=(8, 4 + i)).astype(np.float32) for i in range(4)}
-        return {"step": np.int32(step), "trained": arrays, "stats": {"mean": generator.normal(size=5).astype(np.float32)}}
+        arrays = {
+            f"layer_{i}/kernel": generator.normal(size=(8, 4 + i)).astype(np.float32)
+            for i in range(4)
+        }
+        return {
+            "step": np.int32(step),
+            "trained": arrays,
+            "stats": {"mean": generator.normal(size=5).astype(np.float32)},
+        }
 
     return {step: jax.tree.map(jax.numpy.asarray, draw(step)) for step in (1, 2)}
 
@@ -69,26 +76,41 @@ def mutate(folder, before, name, kind, draw):
     changed = {
         "cut": lambda: content[:place],
         "empty": lambda: b"",
-        "flip": lambda: content[:place] + bytes(byte ^ bit for byte in content[place : place + 1]) + content[place + 1 :],
-        "overwrite": lambda: content[:place] + draw.randbytes(len(content[place : place + 64])) + content[place + 64 :],
-        "swap": lambda: (before / (name if name in files(before) else draw.choice(files(before)))).read_bytes(),
+        "flip": lambda: (
+            content[:place]
+            + bytes(byte ^ bit for byte in content[place : place + 1])
+            + content[place + 1 :]
+        ),
+        "overwrite": lambda: (
+            content[:place]
+            + draw.randbytes(len(content[place : place + 64]))
+            + content[place + 64 :]
+        ),
+        "swap": lambda: (
+            before / (name if name in files(before) else draw.choice(files(before)))
+        ).read_bytes(),
     }[kind]()
     path.write_bytes(changed)
     return changed != content
 
 
 def same(found, expected):
-    return all(np.asarray(a).dtype == np.asarray(b).dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
-               for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))  # fmt: skip
+    return all(
+        np.asarray(a).dtype == np.asarray(b).dtype
+        and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    )
 
 
 def outcome(folder, trees, warned):
-    """"found", "harmless" or "silent", see above; `warned` are the texts of the warnings, to be empty before."""
+    """ "found", "harmless" or "silent", see above; `warned` are the texts of the warnings, to be empty before."""
     warned.clear()
     with Checkpoints(folder) as checkpoints:
         latest = checkpoints.latest()
         restored = checkpoints.restore(latest, trees[latest])
-        right = same(restored, trees[latest]) and checkpoints.meta(latest) == {"score": 1.0 / latest}
+        right = same(restored, trees[latest]) and checkpoints.meta(latest) == {
+            "score": 1.0 / latest
+        }
         if not right:
             return "silent"
         if latest == 2:
@@ -97,7 +119,11 @@ def outcome(folder, trees, warned):
             checkpoints.restore(2, trees[2])
         except ValueError as error:
             refused = "is damaged" in str(error)
-            return "found" if refused and any(str(folder / "2") in text for text in warned) else "silent"
+            return (
+                "found"
+                if refused and any(str(folder / "2") in text for text in warned)
+                else "silent"
+            )
     return "silent"
 
 
@@ -139,7 +165,9 @@ def drawn(count, seed):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
@@ -149,8 +177,18 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as folder:
         counts, silent = survey(pathlib.Path(folder), drawn(given.count, given.seed), warned)
     for kind in KINDS:
-        print(f"{kind:9}", ", ".join(f"{n} {result}" for (of, result), n in sorted(counts.items()) if of == kind))
-    print("\n".join([*silent, f"{counts.total():,} mutations that changed a byte, {len(silent)} of them silent"]))
+        print(
+            f"{kind:9}",
+            ", ".join(f"{n} {result}" for (of, result), n in sorted(counts.items()) if of == kind),
+        )
+    print(
+        "\n".join(
+            [
+                *silent,
+                f"{counts.total():,} mutations that changed a byte, {len(silent)} of them silent",
+            ]
+        )
+    )
     return int(bool(silent))
 
 

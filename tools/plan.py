@@ -25,14 +25,21 @@ Run = collections.namedtuple("Run", "name data_set label seed arguments of", def
 def arguments_of(parser):
     """Adds what tells which experiment it is and where its runs are."""
     parser.add_argument("experiment", type=pathlib.Path, help="file of the experiment")
-    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "runs", help="folder of the experiments' folders")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=ROOT / "runs",
+        help="folder of the experiments' folders",
+    )
 
 
 def load(file):
     """The module of an experiment file."""
     spec = importlib.util.spec_from_file_location("experiment", file)
     if not spec or not pathlib.Path(file).is_file():
-        raise ValueError(f"{file} is not there; an experiment is a Python file with a function sweep(add)")
+        raise ValueError(
+            f"{file} is not there; an experiment is a Python file with a function sweep(add)"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "sweep"):
@@ -65,7 +72,10 @@ def runs_of(experiment, options=(), fields=()):
     def add(label, config, own):
         path, argument = parted(config, options)
         data_set, own = pathlib.PurePath(path).stem, {**own, **given}
-        seed, chosen = int(own.get("seed", 0)), dict(option.partition("=")[::2] for option in argument.split(","))
+        seed, chosen = (
+            int(own.get("seed", 0)),
+            dict(option.partition("=")[::2] for option in argument.split(",")),
+        )
         fold = own.get("fold", chosen.get("fold", ""))
         name = name_of(data_set, label, f"fold={fold}" if fold else "", f"seed={seed}")
         if name in found:
@@ -82,8 +92,14 @@ def among(runs, patterns):
     """The runs whose names match one of the patterns, all of them without patterns; ValueError for a pattern without a run."""
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(run.name, pattern) for run in runs):
-            raise ValueError(f"no run matches --only={pattern}; they are called like {', '.join(run.name for run in runs[:3])}")
-    return [run for run in runs if not patterns or any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
+            raise ValueError(
+                f"no run matches --only={pattern}; they are called like {', '.join(run.name for run in runs[:3])}"
+            )
+    return [
+        run
+        for run in runs
+        if not patterns or any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)
+    ]
 
 
 def evaluations_of(experiment, runs, options=(), fields=()):
@@ -103,8 +119,9 @@ def evaluations_of(experiment, runs, options=(), fields=()):
         arguments = arguments_for(*parted(config, options), {**own, **given})
         found.extend(
             Run(f"{run.name}/evaluated/{name}", data_set, label, run.seed, arguments, run.name)
-            for run in runs if (run.data_set, run.label) == (data_set, label)
-        )  # fmt: skip
+            for run in runs
+            if (run.data_set, run.label) == (data_set, label)
+        )
 
     getattr(experiment, "evaluations", lambda add: None)(add)
     return found
@@ -133,8 +150,12 @@ def config_of(run):
 def digest(run):
     """A text that changes with the config files: those of configs/ and the run's own."""
     own = pathlib.Path(run.arguments[0].removeprefix("--config=").partition(":")[0])
-    files = [file for file in sorted((ROOT / "configs").rglob("*.*")) if file.suffix in (".py", ".json")]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in [*files, own] if file.exists())).hexdigest()[:16]
+    files = [
+        file for file in sorted((ROOT / "configs").rglob("*.*")) if file.suffix in (".py", ".json")
+    ]
+    return hashlib.sha256(
+        b"".join(file.read_bytes() for file in [*files, own] if file.exists())
+    ).hexdigest()[:16]
 
 
 def settle(run, folder, journal):
@@ -146,7 +167,10 @@ def settle(run, folder, journal):
     Raises:
       ValueError: a mistake in the arguments, or the folder holds another config.
     """
-    file, recipe = folder / "config.json", {"arguments": list(run.arguments), "configs": digest(run)}
+    file, recipe = (
+        folder / "config.json",
+        {"arguments": list(run.arguments), "configs": digest(run)},
+    )
     made = journal.last(run.name, "made")
     if not file.exists() or {key: made.get(key) for key in recipe} != recipe:
         config = config_of(run)
@@ -160,5 +184,9 @@ def is_done(run, folder, config):
     """Whether a run has nothing left to do: every stage of every fold has its DONE.json, or an evaluation its own."""
     if run.of:
         return (folder / "DONE.json").exists()
-    stages = [stage for fold in workdir.chosen_folds(config) for stage, _ in workdir.stages_of(config, folder, fold)]
+    stages = [
+        stage
+        for fold in workdir.chosen_folds(config)
+        for stage, _ in workdir.stages_of(config, folder, fold)
+    ]
     return all((stage / "DONE.json").exists() for stage in stages)

@@ -18,15 +18,24 @@ import tempfile
 
 from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ lies beside tools/ and is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).parents[1])
+)  # configs/ lies beside tools/ and is not installed
 
 from jaxord.data import arrayrecord, load  # noqa: E402
 from tools.unpack import unpack  # noqa: E402
 
 LISTS = (".txt", ".csv", ".tsv", "_release.mat")  # the last are CLIVE's
 
-DATASET = flags.DEFINE_string("dataset", None, "File in configs/, with its argument: morph.", required=True)
-SOURCE = flags.DEFINE_string("source", None, "Folder or archive with the lists and images, as the reader says.", required=True)
+DATASET = flags.DEFINE_string(
+    "dataset", None, "File in configs/, with its argument: morph.", required=True
+)
+SOURCE = flags.DEFINE_string(
+    "source",
+    None,
+    "Folder or archive with the lists and images, as the reader says.",
+    required=True,
+)
 OUT = flags.DEFINE_string("out", "data", "Folder; the data set's name is added.")
 
 
@@ -63,7 +72,9 @@ def prepare(reader, source, root, folds=("",)):
         for path, (records, row) in images.items():
             yield {"image": records.read(row), "path": path}
 
-    arrayrecord.write_store(root, _features, {"images": examples()}, metadata={"paths": list(images)})
+    arrayrecord.write_store(
+        root, _features, {"images": examples()}, metadata={"paths": list(images)}
+    )
     for file in pathlib.Path(source).rglob("*"):
         if file.name.lower().endswith(LISTS) and file.is_file():
             target = root / file.relative_to(source)
@@ -85,7 +96,9 @@ def main(_):
             source = pathlib.Path(SOURCE.value)
             if source.is_file():
                 pathlib.Path(OUT.value).mkdir(parents=True, exist_ok=True)
-                folder = unpacked.enter_context(tempfile.TemporaryDirectory(prefix=".source-", dir=OUT.value))
+                folder = unpacked.enter_context(
+                    tempfile.TemporaryDirectory(prefix=".source-", dir=OUT.value)
+                )
                 source = unpack(source, folder)
             count = prepare(data.reader, source, root, tuple(data.folds) or ("",))
     except (ModuleNotFoundError, ValueError) as error:

@@ -30,7 +30,11 @@ Result = collections.namedtuple("Result", "config ranks rows folds", defaults=({
 
 def lacking(folder, evaluations):
     """Those of a run's evaluations that are not there."""
-    return [name for name in evaluations if not any((folder / "evaluated" / name).glob("**/results.json"))]
+    return [
+        name
+        for name in evaluations
+        if not any((folder / "evaluated" / name).glob("**/results.json"))
+    ]
 
 
 def read(folder, evaluations=()):
@@ -38,10 +42,15 @@ def read(folder, evaluations=()):
     if not (folder / "config.json").exists():
         return None
     config = settings.from_json((folder / "config.json").read_text())
-    ends = {fold: workdir.stages_of(config, folder, fold)[-1] for fold in workdir.chosen_folds(config)}
+    ends = {
+        fold: workdir.stages_of(config, folder, fold)[-1] for fold in workdir.chosen_folds(config)
+    }
     if not all((end / "DONE.json").exists() for end, _ in ends.values()):
         return None
-    folds, parts = {fold: tested(end) for fold, (end, _) in ends.items()}, collections.defaultdict(list)
+    folds, parts = (
+        {fold: tested(end) for fold, (end, _) in ends.items()},
+        collections.defaultdict(list),
+    )
     for fold in folds if len(folds) > 1 else ():
         parts[fold.partition("-")[0]].append(folds[fold])
     for file in sorted(folder.glob("evaluated/**/results.json")):
@@ -51,7 +60,11 @@ def read(folder, evaluations=()):
     rows = over_folds(list(folds.values()), config.summary)
     for part, some in parts.items():
         rows |= {f"{row}, {part}": scores for row, scores in over_folds(some).items()}
-    ranks = [(end / "ranks.json").read_text() for end, _ in ends.values() if (end / "ranks.json").exists()]
+    ranks = [
+        (end / "ranks.json").read_text()
+        for end, _ in ends.values()
+        if (end / "ranks.json").exists()
+    ]
     return Result(next(iter(ends.values()))[1], "".join(ranks), rows, folds)
 
 
@@ -69,8 +82,13 @@ def tested(folder):
 
 def over_folds(folds, summary="mean"):
     """row -> metric -> mean or median over the folds."""
-    return {row: {name: float(getattr(np, summary)([fold[row][name] for fold in folds])) for name in folds[0][row]}
-            for row in folds[0]}  # fmt: skip
+    return {
+        row: {
+            name: float(getattr(np, summary)([fold[row][name] for fold in folds]))
+            for name in folds[0][row]
+        }
+        for row in folds[0]
+    }
 
 
 def headline(result):
@@ -85,12 +103,16 @@ def by_fold(result, row, metric):
         own = rows.get("model", {}) if row in [rule["name"] for rule in result.config.rules] else {}
         return {**own, **rows.get(row, {})}.get(metric, np.nan)
 
-    return {fold: number(rows) for fold, rows in result.folds.items() if row in rows} or {"": number(result.rows)}
+    return {fold: number(rows) for fold, rows in result.folds.items() if row in rows} or {
+        "": number(result.rows)
+    }
 
 
 def values(result, part=""):
     """{fold: the selecting metric under the headline rule}; of a part where one is named."""
-    return by_fold(result, headline(result) + (f", {part}" if part else ""), result.config.select_metric)
+    return by_fold(
+        result, headline(result) + (f", {part}" if part else ""), result.config.select_metric
+    )
 
 
 def reason(run, folder, done):
@@ -104,9 +126,13 @@ def reason(run, folder, done):
     config = plan.config_of(run)
     root, weights = (done[0].config if done else config).data.root, config.model.weights
     lacks = []
-    if not config.data.reader["name"].startswith("demo.") and not os.path.isdir(root):  # a demo makes its own
+    if not config.data.reader["name"].startswith("demo.") and not os.path.isdir(
+        root
+    ):  # a demo makes its own
         lacks.append(f"no data in {root}")
-    if weights and not any(map(os.path.isdir, (weights, f"{HF_HUB_CACHE}/models--{weights.replace('/', '--')}"))):
+    if weights and not any(
+        map(os.path.isdir, (weights, f"{HF_HUB_CACHE}/models--{weights.replace('/', '--')}"))
+    ):
         lacks.append(f"no weights {weights}")
     return ", ".join(lacks) or ("begun" if (folder / f"{run.name}.log").exists() else "not run")
 
@@ -120,10 +146,23 @@ def nearest(result, folder):
       ValueError: the data are not there, or they are no images.
     """
     c = copy.deepcopy(result.config).unlock()
-    c.data.update({"resize": "square", "stored_size": THUMBNAIL, "image_size": THUMBNAIL, "tier": "cached", "cache": ""})
+    c.data.update(
+        {
+            "resize": "square",
+            "stored_size": THUMBNAIL,
+            "image_size": THUMBNAIL,
+            "tier": "cached",
+            "cache": "",
+        }
+    )
     scorers = {metric: lookup(metrics, metric) for metric in result.rows["constant"]}
-    source = {field: settings.plain(c.data[field]) for field in ("reader", "root", "table", "shots", "shift", "corruption")}
-    key = json.dumps([source, settings.plain(c.shots), c.fold, c.seed, sorted(scorers), result.ranks])
+    source = {
+        field: settings.plain(c.data[field])
+        for field in ("reader", "root", "table", "shots", "shift", "corruption")
+    }
+    key = json.dumps(
+        [source, settings.plain(c.shots), c.fold, c.seed, sorted(scorers), result.ranks]
+    )
     file = folder / "nearest.json"
     kept = read_numbers(file) if file.exists() else {}
     if key not in kept:
@@ -132,14 +171,27 @@ def nearest(result, folder):
             records = load.load(c.data, fold, c.seed)
             if records["train"].read is None:
                 raise ValueError(f"{c.name} has no images")
-            splits = {name: tiers.decode_split(records[name], assemble.data_of(c, name), None) for name in ("train", "test")}
-            train, test = (split.images.reshape(len(split.images), -1).astype(np.float64) for split in splits.values())
+            splits = {
+                name: tiers.decode_split(records[name], assemble.data_of(c, name), None)
+                for name in ("train", "test")
+            }
+            train, test = (
+                split.images.reshape(len(split.images), -1).astype(np.float64)
+                for split in splits.values()
+            )
             squares = (train**2).sum(1)
-            closest = [np.argmin(squares - 2 * train @ image) for image in test]  # |train - image|^2 without |image|^2
-            prediction, target = splits["train"].records.targets[closest], splits["test"].records.targets
+            closest = [
+                np.argmin(squares - 2 * train @ image) for image in test
+            ]  # |train - image|^2 without |image|^2
+            prediction, target = (
+                splits["train"].records.targets[closest],
+                splits["test"].records.targets,
+            )
             ranks = None
             if result.ranks:
-                ranks = build(c.ranks, splits["train"].records.targets, assemble.rank_names(records["train"]))
+                ranks = build(
+                    c.ranks, splits["train"].records.targets, assemble.rank_names(records["train"])
+                )
             task = types.SimpleNamespace(config=c, splits=splits, ranks=ranks)
             folds.append(evaluate.score(task, scorers, {}, {NEAREST: prediction}, target))
         kept[key] = over_folds(folds)

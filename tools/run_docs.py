@@ -41,15 +41,26 @@ import numpy as np
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # configs/, docs/ and tools/ lie in the repository and are not installed
+sys.path.insert(
+    0, str(ROOT)
+)  # configs/, docs/ and tools/ lie in the repository and are not installed
 
 from docs.pages import all_pieces, commands, programs, shortened  # noqa: E402
 from docs.rules import rule  # noqa: E402
 
 FORK, READY = multiprocessing.get_context("fork"), []
 PARSING = ("tools.sweep", "tools.table", "tools.measure", "configs.base")
-RUNNING = ("jaxord.train", "jaxord.evaluate", "jaxord.predict", "jaxord.export.program", "jaxord.report", "jaxord.estimator",
-           "tensorboardX", "transformers", "matplotlib.figure")  # fmt: skip
+RUNNING = (
+    "jaxord.train",
+    "jaxord.evaluate",
+    "jaxord.predict",
+    "jaxord.export.program",
+    "jaxord.report",
+    "jaxord.estimator",
+    "tensorboardX",
+    "transformers",
+    "matplotlib.figure",
+)
 
 LOOK = 0.5  # seconds between two looks at what serves
 with socket.create_server(("localhost", 0)) as server:
@@ -61,8 +72,11 @@ QUICKLY = "--xla_cpu_max_isa=SSE4_2"  # of compiling
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know it, and end
     QUICKLY += " --xla_cpu_use_fusion_emitters=false"
 # Runs that the pages take for granted, and what stands in for them.
-SAME = {"runs/hci-numclip": "folder-numclip", "runs/lsvq-conord": "folder-numclip",
-        "runs/video/lsvq-conord-seed=0": "../folder-numclip"}  # fmt: skip
+SAME = {
+    "runs/hci-numclip": "folder-numclip",
+    "runs/lsvq-conord": "folder-numclip",
+    "runs/video/lsvq-conord-seed=0": "../folder-numclip",
+}
 
 
 def shrink():
@@ -73,7 +87,9 @@ def shrink():
     from jaxord.weights import variants
 
     tiny = variants.VARIANTS["tiny"]
-    towers = {side: dataclasses.replace(getattr(tiny, side), layers=LAYERS) for side in ("vision", "text")}
+    towers = {
+        side: dataclasses.replace(getattr(tiny, side), layers=LAYERS) for side in ("vision", "text")
+    }
     variants.VARIANTS["tiny"] = dataclasses.replace(tiny, **towers)
     demo.TILES = dict.fromkeys(demo.TILES, TILES)
     jax.config.update("jax_disable_most_optimizations", True)
@@ -94,9 +110,13 @@ def make(folder):
     for rank, i in itertools.product(range(3), range(10)):
         file = folder / "my" / str(rank) / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.clip(40 + 60 * rank + generator.normal(0, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
+        pixels = np.clip(40 + 60 * rank + generator.normal(0, 20, (40, 40, 3)), 0, 255).astype(
+            np.uint8
+        )
         Image.fromarray(pixels).save(file)
-        rows.append((f"{rank}/{i}.png", 5 + 30 * rank, "val" if i == 7 else "test" if i > 7 else "train"))
+        rows.append(
+            (f"{rank}/{i}.png", 5 + 30 * rank, "val" if i == 7 else "test" if i > 7 else "train")
+        )
     (folder / "photos").mkdir()
     for name in ("photos/a.jpg", "photos/b.jpg", "a.jpg", "photo.jpg"):
         Image.fromarray(pixels).save(folder / name)
@@ -117,10 +137,17 @@ def write_tfds(folder, images, rows):
     from jaxord.data import arrayrecord
 
     def features(tfds):
-        return {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.Scalar(np.float32)}
+        return {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.Scalar(np.float32),
+        }
 
     splits = {
-        theirs: [{"image": (images / path).read_bytes(), "label": label} for path, label, split in rows if split == ours]
+        theirs: [
+            {"image": (images / path).read_bytes(), "label": label}
+            for path, label, split in rows
+            if split == ours
+        ]
         for ours, theirs in (("train", "train"), ("val", "validation"), ("test", "test"))
     }
     arrayrecord.write_store(folder, features, splits)
@@ -213,7 +240,10 @@ def parse(words):
     while "=" in words[0] or words[0] == "export":
         from jaxord import sharding
 
-        if words[0] != "export" and words[0].partition("=")[0] not in (*sharding.PLAIN, "PYTHONPATH"):
+        if words[0] != "export" and words[0].partition("=")[0] not in (
+            *sharding.PLAIN,
+            "PYTHONPATH",
+        ):
             raise ValueError(f"nothing reads {words[0]}")
         words = words[1:] or ["nothing"]
     if words[:2] == ["pip", "install"]:
@@ -225,13 +255,20 @@ def parse(words):
     elif words[0] == "python" and words[1] != "predict.py":
         file = pathlib.Path(words[1])
         ast.parse((file if file.is_file() else ROOT / file).read_text())
-    elif words[0] != "python" and words not in (["nothing"], ["pytest"], ["pytest", "-m", "long"], ["mkdocs", "serve"]):
+    elif words[0] != "python" and words not in (
+        ["nothing"],
+        ["pytest"],
+        ["pytest", "-m", "long"],
+        ["mkdocs", "serve"],
+    ):
         raise ValueError("no such command")
 
 
 def known_extras(words):
     """Raises ValueError where pyproject.toml lacks one that `pip install -e ".[...]"` names: pip only warns."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     unknown = set(re.fullmatch(r"\.\[(.*)\]", words[3])[1].split(",")) - set(extras)
     if unknown or words[2] != "-e":
         raise ValueError(f"no extra {unknown or words[2:]}")
@@ -239,8 +276,14 @@ def known_extras(words):
 
 def checked(words):
     """Raises ValueError where .ci/run does not have the command, quiet or with options of pytest's in front."""
-    lines = [shlex.split(line, comments=True) for line in re.split(r"\n| && ", (ROOT / ".ci/run").read_text())]
-    if words not in [[word for word in line if word != "-q" and not word.startswith("PYTEST_ADDOPTS=")] for line in lines]:
+    lines = [
+        shlex.split(line, comments=True)
+        for line in re.split(r"\n| && ", (ROOT / ".ci/run").read_text())
+    ]
+    if words not in [
+        [word for word in line if word != "-q" and not word.startswith("PYTEST_ADDOPTS=")]
+        for line in lines
+    ]:
         raise ValueError(f".ci/run has no line {shlex.join(words)!r}")
 
 
@@ -275,12 +318,17 @@ def parse_tool(file, words):
         vars(given).update(vars(whole(self, *arguments)))
         raise Parsed
 
-    with unittest.mock.patch.object(argparse.ArgumentParser, "parse_args", parse_args), contextlib.suppress(Parsed):
+    with (
+        unittest.mock.patch.object(argparse.ArgumentParser, "parse_args", parse_args),
+        contextlib.suppress(Parsed),
+    ):
         tool.main(words)
     from tools import measure, plan
 
     if "experiment" in given:
-        runs = plan.runs_of(plan.load(given.experiment), getattr(given, "option", []), getattr(given, "set", []))
+        runs = plan.runs_of(
+            plan.load(given.experiment), getattr(given, "option", []), getattr(given, "set", [])
+        )
         for one in {one.data_set: one for one in runs}.values():
             plan.config_of(one)
     if "config" in given:
@@ -332,7 +380,9 @@ def execute(jobs, folder, slots):
                 process = fork(log, task)
             begun[process.sentinel] = process, number, text, where, one, time.monotonic()
         for process, number, _, _, one, _ in begun.values():
-            if one.how == "serves" and one.words in (folder / f"{number}.log").read_text(errors="replace"):
+            if one.how == "serves" and one.words in (folder / f"{number}.log").read_text(
+                errors="replace"
+            ):
                 process.terminate()
         for sentinel in multiprocessing.connection.wait(begun, LOOK):
             process, number, text, where, one, since = begun.pop(sentinel)
@@ -343,7 +393,10 @@ def execute(jobs, folder, slots):
             fault = wrong_with(one, process.exitcode, said)
             reason = f" ({one.words})" if one.words else ""
             state = "WRONG" if fault else one.how
-            print(f"{state:6} {time.monotonic() - since:5.1f} s, CPU {spent:4.1f}  {text}{reason}", flush=True)
+            print(
+                f"{state:6} {time.monotonic() - since:5.1f} s, CPU {spent:4.1f}  {text}{reason}",
+                flush=True,
+            )
             if fault:
                 wrong.append(f"{where}: {text}\n{fault}; it said\n{said[-2000:]}")
     return wrong
@@ -356,12 +409,20 @@ def cpu_seconds(who):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="*", type=pathlib.Path, help="Markdown files, in place of all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "pages", nargs="*", type=pathlib.Path, help="Markdown files, in place of all"
+    )
     parser.add_argument("--parse", action="store_true", help="run nothing, parse all")
-    parser.add_argument("--only", default="", help="commands that hold this text, and the runs they need")
+    parser.add_argument(
+        "--only", default="", help="commands that hold this text, and the runs they need"
+    )
     parser.add_argument("--slots", type=int, default=2, help="commands at a time (%(default)s)")
-    parser.add_argument("--folder", type=pathlib.Path, help="a new folder for the copy, which is then kept")
+    parser.add_argument(
+        "--folder", type=pathlib.Path, help="a new folder for the copy, which is then kept"
+    )
     given = parser.parse_args(arguments)
     begun, jobs, wrong, pages = time.monotonic(), [], [], [page.resolve() for page in given.pages]
     for command, where in commands(pages).items():
@@ -379,25 +440,50 @@ def main(arguments=None):
             importlib.import_module(module)
         shrink()
         if not given.parse:  # in a fork: the writer's threads would not be in later ones
-            fork(sys.stdout, write_tfds, folder / "tensorflow_datasets" / "my_set", folder / "my", rows).join()
+            fork(
+                sys.stdout,
+                write_tfds,
+                folder / "tensorflow_datasets" / "my_set",
+                folder / "my",
+                rows,
+            ).join()
         for page, text in programs(pages).items():
             file = pathlib.Path(page).name + ".py"
             (folder / file).write_text(text)
             jobs.append((f"python {file}", page, rule(f"python {file}")))
         if given.parse:
-            jobs = [(command, where, one._replace(how="parsed", words="")) for command, where, one in jobs]
-        numbered = [(number, *job) for number, job in enumerate(jobs) if given.only in job[0] or job[2].order == 1]
+            jobs = [
+                (command, where, one._replace(how="parsed", words=""))
+                for command, where, one in jobs
+            ]
+        numbered = [
+            (number, *job)
+            for number, job in enumerate(jobs)
+            if given.only in job[0] or job[2].order == 1
+        ]
         for order in (1, 2, 3, 4):
-            wrong += execute([job for job in numbered if job[3].order == order], folder, given.slots)
+            wrong += execute(
+                [job for job in numbered if job[3].order == order], folder, given.slots
+            )
     seconds = cpu_seconds(resource.RUSAGE_SELF) + cpu_seconds(resource.RUSAGE_CHILDREN)
     counts = collections.Counter(job[3].how for job in numbered)
-    print(f"{', '.join(f'{n} {how}' for how, n in counts.items())}, {len(wrong)} wrong; "
-          f"{time.monotonic() - begun:.0f} s, {seconds:.0f} s of CPU time")  # fmt: skip
+    print(
+        f"{', '.join(f'{n} {how}' for how, n in counts.items())}, {len(wrong)} wrong; "
+        f"{time.monotonic() - begun:.0f} s, {seconds:.0f} s of CPU time"
+    )
     return "\n\n".join(wrong) or 0
 
 
 if __name__ == "__main__":
-    os.environ.update({"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"})
+    os.environ.update(
+        {
+            "JAX_PLATFORMS": "cpu",
+            "HF_HUB_OFFLINE": "1",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+    )
     os.environ["XLA_FLAGS"] = QUICKLY
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "jaxord-test-cache"))
+    os.environ.setdefault(
+        "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "jaxord-test-cache")
+    )
     sys.exit(main())

@@ -50,7 +50,11 @@ def last_words(file):
 
 def tail(file):
     """The last lines of a log, of a progress bar its last state."""
-    lines = file.read_text(errors="replace").splitlines() if file.exists() else ["nothing: it was never begun"]
+    lines = (
+        file.read_text(errors="replace").splitlines()
+        if file.exists()
+        else ["nothing: it was never begun"]
+    )
     return "\n".join("  " + line.rpartition("\r")[2] for line in lines[-TAIL:])
 
 

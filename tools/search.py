@@ -30,9 +30,15 @@ def candidates(field, values):
     """[value] of a field for the grid."""
     if not isinstance(values, dict):
         return list(values)
-    low, high, step = values["low"], values["high"], values.get("step", 1 if is_whole(values) else None)
+    low, high, step = (
+        values["low"],
+        values["high"],
+        values.get("step", 1 if is_whole(values) else None),
+    )
     if step is None or values.get("log"):
-        raise ValueError(f"SPACE[{field!r}] is {values}, which has no grid; give a list, or low, high and step")
+        raise ValueError(
+            f"SPACE[{field!r}] is {values}, which has no grid; give a list, or low, high and step"
+        )
     return [low + i * step for i in range(math.floor((high - low) / step + 1e-9) + 1)]
 
 
@@ -57,9 +63,13 @@ def curves(folder, config):
         file = workdir.stages_of(config, folder, fold)[-1][0] / "metrics.jsonl"
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         # The last one may be being written; most are of other splits, and a run is looked at every second.
-        whole = [json.loads(line) for line in lines if '"split": "val"' in line and line.endswith("\n")]
+        whole = [
+            json.loads(line) for line in lines if '"split": "val"' in line and line.endswith("\n")
+        ]
         values = (line[config.select_metric] for line in whole)
-        found.append([math.nan if value is None else sign * value for value in values])  # null: not defined
+        found.append(
+            [math.nan if value is None else sign * value for value in values]
+        )  # null: not defined
     return found
 
 
@@ -86,10 +96,16 @@ class Search:
         mend(file)
         file.with_name(file.name + ".lock").unlink(missing_ok=True)  # of a process that was killed
         self.space, self.bases, self.kind, self.most = space, bases, kind, trials
-        self.storage, self.studies, self.trials = JournalStorage(JournalFileBackend(str(file))), {}, {}
+        self.storage, self.studies, self.trials = (
+            JournalStorage(JournalFileBackend(str(file))),
+            {},
+            {},
+        )
         for base in bases:
             name, pruner = f"{kind} {base.name}", optuna.pruners.MedianPruner()
-            study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True, pruner=pruner)
+            study = optuna.create_study(
+                storage=self.storage, study_name=name, load_if_exists=True, pruner=pruner
+            )
             known = study.get_trials(deepcopy=False)
             # A sampler that begins again with the same seed would propose again what it has proposed.
             kinds = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
@@ -130,13 +146,24 @@ class Search:
 
     def closed(self):
         """(finished, pruned): how many trials are; also those whose metric is not a number have finished."""
-        states = [trial.state for study in self.studies.values() for trial in study.get_trials(deepcopy=False)]
-        return states.count(TrialState.COMPLETE) + states.count(TrialState.FAIL), states.count(TrialState.PRUNED)
+        states = [
+            trial.state
+            for study in self.studies.values()
+            for trial in study.get_trials(deepcopy=False)
+        ]
+        return states.count(TrialState.COMPLETE) + states.count(TrialState.FAIL), states.count(
+            TrialState.PRUNED
+        )
 
     def _run(self, base, trial):
         values = suggest(trial, self.space)
-        texts = [f"{field}={value:.4g}" if isinstance(value, float) else f"{field}={value}" for field, value in values.items()]
-        name = name_of(base.name, f"{self.kind}={trial.number:03d}", ",".join(texts))[:200]  # with .log a file's name
+        texts = [
+            f"{field}={value:.4g}" if isinstance(value, float) else f"{field}={value}"
+            for field, value in values.items()
+        ]
+        name = name_of(base.name, f"{self.kind}={trial.number:03d}", ",".join(texts))[
+            :200
+        ]  # with .log a file's name
         arguments = [f"--config.{field}={value}" for field, value in values.items()]
         run = base._replace(name=name, arguments=(*base.arguments, *arguments))
         self.trials[run] = trial
@@ -149,7 +176,9 @@ class Search:
           ValueError: the run selects on another split.
         """
         if config.select != "val":
-            raise ValueError(f"{run.name}: select is {config.select!r}; a search selects on the validation split, 'val', alone")
+            raise ValueError(
+                f"{run.name}: select is {config.select!r}; a search selects on the validation split, 'val', alone"
+            )
         self._report(run, curves(folder, config))
         return self.trials[run].should_prune()
 
@@ -172,7 +201,9 @@ class Search:
             study.tell(self.trials[run], state=TrialState.PRUNED)
             return
         if not all(found):
-            raise ValueError(f"{run.name} was never evaluated on a validation split; a search selects on no other")
+            raise ValueError(
+                f"{run.name} was never evaluated on a validation split; a search selects on no other"
+            )
         value = float(np.mean([np.nanmin([*fold, np.inf]) for fold in found]))
         if math.isfinite(value):
             shown = value if config.select_metric in metrics.LOWER_IS_BETTER else -value

@@ -37,7 +37,11 @@ def resident(process):
         lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return None
-    found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS", "RssAnon"))}
+    found = {
+        line.split(":")[0]: int(line.split()[1]) * 1024
+        for line in lines
+        if line.startswith(("VmRSS", "RssAnon"))
+    }
     return (found["VmRSS"], found["RssAnon"]) if found else None
 
 
@@ -56,7 +60,9 @@ def watch(command, log, interval):
     began, rows, told = time.monotonic(), [], -1000
     with tempfile.TemporaryFile() as output:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             while process.poll() is None:
                 time.sleep(interval)
@@ -65,7 +71,10 @@ def watch(command, log, interval):
                     rows.append((time.monotonic() - began, step, *held))
                     if step - told >= 1000:
                         told = step
-                        print(f"step {step:6,}  {held[0] / MIB:8.1f} MiB, {held[1] / MIB:8.1f} anonymous", flush=True)
+                        print(
+                            f"step {step:6,}  {held[0] / MIB:8.1f} MiB, {held[1] / MIB:8.1f} anonymous",
+                            flush=True,
+                        )
         finally:
             process.kill()
             process.wait()
@@ -92,32 +101,56 @@ def fitted(rows, total, column):
     counts = np.bincount(part[kept], minlength=PARTS)
     if not counts.all():
         empty = (counts == 0).sum()
-        raise ValueError(f"{empty} of {PARTS} parts have no reading; take more steps, or a smaller --interval")
+        raise ValueError(
+            f"{empty} of {PARTS} parts have no reading; take more steps, or a smaller --interval"
+        )
     means = [np.bincount(part[kept], rows[kept, i], PARTS) / counts for i in (1, column)]
     line = scipy.stats.linregress(*means)
     return line.slope, line.stderr
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--every", type=int, default=200, help="steps between two evaluations, and two checkpoints")
+    parser.add_argument(
+        "--every", type=int, default=200, help="steps between two evaluations, and two checkpoints"
+    )
     parser.add_argument("--interval", type=float, default=0.5, help="seconds between two readings")
-    parser.add_argument("--device_data", action="store_true", help="the images lie on the device, and a call makes 20 steps")
+    parser.add_argument(
+        "--device_data",
+        action="store_true",
+        help="the images lie on the device, and a call makes 20 steps",
+    )
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         fields = {
-            "data.root": photographs(folder / "photographs"), "data.batch": 8, "data.eval_batch": 8, "data.image_size": 16,
-            "data.stored_size": 20, "data.tier": "resident" if given.device_data else "cached",
-            "train.duration": f"{given.steps} steps", "train.log_every": "20 steps",
-            "train.checkpoint_every": f"{given.every} steps", "train.evaluate_every": f"{given.every} steps",
-        }  # fmt: skip
-        command = [sys.executable, "-m", "jaxord.main", "--config=configs/folder.py:method=ce,backbone=tiny",
-                   f"--workdir={folder / 'run'}", *(f"--config.{name}={value}" for name, value in fields.items())]  # fmt: skip
+            "data.root": photographs(folder / "photographs"),
+            "data.batch": 8,
+            "data.eval_batch": 8,
+            "data.image_size": 16,
+            "data.stored_size": 20,
+            "data.tier": "resident" if given.device_data else "cached",
+            "train.duration": f"{given.steps} steps",
+            "train.log_every": "20 steps",
+            "train.checkpoint_every": f"{given.every} steps",
+            "train.evaluate_every": f"{given.every} steps",
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "jaxord.main",
+            "--config=configs/folder.py:method=ce,backbone=tiny",
+            f"--workdir={folder / 'run'}",
+            *(f"--config.{name}={value}" for name, value in fields.items()),
+        ]
         rows = watch(command, folder / "run/metrics.jsonl", given.interval)
     times = given.steps // given.every
-    print(f"{given.steps:,} steps, {times} evaluations, {times} checkpoints; {rows[:, 2].max() / MIB:.0f} MiB at most")
+    print(
+        f"{given.steps:,} steps, {times} evaluations, {times} checkpoints; {rows[:, 2].max() / MIB:.0f} MiB at most"
+    )
     for name, column in (("resident", 2), ("anonymous", 3)):
         slope, error = fitted(rows, given.steps, column)
         print(f"{name}: {slope:+.1f} +- {error:.1f} bytes a step")

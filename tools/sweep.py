@@ -32,7 +32,9 @@ import time
 
 import jax
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and tools/ lie in the repository and are not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).parents[1])
+)  # configs/ and tools/ lie in the repository and are not installed
 
 from jaxord import checkpoint, signals  # noqa: E402
 from tools import launch  # noqa: E402
@@ -69,7 +71,13 @@ class Queue:
     """
 
     def __init__(self, folder, launcher, journal, command=COMMAND, search=None):
-        self.folder, self.launcher, self.journal, self.command, self.search = folder, launcher, journal, command, search
+        self.folder, self.launcher, self.journal, self.command, self.search = (
+            folder,
+            launcher,
+            journal,
+            command,
+            search,
+        )
         self.waiting, self.begun, self.failed, self.configs, self.stopping = [], [], [], {}, set()
         self.attempts, self.spent, self.since = collections.Counter(), [], time.monotonic()
         self.done, self.pruned = search.closed() if search else (0, 0)
@@ -80,19 +88,27 @@ class Queue:
 
     def bad(self, run):
         """Whether the search wants no more of a run."""
-        return self.search is not None and self.search.is_bad(run, self.folder / run.name, self.configs[run])
+        return self.search is not None and self.search.is_bad(
+            run, self.folder / run.name, self.configs[run]
+        )
 
     def take(self, run):
         """Puts a run where it belongs."""
         self.configs[run] = settle(run, self.folder / run.name, self.journal)
         last = self.journal.last(run.name, "started", "found", "ended", "stopped")
         is_open = last.get("event") in ("started", "found")  # nobody has seen its end
-        process = self.launcher.find(last["process"], last["place"], self.log(run)) if is_open else None
+        process = (
+            self.launcher.find(last["process"], last["place"], self.log(run)) if is_open else None
+        )
         if process:
             self.journal.write("found", run.name, place=last["place"], process=process.pid)
             self.begun.append(Begun(run, process, last["place"], time.monotonic()))
         elif is_done(run, self.folder / run.name, self.configs[run]):
-            self.close(run, "done", new=self.journal.last(run.name, "done", "made", "started").get("event") != "done")
+            self.close(
+                run,
+                "done",
+                new=self.journal.last(run.name, "done", "made", "started").get("event") != "done",
+            )
         elif self.bad(run):
             self.close(run, "pruned")
         else:
@@ -110,7 +126,10 @@ class Queue:
     def next(self):
         """The run to be started now, None where there is none."""
         while True:
-            run = next((run for run in self.waiting if not in_use(self.folder / run.name, self.log(run))), None)
+            run = next(
+                (run for run in self.waiting if not in_use(self.folder / run.name, self.log(run))),
+                None,
+            )
             if run is None:
                 proposed = self.search.ask() if self.search else None
                 if proposed is None:
@@ -118,13 +137,17 @@ class Queue:
                 self.take(proposed)
                 continue
             self.waiting.remove(run)
-            if not is_done(run, self.folder / run.name, self.configs[run]):  # another process may have ended it
+            if not is_done(
+                run, self.folder / run.name, self.configs[run]
+            ):  # another process may have ended it
                 return run
             self.close(run, "done")
 
     def dispatch(self):
         """Starts what is waiting where there is room."""
-        free = collections.Counter(self.launcher.places) - collections.Counter(begun.place for begun in self.begun)
+        free = collections.Counter(self.launcher.places) - collections.Counter(
+            begun.place for begun in self.begun
+        )
         while free and (run := self.next()):
             place = max(free, key=free.get)
             free -= collections.Counter([place])
@@ -132,11 +155,23 @@ class Queue:
             # Seeds are constants of the compiled step, so the cache serves resumed runs above all: 16 of their 39 s of CPU.
             cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.folder / ".cache"))
             workdir = self.folder / run.name
-            command = [*self.command, f"--workdir={workdir}", f"--config_json={workdir / 'config.json'}"]
+            command = [
+                *self.command,
+                f"--workdir={workdir}",
+                f"--config_json={workdir / 'config.json'}",
+            ]
             if run.of:
-                command[-2:-1] = ["--mode=evaluate", f"--workdir={self.folder / run.of}", f"--output={workdir}"]
-            process = self.launcher.start(command, self.log(run), place, {"JAX_COMPILATION_CACHE_DIR": cache})
-            self.journal.write("started", run.name, attempt=self.attempts[run], place=place, process=process.pid)
+                command[-2:-1] = [
+                    "--mode=evaluate",
+                    f"--workdir={self.folder / run.of}",
+                    f"--output={workdir}",
+                ]
+            process = self.launcher.start(
+                command, self.log(run), place, {"JAX_COMPILATION_CACHE_DIR": cache}
+            )
+            self.journal.write(
+                "started", run.name, attempt=self.attempts[run], place=place, process=process.pid
+            )
             self.begun.append(Begun(run, process, place, time.monotonic()))
 
     def collect(self):
@@ -171,7 +206,9 @@ class Queue:
             self.journal.write("given up", run.name)
             self.failed.append(run)
             said = f" FAILED {found}, given up after {ATTEMPTS} attempts,"
-        self.screen.say(f"{self.done}/{self.total} {run.name}:{said} {seconds:.0f} s; {self.times()}")
+        self.screen.say(
+            f"{self.done}/{self.total} {run.name}:{said} {seconds:.0f} s; {self.times()}"
+        )
 
     def prune(self):
         """Stops the trials that the search finds bad."""
@@ -190,8 +227,16 @@ class Queue:
     def lines(self):
         """The state of all runs: a line for all of them, and one for each in progress with the last words of its log."""
         counts = {"pruned": self.pruned, "given up": len(self.failed), "running": len(self.begun)}
-        told = ", ".join([f"{self.done} of {self.total} runs are done", *(f"{n} {name}" for name, n in counts.items() if n)])
-        return [f"{told}; {self.times()}", *(f"  {b.run.name} ({b.place}): {last_words(self.log(b.run))}" for b in self.begun)]
+        told = ", ".join(
+            [
+                f"{self.done} of {self.total} runs are done",
+                *(f"{n} {name}" for name, n in counts.items() if n),
+            ]
+        )
+        return [
+            f"{told}; {self.times()}",
+            *(f"  {b.run.name} ({b.place}): {last_words(self.log(b.run))}" for b in self.begun),
+        ]
 
     def run(self, runs):
         """Runs what is not done; whatever ends that ends the processes by SIGTERM first, on which they save.
@@ -203,7 +248,12 @@ class Queue:
           [Run] that were given up.
         """
         self.total = self.total or len(runs)
-        self.journal.write("begun", command=shlex.join(sys.orig_argv), runs=self.total, places=len(self.launcher.places))
+        self.journal.write(
+            "begun",
+            command=shlex.join(sys.orig_argv),
+            runs=self.total,
+            places=len(self.launcher.places),
+        )
         try:
             for run in runs:
                 self.take(run)
@@ -242,8 +292,15 @@ def launcher_of(given, folder):
         raise ValueError(f"{', '.join(unused)} means nothing to --launcher={given.launcher}")
     if given.launcher == "processes":
         return launch.Machine(launch.chosen_gpus(given.gpus or "all"), given.slots)
-    settings = {key: value_of(value) for key, _, value in (text.partition("=") for text in given.slurm)}
-    return launch.Cluster({"slurm": "slurm", "submitit": "local"}[given.launcher], given.slots, folder / "jobs", settings)
+    settings = {
+        key: value_of(value) for key, _, value in (text.partition("=") for text in given.slurm)
+    }
+    return launch.Cluster(
+        {"slurm": "slurm", "submitit": "local"}[given.launcher],
+        given.slots,
+        folder / "jobs",
+        settings,
+    )
 
 
 def stop(number, frame):
@@ -251,24 +308,66 @@ def stop(number, frame):
 
 
 def main(arguments=None, command=COMMAND):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments_of(parser)
-    parser.add_argument("--gpus", help="'all' that there are, which is the default, or some of them: 0,1")
-    parser.add_argument("--slots", type=int, default=1, help="runs at a time, on each GPU or on CPUs")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run's config")
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of every config")
-    parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="runs of such names: '*-ce-seed=[01]'")
-    parser.add_argument("--search", choices=("tpe", "random", "grid"), help="trials of the experiment's SPACE, by Optuna")
-    parser.add_argument("--trials", type=int, default=0, help="of a search, earlier ones too; grid: 0 is all of it")
-    parser.add_argument("--launcher", choices=("processes", "slurm", "submitit"), default="processes",
-                        help="processes of this machine, jobs of SLURM, or such jobs on this machine, to try them")  # fmt: skip
-    parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="what submitit tells SLURM of a job")
+    parser.add_argument(
+        "--gpus", help="'all' that there are, which is the default, or some of them: 0,1"
+    )
+    parser.add_argument(
+        "--slots", type=int, default=1, help="runs at a time, on each GPU or on CPUs"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field of every run's config",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of every config",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="runs of such names: '*-ce-seed=[01]'",
+    )
+    parser.add_argument(
+        "--search",
+        choices=("tpe", "random", "grid"),
+        help="trials of the experiment's SPACE, by Optuna",
+    )
+    parser.add_argument(
+        "--trials", type=int, default=0, help="of a search, earlier ones too; grid: 0 is all of it"
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=("processes", "slurm", "submitit"),
+        default="processes",
+        help="processes of this machine, jobs of SLURM, or such jobs on this machine, to try them",
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what submitit tells SLURM of a job",
+    )
     given = parser.parse_args(arguments)
     file, folder = given.experiment.resolve(), (given.output / given.experiment.stem).resolve()
     os.chdir(ROOT)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, stop)
-    jax.config.update("jax_platforms", "cpu")  # the sweep computes nothing: the GPUs are for the runs
+    jax.config.update(
+        "jax_platforms", "cpu"
+    )  # the sweep computes nothing: the GPUs are for the runs
     try:
         if given.slots < 1:
             raise ValueError(f"--slots is {given.slots}; a sweep takes one at least")
@@ -284,7 +383,9 @@ def main(arguments=None, command=COMMAND):
             launcher, journal = launcher_of(given, folder), Journal(folder / "journal.jsonl")
             failed = Queue(folder, launcher, journal, command, search).run(runs)
             there = [run for run in runs if run not in failed]
-            others = evaluations_of(experiment, there, given.option, given.set) if not search else []
+            others = (
+                evaluations_of(experiment, there, given.option, given.set) if not search else []
+            )
             failed += Queue(folder, launcher, journal, command).run(others) if others else []
     except ValueError as error:
         return f"error: {error}"
@@ -294,7 +395,10 @@ def main(arguments=None, command=COMMAND):
     for line in search.best() if search else ():
         print(line)
     for run in failed:
-        print(f"left: {run.name}, {folder / run.name}.log ends\n{tail(folder / f'{run.name}.log')}", file=sys.stderr)
+        print(
+            f"left: {run.name}, {folder / run.name}.log ends\n{tail(folder / f'{run.name}.log')}",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 

@@ -18,7 +18,9 @@ import sys
 import numpy as np
 from scipy import stats
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ and experiments/ lie beside tools/ and are not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).parents[1])
+)  # configs/ and experiments/ lie beside tools/ and are not installed
 
 from experiments import published  # noqa: E402
 from jaxord import checkpoint, metrics, report  # noqa: E402
@@ -32,7 +34,11 @@ LINES = 6  # of a figure of curves
 PANELS = 3  # beside each other
 MAPS = 9  # of features
 SEVERITY = "severity"  # of damage, in names of evaluations
-CLASSIFIERS = {"descending_soft_label": "soft labels", "cross_entropy": "cross-entropy", "logit_adjusted": "logit adjustment"}
+CLASSIFIERS = {
+    "descending_soft_label": "soft labels",
+    "cross_entropy": "cross-entropy",
+    "logit_adjusted": "logit adjustment",
+}
 
 # The runs of one data set: [plan.Run], run -> table.Result or None, run -> [files.Fold] of finished ones, CLAIMS, folder of
 # the experiment, and the function (figure, caption, name) -> part of the page.
@@ -50,9 +56,17 @@ def labels_of(s):
 
 def numbers(s, label, metric, part=""):
     """A metric of the headline on a part of the labels, or of the model, over the seeds: f64[n]."""
-    rows = [(s.results[run].rows, table.headline(s.results[run]) + part) for run in labels_of(s)[label]]
-    return np.array([rows[row].get(metric, rows.get("model", {}).get(metric, np.nan)) if row in rows else np.nan
-                     for rows, row in rows])  # fmt: skip
+    rows = [
+        (s.results[run].rows, table.headline(s.results[run]) + part) for run in labels_of(s)[label]
+    ]
+    return np.array(
+        [
+            rows[row].get(metric, rows.get("model", {}).get(metric, np.nan))
+            if row in rows
+            else np.nan
+            for rows, row in rows
+        ]
+    )
 
 
 def what(s, folder):
@@ -60,8 +74,11 @@ def what(s, folder):
     runs = list(s.folds)
     every = [fold for run in runs for fold in s.folds[run]]
     c, of_stages = every[0].config, [config for fold in every for _, config in fold.stages]
-    sizes = {"train": [len(fold.train_targets) for fold in every], "test": [len(fold.target) for fold in every],
-             "val": [fold.facts["val examples"] for fold in every if "val examples" in fold.facts]}  # fmt: skip
+    sizes = {
+        "train": [len(fold.train_targets) for fold in every],
+        "test": [len(fold.target) for fold in every],
+        "val": [fold.facts["val examples"] for fold in every if "val examples" in fold.facts],
+    }
     names = list(dict.fromkeys(fold.name for fold in every if fold.name))
     seconds = [fold.facts["seconds"] for fold in every if "seconds" in fold.facts]
     towers = [config.model.image_tower or f"CLIP {config.model.variant}" for config in of_stages]
@@ -72,15 +89,37 @@ def what(s, folder):
         ("settings", f"{len(labels_of(s))}, {len(runs)} finished runs of {len(s.runs)}"),
         ("seeds", listed(sorted({run.seed for run in runs}))),
         ("image tower", listed(towers)),
-        ("weights", listed(config.model.weights or config.model.image_weights or "from scratch" for config in of_stages)),
-        ("training", listed(f"{config.train.duration}, batches of {config.data.batch}" for config in of_stages)),
+        (
+            "weights",
+            listed(
+                config.model.weights or config.model.image_weights or "from scratch"
+                for config in of_stages
+            ),
+        ),
+        (
+            "training",
+            listed(
+                f"{config.train.duration}, batches of {config.data.batch}" for config in of_stages
+            ),
+        ),
         ("predicts with", listed(fold.done["selected"] for fold in every)),
         ("command", last_begun(folder / "journal.jsonl").get("command", "the journal has none")),
-        *((name, listed(fold.facts[name] for fold in every if name in fold.facts)) for name in ("device", "versions")),
-        ("training took", f"{sum(seconds):,.0f} s in all, {np.mean(seconds):,.0f} s a run and fold" if seconds else ""),
-    ]  # fmt: skip
+        *(
+            (name, listed(fold.facts[name] for fold in every if name in fold.facts))
+            for name in ("device", "versions")
+        ),
+        (
+            "training took",
+            f"{sum(seconds):,.0f} s in all, {np.mean(seconds):,.0f} s a run and fold"
+            if seconds
+            else "",
+        ),
+    ]
     note = "All settings of a run are in the config.json of its folder, and its own report says more of it."
-    return [page.facts([(name, value) for name, value in pairs if value]), page.paragraph(note, kind="note")]
+    return [
+        page.facts([(name, value) for name, value in pairs if value]),
+        page.paragraph(note, kind="note"),
+    ]
 
 
 def listed(values):
@@ -100,14 +139,28 @@ def by_setting(s):
     columns, labels, parts = table.columns_of(done), list(labels_of(s)), []
     for first in range(0, len(columns), PANELS):
         some = columns[first : first + PANELS]
-        panels = {title: {label: numbers(s, label, metric, part) for label in labels} for title, metric, part in some}
+        panels = {
+            title: {label: numbers(s, label, metric, part) for label in labels}
+            for title, metric, part in some
+        }
         baselines = {
-            title: {row.label: np.mean([r.rows.get(row.label + part, {}).get(metric, np.nan) for r in row.results])
-                    for row in lines} for title, metric, part in some
-        }  # fmt: skip
-        words = "Means and standard deviations over the seeds, small dots each seed; vertical lines do not look at the " \
-                "input, but for the nearest neighbour, which compares pixels."  # fmt: skip
-        parts.append(s.show(comparison.dots(labels, panels, baselines), words, f"metrics-{1 + first // PANELS}"))
+            title: {
+                row.label: np.mean(
+                    [r.rows.get(row.label + part, {}).get(metric, np.nan) for r in row.results]
+                )
+                for row in lines
+            }
+            for title, metric, part in some
+        }
+        words = (
+            "Means and standard deviations over the seeds, small dots each seed; vertical lines do not look at the "
+            "input, but for the nearest neighbour, which compares pixels."
+        )
+        parts.append(
+            s.show(
+                comparison.dots(labels, panels, baselines), words, f"metrics-{1 + first // PANELS}"
+            )
+        )
     return parts
 
 
@@ -123,7 +176,10 @@ def numbered(labels):
                 found.setdefault(key, {}).setdefault(rest, []).append((float(value), label))
             except ValueError:
                 continue  # an option in words
-    lines = {key: {rest: sorted(pairs) for rest, pairs in of.items() if len(pairs) > 2} for key, of in found.items()}
+    lines = {
+        key: {rest: sorted(pairs) for rest, pairs in of.items() if len(pairs) > 2}
+        for key, of in found.items()
+    }
     return {key: of for key, of in lines.items() if of}
 
 
@@ -153,7 +209,11 @@ def against_numbers(s):
             spread = [x.std(ddof=1) if len(x) > 1 else 0.0 for x in seeds]
             panels[select][label] = [x for x, _ in pairs], [x.mean() for x in seeds], spread
         words = f"Finished runs evaluated with {key}: means over the seeds, with standard deviations where there are several."
-        words += " Of a severity the mean over the kinds of damage; 0 is the clean test split." if key == SEVERITY else ""
+        words += (
+            " Of a severity the mean over the kinds of damage; 0 is the clean test split."
+            if key == SEVERITY
+            else ""
+        )
         parts.append(s.show(comparison.against_number(panels, key), words, f"evaluated-{key}"))
     return parts or "no option of the labels and of their evaluations has three numbers."
 
@@ -167,8 +227,13 @@ def evaluated(s):
             key, is_number, value = row.removeprefix(rule).partition("=")
             if row.startswith(rule) and is_number and value.isdigit():
                 clean = [(0, "")] if key == SEVERITY else []
-                found.setdefault(key, {}).setdefault(label, clean).append((int(value), f", {key}={value}"))
-    lines = {key: {label: sorted(pairs) for label, pairs in of.items() if len(pairs) > 2} for key, of in found.items()}
+                found.setdefault(key, {}).setdefault(label, clean).append(
+                    (int(value), f", {key}={value}")
+                )
+    lines = {
+        key: {label: sorted(pairs) for label, pairs in of.items() if len(pairs) > 2}
+        for key, of in found.items()
+    }
     return {key: of for key, of in lines.items() if of}
 
 
@@ -184,18 +249,28 @@ def curves(s):
                 lines = [next(iter(one[panel].values())) for one in each if panel in one]
                 same = [values for steps, values in lines if np.array_equal(steps, lines[0][0])]
                 if same:
-                    panels.setdefault(panel if panel != select else f"{select} on validation", {})[label] = lines[0][0], same
-        words = "Means over the seeds, bands from the lowest to the highest; of runs in stages the last one. Losses of " \
-                "different methods are different functions: compare how they fall, not how low they are."  # fmt: skip
+                    panels.setdefault(panel if panel != select else f"{select} on validation", {})[
+                        label
+                    ] = lines[0][0], same
+        words = (
+            "Means over the seeds, bands from the lowest to the highest; of runs in stages the last one. Losses of "
+            "different methods are different functions: compare how they fall, not how low they are."
+        )
         if panels:
-            linear = [panel for panel in panels if panel.endswith(" on validation") and select not in metrics.LOWER_IS_BETTER]
+            linear = [
+                panel
+                for panel in panels
+                if panel.endswith(" on validation") and select not in metrics.LOWER_IS_BETTER
+            ]
             parts.append(s.show(training.curves(panels, linear=linear), words, f"curves-{number}"))
     return parts or "no run has logged a step."
 
 
 def classifier(config):
     """How a run classifies its groups, in words; "" where it does not."""
-    return next((CLASSIFIERS[loss["name"]] for loss in config.losses if loss["name"] in CLASSIFIERS), "")
+    return next(
+        (CLASSIFIERS[loss["name"]] for loss in config.losses if loss["name"] in CLASSIFIERS), ""
+    )
 
 
 def by_groups(s):
@@ -207,9 +282,12 @@ def by_groups(s):
             count = len(checkpoint.read_json(fold.folder / "groups.json")["true"])
             found.setdefault(count, []).append((classifier(fold.config), label, runs))
     return {
-        count: {(title if [t for t, _, _ in some].count(title) == 1 else label): runs for title, label, runs in some}
+        count: {
+            (title if [t for t, _, _ in some].count(title) == 1 else label): runs
+            for title, label, runs in some
+        }
         for count, some in found.items()
-    }  # fmt: skip
+    }
 
 
 def group_figures(s):
@@ -221,9 +299,13 @@ def group_figures(s):
             read = [checkpoint.read_json(s.folds[run][0].folder / "groups.json") for run in runs]
             true = np.mean([one["true"] for one in read], axis=0)
             hits[title] = true, np.mean([one["predicted"] for one in read], axis=0)
-            off[title] = np.mean([[np.nan if d is None else d for d in one["distance"]] for one in read], axis=0)
-        words = f"Test samples of each of {count} groups, truly and as predicted, means over the seeds; the scale is " \
-                "logarithmic (Group-DIR Figures 2 and 4)."  # fmt: skip
+            off[title] = np.mean(
+                [[np.nan if d is None else d for d in one["distance"]] for one in read], axis=0
+            )
+        words = (
+            f"Test samples of each of {count} groups, truly and as predicted, means over the seeds; the scale is "
+            "logarithmic (Group-DIR Figures 2 and 4)."
+        )
         parts.append(s.show(groups.histograms(hits), words, f"groups-{count}-histograms"))
         words = "How many groups the prediction is off, by true group; bars are the samples that it has (Group-DIR Figure 5)."
         parts.append(s.show(groups.distance(off, true), words, f"groups-{count}-distance"))
@@ -231,9 +313,11 @@ def group_figures(s):
         panels = {title: found for title, found in panels.items() if found}
         if panels:
             metric = error_of(s.folds[next(iter(lines.values()))[0]][0].config)
-            words = f"{metric} over the epochs: one regression alone, the expert of the predicted group, and that of the " \
-                    "true one, which reads the label (Group-DIR Figure 3). Curves of the training split are there for runs " \
-                    "with config.train.curves=('train',)."  # fmt: skip
+            words = (
+                f"{metric} over the epochs: one regression alone, the expert of the predicted group, and that of the "
+                "true one, which reads the label (Group-DIR Figure 3). Curves of the training split are there for runs "
+                "with config.train.curves=('train',)."
+            )
             figure = training.curves(panels, x="epoch", logarithmic=True)
             parts.append(s.show(figure, words, f"groups-{count}-decomposition"))
     return parts or "no run has groups."
@@ -251,11 +335,17 @@ def decomposed(s, runs):
     for run in [*labels_of(s).get("mse", ()), *runs]:
         fold = s.folds[run][0]
         epochs = fold.config.data.batch / len(fold.train_targets)
-        for line, (steps, values) in files.curves(*fold.stages[-1]).get(error_of(fold.config), {}).items():
+        for line, (steps, values) in (
+            files.curves(*fold.stages[-1]).get(error_of(fold.config), {}).items()
+        ):
             split, _, rule = line.partition(", ")
-            found.setdefault(f"{names.get(rule, rule)}, {split}", []).append((steps * epochs, values))
-    return {line: (each[0][0], [values for steps, values in each if np.array_equal(steps, each[0][0])])
-            for line, each in found.items()}  # fmt: skip
+            found.setdefault(f"{names.get(rule, rule)}, {split}", []).append(
+                (steps * epochs, values)
+            )
+    return {
+        line: (each[0][0], [values for steps, values in each if np.array_equal(steps, each[0][0])])
+        for line, each in found.items()
+    }
 
 
 def maps(s):
@@ -272,19 +362,38 @@ def maps(s):
     first, parts = list(found)[:MAPS], []
     left += list(found)[MAPS:]
     labels = {label: found[label]["target"] for label in first}
-    plain = {label: target if target.ndim == 1 else target[:, 0] for label, target in labels.items()}
-    placed = {label: (found[label]["places"], plain[label]) for label in first if "places" in found[label]}
+    plain = {
+        label: target if target.ndim == 1 else target[:, 0] for label, target in labels.items()
+    }
+    placed = {
+        label: (found[label]["places"], plain[label]) for label in first if "places" in found[label]
+    }
     if placed:
         words = "t-SNE of test features; only who is near whom means something."
         parts.append(s.show(embeddings.points(placed, "label"), words, "tsne"))
-    ordered = {label: embeddings.in_order(found[label]["embeds"], plain[label], 300) for label in first}
-    panels = {label: (matrix, [f"{y:.3g}" for y in target]) for label, (matrix, target) in ordered.items()}
+    ordered = {
+        label: embeddings.in_order(found[label]["embeds"], plain[label], 300) for label in first
+    }
+    panels = {
+        label: (matrix, [f"{y:.3g}" for y in target]) for label, (matrix, target) in ordered.items()
+    }
     words = "Negative distance of unit features in the order of their labels; a band along the diagonal means order."
-    parts.append(s.show(embeddings.matrices(panels, "− distance", "true label"), words, "similarity"))
-    texts = {label: embeddings.unit(found[label]["text_embeds"]) for label in first if "text_embeds" in found[label]}
+    parts.append(
+        s.show(embeddings.matrices(panels, "− distance", "true label"), words, "similarity")
+    )
+    texts = {
+        label: embeddings.unit(found[label]["text_embeds"])
+        for label in first
+        if "text_embeds" in found[label]
+    }
     if texts:
-        panels = {f"{label}: {100 * metrics.ordinality_score(rows):.1f} %": (rows @ rows.T, range(len(rows)))
-                  for label, rows in texts.items()}  # fmt: skip
+        panels = {
+            f"{label}: {100 * metrics.ordinality_score(rows):.1f} %": (
+                rows @ rows.T,
+                range(len(rows)),
+            )
+            for label, rows in texts.items()
+        }
         words = "Cosine of the texts of the ranks, with the ordinality score."
         parts.append(s.show(embeddings.matrices(panels, "cosine", "rank"), words, "texts"))
     return [*parts, page.paragraph(f"Without: {', '.join(left)}.", kind="note")] if left else parts
@@ -296,8 +405,10 @@ def claims(s):
         return "the experiment has no CLAIMS."
     shown = []
     for first, second, *part in s.claims:
-        value = [{run.seed: table.value(s.results[run], *part) for run in labels_of(s).get(label, ())}
-                 for label in (first, second)]  # fmt: skip
+        value = [
+            {run.seed: table.value(s.results[run], *part) for run in labels_of(s).get(label, ())}
+            for label in (first, second)
+        ]
         seeds = sorted(set(value[0]) & set(value[1]))
         if not seeds:
             continue
@@ -306,12 +417,18 @@ def claims(s):
         gain = gain if metric in metrics.LOWER_IS_BETTER else -gain
         half = np.nan
         if len(gain) > 1:
-            half = stats.t.ppf((1 + table.LEVEL) / 2, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5
+            half = (
+                stats.t.ppf((1 + table.LEVEL) / 2, len(gain) - 1)
+                * gain.std(ddof=1)
+                / len(gain) ** 0.5
+            )
         if np.isfinite(gain).all():
             shown.append((", ".join([f"{first} before {second}", *part]), gain.mean(), half))
     parts = page.markdown(table.claims(s.claims, s.runs, s.results))
-    words = f"Mean gains with their {table.LEVEL:.0%} intervals, paired by seed. Filled blue dots: the first is better; " \
-            "orange: the second; open squares: within noise, or one run alone."  # fmt: skip
+    words = (
+        f"Mean gains with their {table.LEVEL:.0%} intervals, paired by seed. Filled blue dots: the first is better; "
+        "orange: the second; open squares: within noise, or one run alone."
+    )
     return [*parts, s.show(comparison.gains(shown), words, "claims")] if shown else parts
 
 
@@ -359,7 +476,9 @@ def write(experiment, folder, figures, name):
         if folds:
             content[f"{before}What was run"] = what(s, folder)
         lost = table.losses(getattr(experiment, "FULL", {}), runs, results, printed[0])
-        content[f"{before}Results"] = page.markdown([*table.table(runs, results, folder, paper=printed), *lost])
+        content[f"{before}Results"] = page.markdown(
+            [*table.table(runs, results, folder, paper=printed), *lost]
+        )
         if not folds:
             continue
         for title, make in SECTIONS.items():
@@ -372,15 +491,22 @@ def write(experiment, folder, figures, name):
         content["What is not here"] = [page.bullets(missing)]
     about = (experiment.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
     file = folder / "report.html"
-    file.write_text(page.document(f"Experiment: {name}", f"{about} {'; '.join(lead)}.".strip(), content), encoding="utf-8")
+    file.write_text(
+        page.document(f"Experiment: {name}", f"{about} {'; '.join(lead)}.".strip(), content),
+        encoding="utf-8",
+    )
     return file
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     plan.arguments_of(parser)
     parser.add_argument("--figures", type=pathlib.Path, help="folder of the PNG files")
-    parser.add_argument("--runs", action="store_true", help="write the report of each finished run first")
+    parser.add_argument(
+        "--runs", action="store_true", help="write the report of each finished run first"
+    )
     given = parser.parse_args(arguments)
     file, folder = given.experiment.resolve(), (given.output / given.experiment.stem).resolve()
     figures = (given.figures or folder / "figures").resolve()

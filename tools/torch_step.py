@@ -60,29 +60,51 @@ def check(config):
         "prompt": [config.prompt.name],
         "optim": [config.optim.name],
     }
-    lines = [f"{part} {name}, known are {sorted(KNOWN[part])}"
-             for part, names in found.items() for name in names if name not in KNOWN[part]]
-    lines += [f"loss {entry['name']} with {key}={value}" for entry in config.losses for key, value in entry.items()
-              if (key, value) not in (("form", "pair"), ("distance", "absolute")) and key not in ("name", "weight")]
+    lines = [
+        f"{part} {name}, known are {sorted(KNOWN[part])}"
+        for part, names in found.items()
+        for name in names
+        if name not in KNOWN[part]
+    ]
+    lines += [
+        f"loss {entry['name']} with {key}={value}"
+        for entry in config.losses
+        for key, value in entry.items()
+        if (key, value) not in (("form", "pair"), ("distance", "absolute"))
+        and key not in ("name", "weight")
+    ]
     if config.model.image_tower:
         lines.append(f"image tower {config.model.image_tower}, known is CLIP's own")
     lines += ["model.remat"] if config.model.remat else []
     if lines:
-        raise ValueError(f"tools/torch_step.py cannot run the step of {config.name}-{config.method}:\n  " + "\n  ".join(lines))
+        raise ValueError(
+            f"tools/torch_step.py cannot run the step of {config.name}-{config.method}:\n  "
+            + "\n  ".join(lines)
+        )
 
 
 def build_clip(settings):
     """transformers' CLIPModel of these sizes, with fused attention."""
     sides = {
-        side: {theirs: getattr(getattr(settings, side), ours) for ours, theirs in hf_clip.TOWER.items()}
-        | {"projection_dim": settings.projection_dim} for side in ("vision", "text")
+        side: {
+            theirs: getattr(getattr(settings, side), ours) for ours, theirs in hf_clip.TOWER.items()
+        }
+        | {"projection_dim": settings.projection_dim}
+        for side in ("vision", "text")
     }
     sides["vision"] |= {"image_size": settings.image_size, "patch_size": settings.patch_size}
     sides["text"] |= {
-        "vocab_size": settings.vocab_size, "max_position_embeddings": settings.max_positions,
-        "eos_token_id": settings.eos_token_id, "bos_token_id": settings.eos_token_id - 1, "pad_token_id": settings.eos_token_id,
+        "vocab_size": settings.vocab_size,
+        "max_position_embeddings": settings.max_positions,
+        "eos_token_id": settings.eos_token_id,
+        "bos_token_id": settings.eos_token_id - 1,
+        "pad_token_id": settings.eos_token_id,
     }
-    config = CLIPConfig(vision_config=sides["vision"], text_config=sides["text"], projection_dim=settings.projection_dim)
+    config = CLIPConfig(
+        vision_config=sides["vision"],
+        text_config=sides["text"],
+        projection_dim=settings.projection_dim,
+    )
     config._attn_implementation = "sdpa"
     return CLIPModel(config)
 
@@ -98,7 +120,9 @@ class Model(nn.Module):
     def __init__(self, task, dtype):
         super().__init__()
         self.heads = [entry["name"] for entry in task.config.heads]
-        self.losses = [(LOSSES[entry["name"]], entry.get("weight", 1.0)) for entry in task.config.losses]
+        self.losses = [
+            (LOSSES[entry["name"]], entry.get("weight", 1.0)) for entry in task.config.losses
+        ]
         self.prompt, self.dtype = task.config.prompt.name, dtype
         for name, array in task.constants.items():
             if name != "seed":
@@ -107,12 +131,21 @@ class Model(nn.Module):
         if not self.prompt:
             del self.clip.text_model, self.clip.text_projection, self.clip.logit_scale
         given = {path: np.asarray(array) for path, array in {**task.trained, **task.frozen}.items()}
-        of_clip = {path: hf_clip.source_name(path) for path in given if path.split("/")[0] in hf_clip.PARTS}
-        arrays = {name: torch.tensor(hf_clip.to_source(path, given[path]).copy()) for path, name in of_clip.items()}
+        of_clip = {
+            path: hf_clip.source_name(path) for path in given if path.split("/")[0] in hf_clip.PARTS
+        }
+        arrays = {
+            name: torch.tensor(hf_clip.to_source(path, given[path]).copy())
+            for path, name in of_clip.items()
+        }
         self.clip.load_state_dict(arrays)
-        self.own = nn.ParameterDict({path: torch.tensor(array) for path, array in given.items() if path not in of_clip})
+        self.own = nn.ParameterDict(
+            {path: torch.tensor(array) for path, array in given.items() if path not in of_clip}
+        )
         named = dict(self.clip.named_parameters())
-        self.by_path = {path: named[of_clip[path]] if path in of_clip else self.own[path] for path in given}
+        self.by_path = {
+            path: named[of_clip[path]] if path in of_clip else self.own[path] for path in given
+        }
         for path in task.frozen:
             self.by_path[path].requires_grad_(False)
 
@@ -143,13 +176,17 @@ class Model(nn.Module):
         words = tower.embeddings(inputs_embeds=words)
         states = tower.encoder(inputs_embeds=words, attention_mask=None, is_causal=True)[0]
         states = tower.final_layer_norm(states)
-        return self.clip.text_projection(states[torch.arange(len(states), device=states.device), self.prompt_end.long()])
+        return self.clip.text_projection(
+            states[torch.arange(len(states), device=states.device), self.prompt_end.long()]
+        )
 
     def place(self, words, kind, vectors):
         """Writes vectors [K or 1, n, C], in order, over the positions of one kind."""
         here = self.prompt_slots == kind
         order = (here.cumsum(1) - 1).clamp(min=0)[..., None].expand(words.shape)
-        return torch.where(here[..., None], vectors.expand(len(words), -1, -1).gather(1, order), words)
+        return torch.where(
+            here[..., None], vectors.expand(len(words), -1, -1).gather(1, order), words
+        )
 
     def linear(self, path, x):
         return x @ self.own[f"{path}/kernel"] + self.own[f"{path}/bias"]
@@ -162,7 +199,9 @@ class Model(nn.Module):
         return {"value": self.rank_values.mean() + self.rank_values.std(correction=0) * raw}
 
     def CosineLogits(self, arrays):  # noqa: N802
-        images, texts = (F.normalize(arrays[name], dim=1) for name in ("image_embeds", "text_embeds"))
+        images, texts = (
+            F.normalize(arrays[name], dim=1) for name in ("image_embeds", "text_embeds")
+        )
         return {"logits": arrays["logit_scale"].exp() * images @ texts.T}
 
     def BinRegressor(self, arrays):  # noqa: N802
@@ -174,9 +213,17 @@ class Model(nn.Module):
 def batch_of(arrays, device):
     """A prepared batch of ours {image f32[B, V, H, W, 3], rank, target} as `Model` takes it, on the device."""
     image = np.asarray(arrays["image"])
-    batch = {"image": torch.tensor(image.reshape(-1, *image.shape[2:]).transpose(0, 3, 1, 2).copy(), device=device)}
+    batch = {
+        "image": torch.tensor(
+            image.reshape(-1, *image.shape[2:]).transpose(0, 3, 1, 2).copy(), device=device
+        )
+    }
     types = {"rank": np.int64, "target": np.float32}
-    batch |= {name: torch.tensor(np.asarray(arrays[name], types[name]), device=device) for name in types if name in arrays}
+    batch |= {
+        name: torch.tensor(np.asarray(arrays[name], types[name]), device=device)
+        for name in types
+        if name in arrays
+    }
     return {**batch, "views": image.shape[1]}
 
 
@@ -192,7 +239,10 @@ def compiled(model, batch, wanted):
             model.zero_grad(set_to_none=True)
         return fast, COMPILED
     except Exception as error:  # whatever a compiler that is missing or broken raises; the same call ran before without one
-        return model, f"EAGER, torch.compile fails here: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+        return (
+            model,
+            f"EAGER, torch.compile fails here: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}",
+        )
 
 
 def build(task, arrays, factors, *, train, compile):
@@ -212,13 +262,25 @@ def build(task, arrays, factors, *, train, compile):
     check(task.config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    torch.set_float32_matmul_precision("high" if device.type == "cuda" else "highest")  # TF32 there, as XLA
+    torch.set_float32_matmul_precision(
+        "high" if device.type == "cuda" else "highest"
+    )  # TF32 there, as XLA
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[str(np.dtype(task.model.dtype))]
     model, batch = Model(task, dtype).to(device).train(train), batch_of(arrays, device)
-    groups = [{"params": [model.by_path[path] for path in task.trained if task.groups[path] == group],
-               "lr": task.config.optim.rates[group]["lr"],
-               "weight_decay": task.config.optim.rates[group].get("weight_decay", 0.0)}
-              for group in dict.fromkeys(task.groups[path] for path in task.trained)] if train else []
+    groups = (
+        [
+            {
+                "params": [
+                    model.by_path[path] for path in task.trained if task.groups[path] == group
+                ],
+                "lr": task.config.optim.rates[group]["lr"],
+                "weight_decay": task.config.optim.rates[group].get("weight_decay", 0.0),
+            }
+            for group in dict.fromkeys(task.groups[path] for path in task.trained)
+        ]
+        if train
+        else []
+    )
     o, trained = task.config.optim, [parameter for group in groups for parameter in group["params"]]
 
     with torch.set_grad_enabled(train):
@@ -237,7 +299,9 @@ def build(task, arrays, factors, *, train, compile):
     if not train:
         return torch.no_grad()(lambda: run(batch)), wait, facts
     optimizer = OPTIMIZERS[o.name](groups, betas=(o.b1, o.b2), eps=o.eps, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(factors[min(step, len(factors) - 1)]))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: float(factors[min(step, len(factors) - 1)])
+    )
 
     def step():
         loss = run(batch)["loss"]

@@ -14,9 +14,17 @@ import numpy as np
 
 BFLOAT16 = "bfloat16"  # numpy has none: the upper halves of float32
 STORAGES = {
-    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16, "LongStorage": "<i8",
-    "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
-}  # fmt: skip
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": BFLOAT16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
 
 
 class Module:
@@ -45,10 +53,18 @@ class Reader(pickle.Unpickler):
             return Module
         if module == "torch" and name in STORAGES:
             return Storage(STORAGES[name])
-        known = {("torch._utils", "_rebuild_tensor_v2"): rebuilt, ("collections", "OrderedDict"): dict}
-        known |= {("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")}
+        known = {
+            ("torch._utils", "_rebuild_tensor_v2"): rebuilt,
+            ("collections", "OrderedDict"): dict,
+        }
+        known |= {
+            ("torch.jit._pickle", f"build_{kind}list"): list
+            for kind in ("int", "double", "bool", "tensor")
+        }
         if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a model's tensors")
+            raise pickle.UnpicklingError(
+                f"it names {module}.{name}, which is no part of a model's tensors"
+            )
         return known[module, name]
 
     def persistent_load(self, identity):
@@ -66,7 +82,9 @@ def rebuilt(storage, offset, shape, stride, *ignored):
     if min((offset, *shape, *stride)) < 0 or (math.prod(shape) and last >= len(storage)):
         raise pickle.UnpicklingError(f"a tensor of shape {shape} lies outside of its storage")
     width = storage.itemsize
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, [step * width for step in stride], writeable=False)
+    return np.lib.stride_tricks.as_strided(
+        storage[offset:], shape, [step * width for step in stride], writeable=False
+    )
 
 
 def is_archive(file):

@@ -39,10 +39,24 @@ from jaxord import signals, workdir  # noqa: E402
 KEPT = ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 EVERY = 3  # steps between evaluations
 FIELDS = {
-    "data.batch": 8, "data.eval_batch": 8, "data.tier": "cached", "data.folds": "('0','1')", "fold": "all",
-    "train.log_every": "1 steps", "train.checkpoint_every": "2 steps", "train.evaluate_every": f"{EVERY} steps",
-}  # fmt: skip
-PHASES = ("start and data", "compiling", "steps", "evaluation", "saving", "last step and report", "between stages and folds")
+    "data.batch": 8,
+    "data.eval_batch": 8,
+    "data.tier": "cached",
+    "data.folds": "('0','1')",
+    "fold": "all",
+    "train.log_every": "1 steps",
+    "train.checkpoint_every": "2 steps",
+    "train.evaluate_every": f"{EVERY} steps",
+}
+PHASES = (
+    "start and data",
+    "compiling",
+    "steps",
+    "evaluation",
+    "saving",
+    "last step and report",
+    "between stages and folds",
+)
 LOOK = 0.01  # seconds between two looks at a run
 ENDING = 30  # seconds that the other processes of a killed one have
 
@@ -53,7 +67,9 @@ def photographs(root):
         (root / str(rank)).mkdir(parents=True)
         for i in range(12):
             noise = np.random.default_rng(100 * rank + i).normal(50 + 50 * rank, 20, (48, 48, 3))
-            Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(root / str(rank) / f"{i}.png")
+            Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(
+                root / str(rank) / f"{i}.png"
+            )
     return root
 
 
@@ -70,15 +86,23 @@ class Victim:
 
     def __init__(self, folder, devices=1, processes=1, cold=False, steps=24):
         self.folder, self.processes, self.started = folder, processes, []
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
-                            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
-                                         f"--xla_force_host_platform_device_count={devices // processes}"}  # fmt: skip
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
+            f"--xla_force_host_platform_device_count={devices // processes}",
+        }
         if cold:
             self.environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         else:
             self.environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "programs"))
             self.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        fields = {**FIELDS, "train.duration": f"{steps} steps", "data.root": photographs(folder / "photographs")}
+        fields = {
+            **FIELDS,
+            "train.duration": f"{steps} steps",
+            "data.root": photographs(folder / "photographs"),
+        }
         self.fields = [f"--config.{name}={value}" for name, value in fields.items()]
 
     def log(self, number=0):
@@ -87,17 +111,32 @@ class Victim:
 
     def start(self, place):
         """The processes of the command on a workdir."""
-        command = [sys.executable, "-m", "jaxord.main", "--config=configs/folder.py:method=l2rclip,backbone=tiny",
-                   f"--workdir={place}", *self.fields]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "jaxord.main",
+            "--config=configs/folder.py:method=l2rclip,backbone=tiny",
+            f"--workdir={place}",
+            *self.fields,
+        ]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         self.started = []
         for number in range(self.processes):
-            among = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(self.processes),
-                     "JAX_PROCESS_ID": str(number)} if self.processes > 1 else {}  # fmt: skip
+            among = (
+                {
+                    "JAX_COORDINATOR_ADDRESS": address,
+                    "JAX_NUM_PROCESSES": str(self.processes),
+                    "JAX_PROCESS_ID": str(number),
+                }
+                if self.processes > 1
+                else {}
+            )
             with open(self.log(number), "wb") as log:
-                process = subprocess.Popen(command, cwd=ROOT, env=self.environment | among, stdout=log, stderr=log)
+                process = subprocess.Popen(
+                    command, cwd=ROOT, env=self.environment | among, stdout=log, stderr=log
+                )
             self.started.append(process)
         return self.started
 
@@ -106,7 +145,9 @@ class Victim:
         codes = [process.wait() for process in started]
         for number, code in enumerate(codes):
             if code:
-                sys.exit(f"the command failed, {codes}:\n{self.log(number).read_text(errors='replace')[-3000:]}")
+                sys.exit(
+                    f"the command failed, {codes}:\n{self.log(number).read_text(errors='replace')[-3000:]}"
+                )
 
     def finish(self, place):
         """Seconds that the command takes to the end."""
@@ -116,20 +157,33 @@ class Victim:
 
 
 def stages(place):
-    return sorted(path.parent for path in place.rglob("DONE.json") if (path.parent / "checkpoints").exists())
+    return sorted(
+        path.parent for path in place.rglob("DONE.json") if (path.parent / "checkpoints").exists()
+    )
 
 
 def rows(stage):
     """What a stage has logged, but for a line that is being written."""
     log = stage / "metrics.jsonl"
-    return [json.loads(line) for line in log.read_text().rpartition("\n")[0].splitlines()] if log.exists() else []
+    return (
+        [json.loads(line) for line in log.read_text().rpartition("\n")[0].splitlines()]
+        if log.exists()
+        else []
+    )
 
 
 def course(place):
     """{stage: (its steps, those that are judged)} of a finished run."""
-    done = {stage: json.loads((stage / "DONE.json").read_text())["steps"] for stage in stages(place)}
-    return {stage.relative_to(place): (steps, {row["step"] for row in rows(stage) if row["split"] == "val"})
-            for stage, steps in done.items()}  # fmt: skip
+    done = {
+        stage: json.loads((stage / "DONE.json").read_text())["steps"] for stage in stages(place)
+    }
+    return {
+        stage.relative_to(place): (
+            steps,
+            {row["step"] for row in rows(stage) if row["split"] == "val"},
+        )
+        for stage, steps in done.items()
+    }
 
 
 def phase(place, said, began, of):
@@ -142,7 +196,9 @@ def phase(place, said, began, of):
       of: from `course`.
     """
     lines = said.read_text(errors="replace").splitlines()
-    at = max((number for number, line in enumerate(lines) if line.startswith(f"{place}/")), default=None)
+    at = max(
+        (number for number, line in enumerate(lines) if line.startswith(f"{place}/")), default=None
+    )
     if at is None:
         return "start and data"
     stage = pathlib.Path(lines[at])
@@ -150,7 +206,10 @@ def phase(place, said, began, of):
         return "between stages and folds"
     if any(path.stat().st_mtime > began for path in (stage / "checkpoints").glob(".unfinished-*")):
         return "saving"
-    log, restored = rows(stage), [int(line.split()[4]) for line in lines[at:] if line.startswith("goes on from step")]
+    log, restored = (
+        rows(stage),
+        [int(line.split()[4]) for line in lines[at:] if line.startswith("goes on from step")],
+    )
     if not log or (stage / "metrics.jsonl").stat().st_mtime < began:
         return "compiling"
     total, judged = of[stage.relative_to(place)]
@@ -166,10 +225,16 @@ def fingerprint(place):
     found = {}
     for stage in stages(place):
         name = stage.relative_to(place)
-        found |= {f"{name}/{file}": hashlib.sha256((stage / file).read_bytes()).hexdigest()
-                  for file in KEPT if (stage / file).exists()}  # fmt: skip
+        found |= {
+            f"{name}/{file}": hashlib.sha256((stage / file).read_bytes()).hexdigest()
+            for file in KEPT
+            if (stage / file).exists()
+        }
         for part, arrays in workdir.selected(stage).items():
-            found |= {f"{name}/{part}/{path}": hashlib.sha256(array.tobytes()).hexdigest() for path, array in arrays.items()}
+            found |= {
+                f"{name}/{part}/{path}": hashlib.sha256(array.tobytes()).hexdigest()
+                for path, array in arrays.items()
+            }
     return found
 
 
@@ -184,10 +249,18 @@ class Tally:
     """
 
     def __init__(self):
-        self.fell, self.codes, self.rounds, self.wrong = collections.Counter(), collections.Counter(), 0, []
+        self.fell, self.codes, self.rounds, self.wrong = (
+            collections.Counter(),
+            collections.Counter(),
+            0,
+            [],
+        )
 
     def lines(self):
-        counts = [("fell", self.fell.most_common()), ("ended by", [(" ".join(map(str, k)), n) for k, n in self.codes.items()])]
+        counts = [
+            ("fell", self.fell.most_common()),
+            ("ended by", [(" ".join(map(str, k)), n) for k, n in self.codes.items()]),
+        ]
         return [f"{title:<10}{name:<30}{n:>5}" for title, pairs in counts for name, n in pairs]
 
 
@@ -196,7 +269,11 @@ def strike(victim, place, of, longest, numbers, draw, tally):
     wanted, wait = draw.choice((None, draw.choice(PHASES))), draw.uniform(0.0, longest * 1.1)
     number, target, began = draw.choice(numbers), draw.randrange(victim.processes), time.time()
     started = victim.start(place)
-    while time.time() - began < wait if wanted is None else phase(place, victim.log(), began, of) != wanted:
+    while (
+        time.time() - began < wait
+        if wanted is None
+        else phase(place, victim.log(), began, of) != wanted
+    ):
         if all(process.poll() is not None for process in started):
             victim.check(started)
             return True
@@ -213,11 +290,16 @@ def strike(victim, place, of, longest, numbers, draw, tally):
         try:
             process.wait(max(0.1, sent + ENDING - time.monotonic()))
         except subprocess.TimeoutExpired:
-            tally.wrong.append(f"{number.name} of process {target} in {where}: another one goes on after {ENDING} s")
+            tally.wrong.append(
+                f"{number.name} of process {target} in {where}: another one goes on after {ENDING} s"
+            )
             process.kill()
             process.wait()
-    print(f"{sum(tally.fell.values()):>4}  {number.name:<8}{where:<26}after {time.time() - began:5.1f} s, "
-          f"all have ended after {time.monotonic() - sent:.1f} s", flush=True)  # fmt: skip
+    print(
+        f"{sum(tally.fell.values()):>4}  {number.name:<8}{where:<26}after {time.time() - began:5.1f} s, "
+        f"all have ended after {time.monotonic() - sent:.1f} s",
+        flush=True,
+    )
     return False
 
 
@@ -227,7 +309,10 @@ def torture(victim, kills, numbers, draw, tally):
     victim.finish(calm)
     longest = victim.finish(warm)  # with what is compiled
     expected, of = fingerprint(calm), course(calm)
-    print(f"a whole run takes {longest:.0f} s and leaves {len(expected)} files and parameters", flush=True)
+    print(
+        f"a whole run takes {longest:.0f} s and leaves {len(expected)} files and parameters",
+        flush=True,
+    )
     if fingerprint(warm) != expected:
         sys.exit("two undisturbed runs differ")
     while place.exists() or sum(tally.fell.values()) < kills:
@@ -244,12 +329,18 @@ def torture(victim, kills, numbers, draw, tally):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--devices", type=int, default=1, help="CPU devices of the run")
-    parser.add_argument("--processes", type=int, default=1, help="that share the devices; one of them is killed")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that share the devices; one of them is killed"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of times and phases")
-    parser.add_argument("--signals", default="KILL", help="drawn from for each kill: KILL,TERM,USR1,INT")
+    parser.add_argument(
+        "--signals", default="KILL", help="drawn from for each kill: KILL,TERM,USR1,INT"
+    )
     parser.add_argument("--cold", action="store_true", help="every attempt compiles anew")
     parser.add_argument("--steps", type=int, default=24, help="of each stage")
     given = parser.parse_args(arguments)
@@ -259,7 +350,9 @@ def main(arguments=None):
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
-        victim = Victim(pathlib.Path(folder), given.devices, given.processes, given.cold, given.steps)
+        victim = Victim(
+            pathlib.Path(folder), given.devices, given.processes, given.cold, given.steps
+        )
         try:
             torture(victim, given.kills, numbers, random.Random(given.seed), tally)
         except KeyboardInterrupt:

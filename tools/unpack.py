@@ -6,7 +6,10 @@ import stat
 import tarfile
 import zipfile
 
-MOST_FILES, RATIO = 5_000_000, 200  # a bomb says that it holds more files, or that many times its own bytes
+MOST_FILES, RATIO = (
+    5_000_000,
+    200,
+)  # a bomb says that it holds more files, or that many times its own bytes
 
 
 def unpack(archive, folder):
@@ -27,7 +30,11 @@ def unpack(archive, folder):
     try:
         (_zip if zipfile.is_zipfile(archive) else _tar)(archive, folder)
     except Exception as error:  # the parsers raise many types on damaged files
-        reason = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+        reason = (
+            str(error)
+            if isinstance(error, (ValueError, OSError))
+            else f"{type(error).__name__}: {error}"
+        )
         raise ValueError(f"{archive} is not unpacked: {reason}") from None
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
@@ -42,7 +49,9 @@ def _zip(archive, folder):
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ValueError(f"{entry.filename!r} is a link or a device")
             if entry.flag_bits & 1:
-                raise ValueError(f"{entry.filename!r} is encrypted; unpack it by hand, and give the folder")
+                raise ValueError(
+                    f"{entry.filename!r} is encrypted; unpack it by hand, and give the folder"
+                )
             found.extract(entry, folder)  # reads no more than the size that was checked
 
 
@@ -50,19 +59,35 @@ def _tar(archive, folder):
     with tarfile.open(archive) as found:
         entries = found.getmembers()
         _check(archive, folder, [(entry.name, entry.size) for entry in entries])
-        if wrong := next((entry.name for entry in entries if not (entry.isreg() or entry.isdir())), ""):
+        if wrong := next(
+            (entry.name for entry in entries if not (entry.isreg() or entry.isdir())), ""
+        ):
             raise ValueError(f"{wrong!r} is a link or a device")
-        found.extractall(folder, entries, filter="data")  # owners, modes and times of the archive mean nothing here
+        found.extractall(
+            folder, entries, filter="data"
+        )  # owners, modes and times of the archive mean nothing here
 
 
 def _check(archive, folder, entries):
-    size, room, own = sum(size for _, size in entries), shutil.disk_usage(folder).free, archive.stat().st_size
+    size, room, own = (
+        sum(size for _, size in entries),
+        shutil.disk_usage(folder).free,
+        archive.stat().st_size,
+    )
     if len(entries) > MOST_FILES or size > RATIO * own:
-        raise ValueError(f"{own:,} bytes hold {len(entries):,} files of {size:,} bytes; expected at most {MOST_FILES:,} files "
-                         f"and {RATIO} times the bytes; if that is right, unpack it by hand, and give the folder")  # fmt: skip
+        raise ValueError(
+            f"{own:,} bytes hold {len(entries):,} files of {size:,} bytes; expected at most {MOST_FILES:,} files "
+            f"and {RATIO} times the bytes; if that is right, unpack it by hand, and give the folder"
+        )
     if size > room:
         raise ValueError(f"its files take {size:,} bytes, and the disk of {folder} has {room:,}")
     for name, _ in entries:
         parts = pathlib.PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or "\0" in name or parts.parts[:1] and parts.parts[0].endswith(":"):
+        if (
+            parts.is_absolute()
+            or ".." in parts.parts
+            or "\0" in name
+            or parts.parts[:1]
+            and parts.parts[0].endswith(":")
+        ):
             raise ValueError(f"{name!r} leads out of the folder")

@@ -16,7 +16,9 @@ import pathlib
 import sys
 from unittest import mock
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs/ lies beside tools/ and is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).parents[1])
+)  # configs/ lies beside tools/ and is not installed
 
 import numpy as np  # noqa: E402
 
@@ -50,8 +52,13 @@ def verify(config):
         for split, records in splits.items():
             title = f"{split}, fold {fold}" if fold else split
             sizes[title] = len(records)
-            faults = faults_of(records, data, refused, known) | wrong_labels(records, config.ranks, labels)
-            rows += [Row(title, row, records.paths[row], reason) for row, reason in sorted(faults.items())]
+            faults = faults_of(records, data, refused, known) | wrong_labels(
+                records, config.ranks, labels
+            )
+            rows += [
+                Row(title, row, records.paths[row], reason)
+                for row, reason in sorted(faults.items())
+            ]
     return rows, sizes
 
 
@@ -90,14 +97,17 @@ def reading_on():
             extraction.decode_video(path, **still, resize=resize, stored_size=stored_size)
 
         rest = [row for row, path in enumerate(records.paths) if path not in refused]
-        for place, reason in tiers.each_row(lambda place: one(rest[place]), len(rest), workers).items():
+        for place, reason in tiers.each_row(
+            lambda place: one(rest[place]), len(rest), workers
+        ).items():
             refused[records.paths[rest[place]]] = reason
         return {}, np.arange(len(records))
 
     with (
-        mock.patch.object(sources, "check_file", check), mock.patch.object(tables.Table, "labels_of", read),
+        mock.patch.object(sources, "check_file", check),
+        mock.patch.object(tables.Table, "labels_of", read),
         mock.patch.object(extraction, "extract", decoded),
-    ):  # fmt: skip
+    ):
         yield refused, labels
 
 
@@ -111,7 +121,11 @@ def faults_of(records, data, refused, known):
       known: {path: reason or ""} of those read before; those of this split are added.
     """
     if records.read is not None:
-        new = [row for row, path in enumerate(records.paths) if path not in known and path not in refused]
+        new = [
+            row
+            for row, path in enumerate(records.paths)
+            if path not in known and path not in refused
+        ]
         decode = functools.partial(tiers.decode_row, records, data=data)
         broken = tiers.each_row(lambda place: decode(new[place]) and None, len(new), data.workers)
         known |= {records.paths[row]: broken.get(place, "") for place, row in enumerate(new)}
@@ -125,15 +139,33 @@ def wrong_labels(records, ranks, labels):
     for row in np.flatnonzero(~np.isfinite(targets).all(1)).tolist():
         named = (reason for fields, _, reason in labels if records.paths[row] in fields)
         found[row] = next(named, f"the label {targets[row].tolist()} is not a number")
-    low, high = (ranks.edges[0], ranks.last) if ranks.edges else (ranks.labels[0], ranks.labels[-1]) if ranks.labels else (0, 0)
-    outside = (targets < low).any(1) | (targets > high).any(1) if low < high and targets.shape[1] == 1 else []
-    return found | {row: f"the label {targets[row, 0]:g} is outside the ranks, {low:g} to {high:g}"
-                    for row in np.flatnonzero(outside).tolist()}  # fmt: skip
+    low, high = (
+        (ranks.edges[0], ranks.last)
+        if ranks.edges
+        else (ranks.labels[0], ranks.labels[-1])
+        if ranks.labels
+        else (0, 0)
+    )
+    outside = (
+        (targets < low).any(1) | (targets > high).any(1)
+        if low < high and targets.shape[1] == 1
+        else []
+    )
+    return found | {
+        row: f"the label {targets[row, 0]:g} is outside the ranks, {low:g} to {high:g}"
+        for row in np.flatnonzero(outside).tolist()
+    }
 
 
 def line_of(value):
     """A field of the output: what cannot be printed, or would end the field, is escaped."""
-    return str(value).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\t", "\\t")
+    return (
+        str(value)
+        .encode("utf-8", "backslashreplace")
+        .decode()
+        .replace("\n", "\\n")
+        .replace("\t", "\\t")
+    )
 
 
 def run(arguments):

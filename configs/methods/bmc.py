@@ -13,4 +13,6 @@ from_scratch = recipes.balanced_mse_from_scratch
 
 
 def apply(config, noise="", retrain="on"):
-    recipes.balanced_mse(config, "balanced_mse", noise, choose("retrain", retrain, {"on": True, "off": False}))
+    recipes.balanced_mse(
+        config, "balanced_mse", noise, choose("retrain", retrain, {"on": True, "off": False})
+    )

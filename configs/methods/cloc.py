@@ -15,7 +15,8 @@ def apply(config, reduction="program", on="features"):
     embeds = choose("on", on, {"features": "image_embeds", "logits": "logits"})
     config.heads = entries({"name": "Classifier"}, {"name": "Margins"})
     config.losses = entries(
-        {"name": "cloc", "reduction": reduction, "arrays": {"image_embeds": embeds}}, {"name": "cross_entropy"}
+        {"name": "cloc", "reduction": reduction, "arrays": {"image_embeds": embeds}},
+        {"name": "cross_entropy"},
     )
     config.rules = entries({"name": "argmax"}, {"name": "expectation"})
     recipes.finetune(config)

@@ -27,9 +27,18 @@ from configs.texts import QUALITY, VIDEO, kind
 
 SWITCH = {"on": True, "off": False}
 TABLE_8 = {  # learning rate, batch, neighbours
-    "morph": (5e-6, 128, 4), "clap2015": (5e-6, 128, 4), "agedb": (5e-6, 128, 60), "utk": (5e-7, 128, 60),
-    "cacd": (5e-7, 128, 60), "adience": (2e-6, 128, 60), "bid": (2e-6, 32, 10), "clive": (2e-6, 32, 10),
-    "koniq": (2e-6, 64, 10), "spaq": (2e-6, 64, 10), "flive": (1e-6, 64, 10), "lsvq": (5e-6, 16, 30),
+    "morph": (5e-6, 128, 4),
+    "clap2015": (5e-6, 128, 4),
+    "agedb": (5e-6, 128, 60),
+    "utk": (5e-7, 128, 60),
+    "cacd": (5e-7, 128, 60),
+    "adience": (2e-6, 128, 60),
+    "bid": (2e-6, 32, 10),
+    "clive": (2e-6, 32, 10),
+    "koniq": (2e-6, 64, 10),
+    "spaq": (2e-6, 64, 10),
+    "flive": (1e-6, 64, 10),
+    "lsvq": (5e-6, 16, 30),
 }
 OTHER_SETS = (5e-6, 128, 10)  # our choice
 
@@ -43,29 +52,55 @@ def neighbours(config, embeds="image_embeds", k=""):
     _, batch, known = row(config)
     if config.name in TABLE_8:
         config.data.batch = batch
-    config.rules = entries({"name": "knn", "k": int(k or known), "arrays": {"image_embeds": embeds}})
+    config.rules = entries(
+        {"name": "knn", "k": int(k or known), "arrays": {"image_embeds": embeds}}
+    )
 
 
 def centers(config, references="", initial="random", **settings):
     """Entries of the head and of the loss of reference points (Eq 8), which quality sets index by rounded MOS."""
-    config.references.index = references or ("round" if kind(config.name) in (QUALITY, VIDEO) else "unique")
+    config.references.index = references or (
+        "round" if kind(config.name) in (QUALITY, VIDEO) else "unique"
+    )
     return {"name": "ReferencePoints", "initial": initial}, {"name": "center", **settings}
 
 
-def apply(config, weights="VIII", center="", order="on", loss="conord", reading="recommended", references="",
-          initial="random", rate="start", temperature="0.07", epsilon="1e-7", k="", center_weight="1"):
+def apply(
+    config,
+    weights="VIII",
+    center="",
+    order="on",
+    loss="conord",
+    reading="recommended",
+    references="",
+    initial="random",
+    rate="start",
+    temperature="0.07",
+    epsilon="1e-7",
+    k="",
+    center_weight="1",
+):
     literal = choose("reading", reading, {"recommended": False, "literal": True})
     config.preset = reading
     lr, config.data.batch, _ = row(config)
     heads, losses = [], []
     if choose("order", order, SWITCH):
         term = {"name": loss, "temperature": float(temperature), "anchor_norm": literal}
-        losses.append({**term, "weights": weights, "epsilon": float(epsilon)} if loss == "conord" else term)
+        losses.append(
+            {**term, "weights": weights, "epsilon": float(epsilon)} if loss == "conord" else term
+        )
         if weights == "X":
-            heads.append({"name": "PairWeights", "size": round(config.weights.high - config.weights.low) or 10})
+            heads.append(
+                {
+                    "name": "PairWeights",
+                    "size": round(config.weights.high - config.weights.low) or 10,
+                }
+            )
     if choose("center", center or ("off" if config.name == "mpiifacegaze" else "on"), SWITCH):
         weight = {} if center_weight == "1" else {"weight": float(center_weight)}
-        head, term = centers(config, references, initial, reduction="sum" if literal else "mean", **weight)
+        head, term = centers(
+            config, references, initial, reduction="sum" if literal else "mean", **weight
+        )
         heads.append(head)
         losses.append(term)
     config.heads, config.losses = entries(*heads), entries(*losses)
@@ -77,15 +112,21 @@ def apply(config, weights="VIII", center="", order="on", loss="conord", reading=
 
 def age(config, lr, peak):
     if not recipes.own_crops(config):
-        config.data.train_crop = config.data.eval_crop = ConfigDict({"name": "resize"}, type_safe=False)
+        config.data.train_crop = config.data.eval_crop = ConfigDict(
+            {"name": "resize"}, type_safe=False
+        )
     config.optim.update({"name": "adam", "schedule": "cosine", "final": 1e-3})
     groups(config, lr, 5e-4)
 
 
 def quality(config, lr, peak):
     config.data.resize, config.data.flip = "shorter", False
-    config.data.train_crop = config.data.eval_crop = ConfigDict({"name": "diagonal_crops", "views": 3}, type_safe=False)
-    config.optim.update({"name": "adamw", "schedule": "cosine", "warmup": "5 epochs", "warmup_start": 0.2})
+    config.data.train_crop = config.data.eval_crop = ConfigDict(
+        {"name": "diagonal_crops", "views": 3}, type_safe=False
+    )
+    config.optim.update(
+        {"name": "adamw", "schedule": "cosine", "warmup": "5 epochs", "warmup_start": 0.2}
+    )
     groups(config, lr * peak, 2e-3)
 
 
@@ -97,12 +138,14 @@ def video(config, lr, peak):
 
 def groups(config, lr, decay):
     own = {  # our choice: what starts at random needs larger steps than a pretrained tower
-        "ReferencePoints": ("reference_points", (1e-3, 0.0)), "PairWeights": ("pair_weights", (1e-3, 0.0)),
+        "ReferencePoints": ("reference_points", (1e-3, 0.0)),
+        "PairWeights": ("pair_weights", (1e-3, 0.0)),
         "MotionFusion": ("motion_fusion", (1e-4, decay)),
     }
     there = [own[entry.name] for entry in config.heads]
     config.optim.groups = entries(
-        {"parameters": IMAGE, "group": "image"}, *({"parameters": f"{head}/.*", "group": head} for head, _ in there)
+        {"parameters": IMAGE, "group": "image"},
+        *({"parameters": f"{head}/.*", "group": head} for head, _ in there),
     )
     config.optim.rates = recipes.rates(image=(lr, decay), **dict(there))
 

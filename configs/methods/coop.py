@@ -34,14 +34,23 @@ def vanilla(config):
     config.prompt.template = "{}"
     config.prompt.context_tokens = 16
     config.data.resize = "shorter"
-    config.data.train_crop = ConfigDict({"name": "random_resized_crop", "scale": (0.08, 1.0)}, type_safe=False)
-    config.optim.update({
-        "name": "sgd", "momentum": 0.9, "schedule": "cosine",
-        "warmup": "1 epochs", "warmup_start": 0.005, "warmup_shape": "constant",  # 1e-5 for one epoch
-    })
+    config.data.train_crop = ConfigDict(
+        {"name": "random_resized_crop", "scale": (0.08, 1.0)}, type_safe=False
+    )
+    config.optim.update(
+        {
+            "name": "sgd",
+            "momentum": 0.9,
+            "schedule": "cosine",
+            "warmup": "1 epochs",
+            "warmup_start": 0.005,
+            "warmup_shape": "constant",  # 1e-5 for one epoch
+        }
+    )
     config.optim.groups = entries(
-        {"parameters": "prompt/context", "group": "prompt"},
-        {"parameters": ".*", "group": "frozen"},
+        {"parameters": "prompt/context", "group": "prompt"}, {"parameters": ".*", "group": "frozen"}
     )
     config.optim.rates = ConfigDict({"prompt": {"lr": 2e-3, "weight_decay": 5e-4}}, type_safe=False)
-    config.train.duration = "200 epochs"  # 16 or 8 shots; the program takes 100 for 4 and 2 shots, 50 for one
+    config.train.duration = (
+        "200 epochs"  # 16 or 8 shots; the program takes 100 for 4 and 2 shots, 50 for one
+    )

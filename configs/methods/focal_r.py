@@ -15,4 +15,6 @@ def apply(config, beta="", gamma="1", lds="off"):
         recipes.lds(config)
     beta = float(beta or (20.0 if config.name == "stsb" else 0.2))
     power = 2 if config.name == "stsb" else 1
-    recipes.regression(config, {"name": "focal_l1", "beta": beta, "gamma": float(gamma), "power": power})
+    recipes.regression(
+        config, {"name": "focal_l1", "beta": beta, "gamma": float(gamma), "power": power}
+    )

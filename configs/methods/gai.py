@@ -12,4 +12,6 @@ from_scratch = recipes.balanced_mse_from_scratch
 
 def apply(config, noise="", retrain="on", components="8"):
     config.mixture = int(components)
-    recipes.balanced_mse(config, "balanced_mse_gai", noise, choose("retrain", retrain, {"on": True, "off": False}))
+    recipes.balanced_mse(
+        config, "balanced_mse_gai", noise, choose("retrain", retrain, {"on": True, "off": False})
+    )

@@ -18,8 +18,20 @@ COUNTS = {"agedb": 20, "imdb_wiki": 20, "stsb": 10}
 SWITCH = {"on": True, "off": False}
 
 
-def apply(config, classifier="soft", count="", mapping="range", similarity="l2", temperature="2", beta="1", lds="off",
-          contrast="on", contrast_weight="1", expert_weight="1", group_weight="1"):
+def apply(
+    config,
+    classifier="soft",
+    count="",
+    mapping="range",
+    similarity="l2",
+    temperature="2",
+    beta="1",
+    lds="off",
+    contrast="on",
+    contrast_weight="1",
+    expert_weight="1",
+    group_weight="1",
+):
     ranks = len(config.ranks.labels)
     config.groups.count = int(count or COUNTS.get(config.name, min(ranks, 20) if ranks else 10))
     config.groups.mapping = mapping
@@ -32,10 +44,18 @@ def apply(config, classifier="soft", count="", mapping="range", similarity="l2",
         "ce": {"name": "cross_entropy", **of_groups},
         "la": {"name": "logit_adjusted", "tau": 1.0},
     }
-    pull = {"name": "group_contrastive", "similarity": similarity, "temperature": float(temperature)}
+    pull = {
+        "name": "group_contrastive",
+        "similarity": similarity,
+        "temperature": float(temperature),
+    }
     config.heads = entries({"name": "Experts"})
     config.losses = entries(
-        *([{**pull, "weight": float(contrast_weight)}] if choose("contrast", contrast, SWITCH) else []),
+        *(
+            [{**pull, "weight": float(contrast_weight)}]
+            if choose("contrast", contrast, SWITCH)
+            else []
+        ),
         {**choose("classifier", classifier, terms), "weight": float(group_weight)},
         {"name": "expert", "weight": float(expert_weight)},
     )

@@ -7,4 +7,6 @@ from_scratch = recipes.dir_program
 
 
 def apply(config, beta=""):
-    recipes.regression(config, {"name": "huber", "beta": float(beta or (0.3 if config.name == "stsb" else 1.0))})
+    recipes.regression(
+        config, {"name": "huber", "beta": float(beta or (0.3 if config.name == "stsb" else 1.0))}
+    )

@@ -22,8 +22,10 @@ from configs.texts import template as find
 
 SWITCH = {"on": True, "off": False}
 PROMPTS = {"rankformer": "RankFormer", "interpolation": "RankPrompt", "off": "ConceptPrompt"}
-ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen").split()
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
@@ -31,7 +33,11 @@ def words(number):
     """A whole number below 200 in words, as the rank names of the program: 77 is "seventy seven"."""
     if number >= 100:
         return ("one hundred " + words(number - 100)).removesuffix(" zero")
-    return ONES[number] if number < 20 else (TENS[number // 10 - 2] + (f" {ONES[number % 10]}" if number % 10 else ""))
+    return (
+        ONES[number]
+        if number < 20
+        else (TENS[number // 10 - 2] + (f" {ONES[number % 10]}" if number % 10 else ""))
+    )
 
 
 def apply(config, prompt="rankformer", cop="on", scop="on", form="inner", template=""):
@@ -50,10 +56,15 @@ def apply(config, prompt="rankformer", cop="on", scop="on", form="inner", templa
     config.heads = entries({"name": "CosineLogits"})
     config.losses = entries({"name": "cross_entropy"}, *scop_terms(scop, form))
     config.rules = entries({"name": "argmax"}, {"name": "expectation"})
-    asymmetric = {"name": "asymmetric_contrastive", "weight": 0.03 if config.name in ("morph", "clap2015") else 0.1}
+    asymmetric = {
+        "name": "asymmetric_contrastive",
+        "weight": 0.03 if config.name in ("morph", "clap2015") else 0.1,
+    }
     recipes.batch(config, 64)
     if not recipes.own_crops(config):
-        config.data.train_crop = config.data.eval_crop = ConfigDict({"name": "resize"}, type_safe=False)
+        config.data.train_crop = config.data.eval_crop = ConfigDict(
+            {"name": "resize"}, type_safe=False
+        )
     config.optim.groups = entries(
         {"parameters": IMAGE, "group": "image"},
         {"parameters": "prompt/.*|text_model/.*|text_projection/.*|logit_scale", "group": "frozen"},
@@ -62,26 +73,48 @@ def apply(config, prompt="rankformer", cop="on", scop="on", form="inner", templa
     config.optim.rates = recipes.rates(image=(1e-5, 0.0))
     config.train.duration = "60 epochs"
     config.stages = (
-        stage("prompt", {
-            "train.share": 1 / 3, "select": "last", "data.flip": False, "optim.schedule": "constant", "optim.milestones": (),
-            "losses": entries(asymmetric, *cop_terms(cop, form)),
-            "optim.groups": entries(
-                {"parameters": "prompt/.*", "group": "prompt"},
-                {"parameters": IMAGE + "|text_model/.*|text_projection/.*|logit_scale", "group": "frozen"},
-            ),
-            "optim.rates": recipes.rates(prompt=(1e-4, 0.0)),
-        }),
+        stage(
+            "prompt",
+            {
+                "train.share": 1 / 3,
+                "select": "last",
+                "data.flip": False,
+                "optim.schedule": "constant",
+                "optim.milestones": (),
+                "losses": entries(asymmetric, *cop_terms(cop, form)),
+                "optim.groups": entries(
+                    {"parameters": "prompt/.*", "group": "prompt"},
+                    {
+                        "parameters": IMAGE + "|text_model/.*|text_projection/.*|logit_scale",
+                        "group": "frozen",
+                    },
+                ),
+                "optim.rates": recipes.rates(prompt=(1e-4, 0.0)),
+            },
+        ),
         stage("image", {"train.share": 2 / 3, "optim.groups": config.optim.groups}),
     )
 
 
 def cop_terms(switch, form):
-    term = {"name": "ordinal_pairwise", "weight": 3.0, "strength": 0.5, "form": form, "weight_scale": scale(form)}
+    term = {
+        "name": "ordinal_pairwise",
+        "weight": 3.0,
+        "strength": 0.5,
+        "form": form,
+        "weight_scale": scale(form),
+    }
     return [term] if choose("cop", switch, SWITCH) else []
 
 
 def scop_terms(switch, form):
-    term = {"name": "ordinal_pairwise", "weight": 1.0, "strength": 0.0, "form": form, "weight_scale": scale(form)}
+    term = {
+        "name": "ordinal_pairwise",
+        "weight": 1.0,
+        "strength": 0.0,
+        "form": form,
+        "weight_scale": scale(form),
+    }
     return [term] if choose("scop", switch, SWITCH) else []
 
 

@@ -31,22 +31,56 @@ SWITCH = {"on": True, "off": False}
 
 PRESETS = {
     "paper": {
-        "form": "pair", "anchor": "centre", "adapter": 0.0, "optimizer": "adam", "idle_steps": 0, "schedule": "constant",
-        "milestones": (), "epochs": {}, "context": "trained", "normalize": "clip", "protocol": "fixed",
+        "form": "pair",
+        "anchor": "centre",
+        "adapter": 0.0,
+        "optimizer": "adam",
+        "idle_steps": 0,
+        "schedule": "constant",
+        "milestones": (),
+        "epochs": {},
+        "context": "trained",
+        "normalize": "clip",
+        "protocol": "fixed",
     },
     "regclip": {
-        "form": "pair", "anchor": "centre", "adapter": 0.0, "optimizer": "adam", "idle_steps": 0, "schedule": "constant",
-        "milestones": (), "epochs": {}, "context": "trained", "normalize": "clip", "protocol": "five_fold",
+        "form": "pair",
+        "anchor": "centre",
+        "adapter": 0.0,
+        "optimizer": "adam",
+        "idle_steps": 0,
+        "schedule": "constant",
+        "milestones": (),
+        "epochs": {},
+        "context": "trained",
+        "normalize": "clip",
+        "protocol": "five_fold",
     },
     "code": {
-        "form": "code", "anchor": "left_edge", "adapter": 0.8, "optimizer": "radam", "idle_steps": 5, "schedule": "multi_step",
-        "milestones": ("60 epochs",), "epochs": {"morph": 200}, "context": "aesthetics", "normalize": "imagenet",
+        "form": "code",
+        "anchor": "left_edge",
+        "adapter": 0.8,
+        "optimizer": "radam",
+        "idle_steps": 5,
+        "schedule": "multi_step",
+        "milestones": ("60 epochs",),
+        "epochs": {"morph": 200},
+        "context": "aesthetics",
+        "normalize": "imagenet",
         "protocol": "fixed",
     },
 }
 
 
-def apply(config, preset="paper", concepts="on", regularizer="on", regression="on", distance="absolute", form=""):
+def apply(
+    config,
+    preset="paper",
+    concepts="on",
+    regularizer="on",
+    regression="on",
+    distance="absolute",
+    form="",
+):
     name, p = config.name, choose("preset", preset, PRESETS)
     config.preset = preset
     file = concept_file(name) if concepts in SWITCH else concepts
@@ -58,12 +92,16 @@ def apply(config, preset="paper", concepts="on", regularizer="on", regression="o
     if name == "aesthetics":
         config.data.reader.protocol = p["protocol"]
         if p["protocol"] == "five_fold":
-            config.data.folds = tuple(f"{category}-{k}" for category in config.data.folds for k in range(5))
+            config.data.folds = tuple(
+                f"{category}-{k}" for category in config.data.folds for k in range(5)
+            )
 
     config.prompt.name = "ConceptPrompt"
     config.prompt.template = NUMCLIP_TEMPLATES.get(name, NUMCLIP_TEMPLATES[kind(name)])
     if concepts not in SWITCH and kind(name) == OTHER:
-        config.prompt.template = read_concepts(concepts)["task"] + ": {}"  # our choice: no phrase fits a task of the user's
+        config.prompt.template = (
+            read_concepts(concepts)["task"] + ": {}"
+        )  # our choice: no phrase fits a task of the user's
     config.prompt.rank_tokens = 1 if concepts == "off" else 0
 
     refined = choose("regression", regression, SWITCH)
@@ -79,11 +117,20 @@ def apply(config, preset="paper", concepts="on", regularizer="on", regression="o
 
     if not config.model.image_tower:
         config.data.normalize = p["normalize"]
-    config.optim.update({"name": p["optimizer"], "idle_steps": p["idle_steps"], "schedule": p["schedule"],
-                         "milestones": p["milestones"]})
+    config.optim.update(
+        {
+            "name": p["optimizer"],
+            "idle_steps": p["idle_steps"],
+            "schedule": p["schedule"],
+            "milestones": p["milestones"],
+        }
+    )
     trained = p["context"] in ("trained", name)
-    heads = [{"parameters": f"{head}/.*", "group": "heads"} for head, there in
-             (("adapter", adapter), ("bin_regressor", regressor)) if there]
+    heads = [
+        {"parameters": f"{head}/.*", "group": "heads"}
+        for head, there in (("adapter", adapter), ("bin_regressor", regressor))
+        if there
+    ]
     config.optim.groups = entries(
         {"parameters": "prompt/.*" if trained else "prompt/ranks", "group": "prompt"},
         {"parameters": IMAGE, "group": "image"},

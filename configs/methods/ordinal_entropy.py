@@ -11,7 +11,13 @@ from_scratch = recipes.dir_program
 
 
 def apply(config, weight="1", loss=""):
-    plain = choose("loss", loss, {"": recipes.plain(config), "l1": {"name": "l1"}, "mse": {"name": "mse"}})
+    plain = choose(
+        "loss", loss, {"": recipes.plain(config), "l1": {"name": "l1"}, "mse": {"name": "mse"}}
+    )
     # What the regressor sees: under CLIP that is not image_features, the default.
-    term = {"name": "ordinal_entropy", "weight": float(weight), "arrays": {"image_features": "image_embeds"}}
+    term = {
+        "name": "ordinal_entropy",
+        "weight": float(weight),
+        "arrays": {"image_features": "image_embeds"},
+    }
     recipes.regression(config, plain, term)

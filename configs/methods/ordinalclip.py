@@ -19,7 +19,9 @@ def apply(config, template="0", interpolation="linear", base_ranks="3", base_nam
     config.prompt.base_names = tuple(filter(None, base_names.split("+")))
     config.prompt.rank_tokens = 0 if base_names else 1
     count = len(config.prompt.base_names) or int(base_ranks)
-    config.prompt.settings = ConfigDict({"base_ranks": count, "interpolation": interpolation}, type_safe=False)
+    config.prompt.settings = ConfigDict(
+        {"base_ranks": count, "interpolation": interpolation}, type_safe=False
+    )
     config.heads = entries({"name": "CosineLogits"})
     config.losses = entries({"name": "cross_entropy"}, {"name": "text_image_kl"})
     config.rules = entries({"name": "expectation"}, {"name": "argmax"})

@@ -11,10 +11,16 @@ from configs import recipes
 def apply(config, weight="", interpolation="2"):
     weight = float(weight or (3e-4 if config.name == "stsb" else 100.0))
     # What the regressor sees: under CLIP that is not image_features, the default.
-    ranksim = {"name": "ranksim", "weight": weight, "interpolation": float(interpolation),
-               "arrays": {"image_features": "image_embeds"}}  # fmt: skip
+    ranksim = {
+        "name": "ranksim",
+        "weight": weight,
+        "interpolation": float(interpolation),
+        "arrays": {"image_features": "image_embeds"},
+    }
     recipes.regression(config, recipes.plain(config), ranksim)
 
 
 def from_scratch(config):
-    recipes.dir_program(config, epochs=120, **({"lr": 2.5e-4, "images": 64} if config.name == "agedb" else {}))
+    recipes.dir_program(
+        config, epochs=120, **({"lr": 2.5e-4, "images": 64} if config.name == "agedb" else {})
+    )

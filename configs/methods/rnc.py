@@ -16,13 +16,16 @@ def apply(config, protocol="probe", similarity="l2", temperature="2", center="of
     centers = [conord.centers(config)] if choose("center", center, conord.SWITCH) else []
     config.heads = entries(*(head for head, _ in centers))
     config.losses = entries(
-        {"name": "rnc", "similarity": similarity, "temperature": float(temperature)}, *(loss for _, loss in centers)
+        {"name": "rnc", "similarity": similarity, "temperature": float(temperature)},
+        *(loss for _, loss in centers),
     )
     conord.neighbours(config, "image_embeds")
     recipes.finetune(config)
     points = [{"parameters": "reference_points/.*", "group": "points"}] if centers else []
     config.optim.groups = entries({"parameters": IMAGE, "group": "image"}, *points)
-    config.optim.rates = recipes.rates(image=(1e-5, 0.01), **({"points": (1e-3, 0.0)} if centers else {}))
+    config.optim.rates = recipes.rates(
+        image=(1e-5, 0.01), **({"points": (1e-3, 0.0)} if centers else {})
+    )
     recipes.two_views(config)
     if choose("protocol", protocol, {"probe": True, "knn": False}):
         config.stages = (stage("contrast", {"train.share": 0.8, "select": "last"}), probe(1e-3))
@@ -30,12 +33,23 @@ def apply(config, protocol="probe", similarity="l2", temperature="2", center="of
 
 def probe(lr, **fields):
     """A linear regressor on features that stay as they are."""
-    return stage("probe", {
-        "train.share": 0.2, "train.statistics": "keep", "fresh": "regressor/.*", "data.copies": 1, **fields,
-        "heads": entries({"name": "Regressor"}), "losses": entries({"name": "l1"}), "rules": entries({"name": "value"}),
-        "optim.groups": entries({"parameters": IMAGE, "group": "frozen"}, {"parameters": ".*", "group": "heads"}),
-        "optim.rates": recipes.rates(heads=(lr, 0.0)),
-    })  # fmt: skip
+    return stage(
+        "probe",
+        {
+            "train.share": 0.2,
+            "train.statistics": "keep",
+            "fresh": "regressor/.*",
+            "data.copies": 1,
+            **fields,
+            "heads": entries({"name": "Regressor"}),
+            "losses": entries({"name": "l1"}),
+            "rules": entries({"name": "value"}),
+            "optim.groups": entries(
+                {"parameters": IMAGE, "group": "frozen"}, {"parameters": ".*", "group": "heads"}
+            ),
+            "optim.rates": recipes.rates(heads=(lr, 0.0)),
+        },
+    )
 
 
 def from_scratch(config):

@@ -18,4 +18,6 @@ def apply(config, lds="off"):
 
 def from_scratch(config):
     recipes.dir_program(config)
-    config.stages = tuple(recipes.at_rate(part, heads=(1e-3 / recipes.spread(config), 0.0)) for part in config.stages)
+    config.stages = tuple(
+        recipes.at_rate(part, heads=(1e-3 / recipes.spread(config), 0.0)) for part in config.stages
+    )

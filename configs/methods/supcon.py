@@ -15,7 +15,8 @@ def apply(config, positives="rank", temperature="0.07", center="off"):
     centers = [conord.centers(config)] if choose("center", center, conord.SWITCH) else []
     config.heads = entries({"name": "Projection"}, *(head for head, _ in centers))
     config.losses = entries(
-        {"name": "supcon", "positives": positives, "temperature": float(temperature)}, *(loss for _, loss in centers)
+        {"name": "supcon", "positives": positives, "temperature": float(temperature)},
+        *(loss for _, loss in centers),
     )
     conord.neighbours(config, "image_features")
     recipes.finetune(config)

@@ -50,7 +50,9 @@ def write_store(root, features, splits, metadata=None):
     folder = pathlib.Path(root) / STORE / VERSION
     with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
         try:
-            Store(data_dir=root, file_format="array_record").download_and_prepare(download_dir=downloads)
+            Store(data_dir=root, file_format="array_record").download_and_prepare(
+                download_dir=downloads
+            )
         except OSError:
             if not (folder / "dataset_info.json").exists():  # else another process was faster
                 raise
@@ -60,7 +62,12 @@ def write_store(root, features, splits, metadata=None):
 def find(root, dataset=STORE):
     """The folder of a TFDS data set under root, its newest version; None where there is none."""
     top = pathlib.Path(root) / dataset
-    versions = [folder for pattern in ("*.*.*", "*/*.*.*") for folder in top.glob(pattern) if _version(folder)]
+    versions = [
+        folder
+        for pattern in ("*.*.*", "*/*.*.*")
+        for folder in top.glob(pattern)
+        if _version(folder)
+    ]
     complete = [folder for folder in (top, *versions) if (folder / "dataset_info.json").is_file()]
     return max(complete, key=_version, default=None)
 
@@ -72,7 +79,9 @@ def metadata(folder):
 
 def stamp(folder):
     """Names the content of a data set: its description holds the number of bytes and examples of each file."""
-    info = (folder / "dataset_info.json").read_bytes() + str((folder / "dataset_info.json").stat().st_mtime_ns).encode()
+    info = (folder / "dataset_info.json").read_bytes() + str(
+        (folder / "dataset_info.json").stat().st_mtime_ns
+    ).encode()
     return hashlib.sha256(info).hexdigest()
 
 

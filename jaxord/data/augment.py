@@ -24,7 +24,21 @@ NORMALISATIONS = {  # mean and standard deviation of the channels, of images in 
 }
 
 
-def augment(stored, size, index, epoch, *, crop, flip, image_size, normalize, seed, train, jitter=(), grey=0.0):
+def augment(
+    stored,
+    size,
+    index,
+    epoch,
+    *,
+    crop,
+    flip,
+    image_size,
+    normalize,
+    seed,
+    train,
+    jitter=(),
+    grey=0.0,
+):
     """Images as the model sees them.
 
     The key of a row is fold_in(fold_in(key(seed), epoch), index); no step, batch size, tier or device count enters.
@@ -51,7 +65,9 @@ def augment(stored, size, index, epoch, *, crop, flip, image_size, normalize, se
         ValueError: an unknown crop, setting or normalisation; a strength or probability out of its range.
     """
     if normalize not in NORMALISATIONS:
-        raise ValueError(f"config.data.normalize is {normalize!r}; it is one of {sorted(NORMALISATIONS)}")
+        raise ValueError(
+            f"config.data.normalize is {normalize!r}; it is one of {sorted(NORMALISATIONS)}"
+        )
     cut = functools.partial(binding.configured(sys.modules[__name__], crop), image_size=image_size)
     mean, std = (np.asarray(values, np.float32) for values in NORMALISATIONS[normalize])
     root = jax.random.key(seed)
@@ -67,7 +83,9 @@ def augment(stored, size, index, epoch, *, crop, flip, image_size, normalize, se
         if flip and train:
             image = jnp.where(jax.random.bernoulli(flip_key), image[:, :, ::-1], image)
         if train:
-            jitter_key, grey_key = jax.random.split(jax.random.fold_in(key, 2))  # split made fold_in(key, 0) and 1
+            jitter_key, grey_key = jax.random.split(
+                jax.random.fold_in(key, 2)
+            )  # split made fold_in(key, 0) and 1
             image = colour.jitter(image, jitter_key, **dict(jitter))
             image = colour.random_grey(image, grey_key, probability=grey)
         return (image / 255.0 - mean) / std
@@ -123,7 +141,10 @@ def spread_crops(stored, size, key, *, image_size, views=4, step=1):
     `random_crop`.
     """
     room = _room(stored, size, image_size)
-    points = [((0.5 + v * 0.7548776662466927) % 1, (0.5 + v * 0.5698402909980532) % 1) for v in range(views)]
+    points = [
+        ((0.5 + v * 0.7548776662466927) % 1, (0.5 + v * 0.5698402909980532) % 1)
+        for v in range(views)
+    ]
     starts = [step * (jnp.array(point) * (room // step + 1)).astype(jnp.int32) for point in points]
     return jnp.stack([_cut(stored, start, image_size) for start in starts])
 
@@ -142,12 +163,18 @@ def random_resized_crop(stored, size, key, *, image_size, scale=(0.08, 1.0), rat
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     h, w = size[0].astype(jnp.float32), size[1].astype(jnp.float32)
     area = h * w * jax.random.uniform(area_key, (10,), minval=scale[0], maxval=scale[1])
-    aspect = jnp.exp(jax.random.uniform(ratio_key, (10,), minval=math.log(ratio[0]), maxval=math.log(ratio[1])))
-    draws = jnp.stack([jnp.round(jnp.sqrt(area / aspect)), jnp.round(jnp.sqrt(area * aspect))], -1)  # [10, 2]
+    aspect = jnp.exp(
+        jax.random.uniform(ratio_key, (10,), minval=math.log(ratio[0]), maxval=math.log(ratio[1]))
+    )
+    draws = jnp.stack(
+        [jnp.round(jnp.sqrt(area / aspect)), jnp.round(jnp.sqrt(area * aspect))], -1
+    )  # [10, 2]
     fits = jnp.all((draws > 0) & (draws <= size), -1)
     length = draws[jnp.argmax(fits)].astype(jnp.int32)
     start = jnp.floor(jax.random.uniform(place_key, (2,)) * (size - length + 1)).astype(jnp.int32)
-    whole = jnp.round(jnp.stack([jnp.minimum(h, w / ratio[0]), jnp.minimum(w, h * ratio[1])])).astype(jnp.int32)
+    whole = jnp.round(
+        jnp.stack([jnp.minimum(h, w / ratio[0]), jnp.minimum(w, h * ratio[1])])
+    ).astype(jnp.int32)
     length = jnp.where(jnp.any(fits), length, whole)
     start = jnp.where(jnp.any(fits), jnp.clip(start, 0, size - length), (size - whole) // 2)
     return _resample(stored, start, length, image_size)[None]

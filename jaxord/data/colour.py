@@ -6,7 +6,11 @@ Images are f32[..., H, W, 3] and rounded nowhere; every function leaves them in 
 import jax
 import jax.numpy as jnp
 
-LUMA = (0.299, 0.587, 0.114)  # of Pillow's "L" (ITU-R 601-2), and so of torchvision on files; its tensors take 0.2989
+LUMA = (
+    0.299,
+    0.587,
+    0.114,
+)  # of Pillow's "L" (ITU-R 601-2), and so of torchvision on files; its tensors take 0.2989
 
 
 def jitter(image, key, *, probability=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0):
@@ -32,17 +36,27 @@ def jitter(image, key, *, probability=0.0, brightness=0.0, contrast=0.0, saturat
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     for name, strength in strengths.items():
         _check(f"jitter.{name}", strength, float("inf"))
-    ranges = {name: (max(0.0, 1.0 - strength), 1.0 + strength) for name, strength in strengths.items() if strength}
+    ranges = {
+        name: (max(0.0, 1.0 - strength), 1.0 + strength)
+        for name, strength in strengths.items()
+        if strength
+    }
     if hue:
         ranges["hue"] = (-hue, hue)
     if not probability or not ranges:
         return image
     count = len(ranges)
     low, high = jnp.array(list(ranges.values())).T
-    draws = jax.random.uniform(key, (2 * count + 1,))  # one call: each one costs half a second of compiling
+    draws = jax.random.uniform(
+        key, (2 * count + 1,)
+    )  # one call: each one costs half a second of compiling
     factors, order = low + draws[:count] * (high - low), jnp.argsort(draws[count:-1])
-    changes = [lambda x, change=CHANGES[name], i=i: change(x, factors[i]) for i, name in enumerate(ranges)]
-    changed, _ = jax.lax.scan(lambda x, place: (jax.lax.switch(place, changes, x), None), image, order)
+    changes = [
+        lambda x, change=CHANGES[name], i=i: change(x, factors[i]) for i, name in enumerate(ranges)
+    ]
+    changed, _ = jax.lax.scan(
+        lambda x, place: (jax.lax.switch(place, changes, x), None), image, order
+    )
     return jnp.where(draws[-1] < probability, changed, image)
 
 
@@ -51,7 +65,9 @@ def random_grey(image, key, *, probability):
     _check("grey", probability, 1)
     if not probability:
         return image
-    return jnp.where(jax.random.bernoulli(key, probability), jnp.broadcast_to(grey(image), image.shape), image)
+    return jnp.where(
+        jax.random.bernoulli(key, probability), jnp.broadcast_to(grey(image), image.shape), image
+    )
 
 
 def grey(image):
@@ -107,4 +123,7 @@ def _blend(image, other, factor):
 
 def _check(name, value, most):
     if not 0 <= value <= most:
-        raise ValueError(f"config.data.{name} is {value}; it takes " + (f"0 to {most}" if most < 2 else "0 or more"))
+        raise ValueError(
+            f"config.data.{name} is {value}; it takes "
+            + (f"0 to {most}" if most < 2 else "0 or more")
+        )

@@ -10,11 +10,30 @@ import threading
 import numpy as np
 
 NAMES = (
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
-    "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression", "speckle_noise", "gaussian_blur",
-    "spatter", "saturate",
-)  # fmt: skip
-SEEDED = ("impulse_noise", "glass_blur")  # by an argument; the others draw from numpy's global generator
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+    "speckle_noise",
+    "gaussian_blur",
+    "spatter",
+    "saturate",
+)
+SEEDED = (
+    "impulse_noise",
+    "glass_blur",
+)  # by an argument; the others draw from numpy's global generator
 SMALLEST = 32  # pixels of a side
 DRAWING = threading.Lock()  # several threads decode, and there is one global generator
 
@@ -26,7 +45,9 @@ def check(name, severity):
         hint = f"Did you mean {near[0]!r}?" if near else f"It is one of {sorted(NAMES)}."
         raise ValueError(f"there is no corruption {name!r}. {hint}")
     if severity not in range(6):
-        raise ValueError(f"the severity of {name} is {severity}; it takes the integers 0 (none) to 5")
+        raise ValueError(
+            f"the severity of {name} is {severity}; it takes the integers 0 (none) to 5"
+        )
     _library()
 
 
@@ -51,13 +72,17 @@ def corrupt(image, name, severity, seed):
         return image.copy()
     if min(image.shape[:2]) < SMALLEST:
         size = " x ".join(map(str, image.shape[:2]))
-        raise ValueError(f"the image is {size}; corruptions need {SMALLEST} a side, in the file and by data.stored_size")
+        raise ValueError(
+            f"the image is {size}; corruptions need {SMALLEST} a side, in the file and by data.stored_size"
+        )
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     with DRAWING:
         before = np.random.get_state()
         np.random.seed(seed)
         try:
-            return _library().corrupt(image, severity, name, **({"seed": seed} if name in SEEDED else {}))
+            return _library().corrupt(
+                image, severity, name, **({"seed": seed} if name in SEEDED else {})
+            )
         finally:
             np.random.set_state(before)
 

@@ -50,10 +50,14 @@ def decode(encoded, *, resize, stored_size):
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS}")
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS}"
+                )
             image = _rgb(ImageOps.exif_transpose(image))
     except Image.UnidentifiedImageError:
-        raise ValueError(f"no image in a known format ({', '.join(FORMATS)}); {len(encoded)} bytes") from None
+        raise ValueError(
+            f"no image in a known format ({', '.join(FORMATS)}); {len(encoded)} bytes"
+        ) from None
     except ValueError:
         raise
     except Exception as error:  # Pillow's parsers raise nearly every type on damaged files
@@ -68,7 +72,9 @@ def decode(encoded, *, resize, stored_size):
         cut = [image.width * left / w, image.height * top / h]
         w, h = min(w, side), min(h, side)
         image = image.resize(
-            (w, h), Image.Resampling.BICUBIC, box=(cut[0], cut[1], image.width - cut[0], image.height - cut[1])
+            (w, h),
+            Image.Resampling.BICUBIC,
+            box=(cut[0], cut[1], image.width - cut[0], image.height - cut[1]),
         )
     else:
         image = image.resize((w, h), Image.Resampling.BICUBIC)
@@ -82,10 +88,16 @@ def _rgb(image):
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels from {values.min()} to {values.max()} in 32 bits; store the image with 8 or 16 bits")
+            raise ValueError(
+                f"pixels from {values.min()} to {values.max()} in 32 bits; store the image with 8 or 16 bits"
+            )
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("pixels are floating point numbers of unknown range; store the image with 8 or 16 bits")
+        raise ValueError(
+            "pixels are floating point numbers of unknown range; store the image with 8 or 16 bits"
+        )
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # resolves the palette's transparency first, otherwise Pillow warns
+        image = image.convert(
+            "RGBA"
+        )  # resolves the palette's transparency first, otherwise Pillow warns
     return image.convert("RGB")

@@ -54,11 +54,15 @@ def photo_quality(root, *, fold, seed):
         seed: not used.
     """
     if not arrayrecord.find(root):
-        photos = {split: [(name, _photo(name)) for name in names] for split, names in SCENES.items()}
+        photos = {
+            split: [(name, _photo(name)) for name in names] for split, names in SCENES.items()
+        }
         splits = {split: _tiles(scenes, TILES[split]) for split, scenes in photos.items()}
         arrayrecord.write_store(root, _photo_features, splits)
     splits = {split: split for split in SCENES}
-    return sources.tfds_dataset(root, fold=fold, seed=seed, dataset=arrayrecord.STORE, splits=splits)
+    return sources.tfds_dataset(
+        root, fold=fold, seed=seed, dataset=arrayrecord.STORE, splits=splits
+    )
 
 
 def digits(root, *, fold, seed):
@@ -75,9 +79,9 @@ def digits(root, *, fold, seed):
 
         pixels, labels = load_digits(return_X_y=True)
         arrayrecord.write_store(root, _digit_features, {"digits": _digits(pixels, labels)})
-    records = sources.tfds_dataset(root, fold=fold, seed=seed, dataset=arrayrecord.STORE, splits={"all": "digits"})[
-        "all"
-    ]
+    records = sources.tfds_dataset(
+        root, fold=fold, seed=seed, dataset=arrayrecord.STORE, splits={"all": "digits"}
+    )["all"]
     return split_records(records, {"train": 0.6, "val": 0.2, "test": 0.2}, seed, fold)
 
 
@@ -100,7 +104,9 @@ def _digit_features(tfds):
 
 def _digits(pixels, labels):
     for image, label in zip(pixels.reshape(-1, 8, 8), labels, strict=True):
-        grey = Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
+        grey = Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize(
+            (32, 32), Image.Resampling.BICUBIC
+        )
         yield {"image": _png(grey.convert("RGB")), "target": np.float32(label)}
 
 
@@ -109,13 +115,17 @@ def _tiles(scenes, most):
     turn = 0
     for scene, photo in scenes:
         versions = {
-            (kind, severity): degrade(photo, kind, severity, scene) for kind in SEVERITIES for severity in range(1, 5)
+            (kind, severity): degrade(photo, kind, severity, scene)
+            for kind in SEVERITIES
+            for severity in range(1, 5)
         }
         for left, top in _places(photo, most):
             turn += 1
             for severity in range(5):
                 kind = list(SEVERITIES)[(turn + severity) % 3] if severity else "none"
-                tile = versions.get((kind, severity), photo).crop((left, top, left + TILE, top + TILE))
+                tile = versions.get((kind, severity), photo).crop(
+                    (left, top, left + TILE, top + TILE)
+                )
                 name = scene.split(".")[0]
                 yield {
                     "image": _png(tile),
@@ -145,13 +155,19 @@ def _places(photo, most):
     for top in range(0, photo.height - TILE + 1, STRIDE):
         for left in range(0, photo.width - TILE + 1, STRIDE):
             tile = grey[top : top + TILE, left : left + TILE]
-            if (np.abs(np.diff(tile, axis=0)).mean() + np.abs(np.diff(tile, axis=1)).mean()) / 2 >= TEXTURE:
+            if (
+                np.abs(np.diff(tile, axis=0)).mean() + np.abs(np.diff(tile, axis=1)).mean()
+            ) / 2 >= TEXTURE:
                 found.append((left, top))
     return [found[i * len(found) // most] for i in range(most)] if len(found) > most else found
 
 
 def _photo(name):
-    package, folder = ("sklearn", "datasets/images") if name in ("china.jpg", "flower.jpg") else ("skimage", "data")
+    package, folder = (
+        ("sklearn", "datasets/images")
+        if name in ("china.jpg", "flower.jpg")
+        else ("skimage", "data")
+    )
     path = _wheel(package) / folder / name
     if not path.is_file():
         raise ValueError(
@@ -164,7 +180,9 @@ def _wheel(package):
     """Folder of an installed package; found without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise ValueError(f'the demo data come with {package}, which is not installed: pip install "jaxord[demo]"')
+        raise ValueError(
+            f'the demo data come with {package}, which is not installed: pip install "jaxord[demo]"'
+        )
     return pathlib.Path(spec.origin).parent
 
 

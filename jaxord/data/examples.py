@@ -90,12 +90,21 @@ def encoded(image):
         return pathlib.Path(image).read_bytes()
     if not isinstance(image, Image.Image):
         array = np.asarray(image)
-        if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not array.size:
-            raise ValueError(f"an array {array.dtype}{list(array.shape)} is no image; expected uint8 [H, W, 3] or [H, W]")
+        if (
+            array.dtype != np.uint8
+            or array.ndim not in (2, 3)
+            or array.shape[2:] not in ((), (3,))
+            or not array.size
+        ):
+            raise ValueError(
+                f"an array {array.dtype}{list(array.shape)} is no image; expected uint8 [H, W, 3] or [H, W]"
+            )
         image = Image.fromarray(np.ascontiguousarray(array))
     image = ImageOps.exif_transpose(image)
     if image.mode == "P":
-        image = image.convert("RGBA")  # resolves the palette's transparency; alpha is dropped as in a file
+        image = image.convert(
+            "RGBA"
+        )  # resolves the palette's transparency; alpha is dropped as in a file
     elif image.mode.startswith("I;16"):
         image = image.convert("I")
     elif image.mode not in ("1", "L", "I", "F", "RGB", "RGBA"):
@@ -142,7 +151,9 @@ def files(source, root, endings, noun):
     """
     where = pathlib.Path(source)
     if where.is_dir():
-        found = (os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names)
+        found = (
+            os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names
+        )
         names = sorted(path for path in found if _counts(os.path.relpath(path, source), endings))
     elif where.suffix.lower() in TABLES or where.suffix.lower() in LISTS:
         names = _names(where, noun)
@@ -151,9 +162,13 @@ def files(source, root, endings, noun):
     elif where.exists():
         names = [str(source)]
     elif any(sign in str(source) for sign in "*?["):
-        names = sorted(path for path in glob.glob(str(source), recursive=True) if os.path.isfile(path))
+        names = sorted(
+            path for path in glob.glob(str(source), recursive=True) if os.path.isfile(path)
+        )
     else:
-        raise ValueError(f"{source} is not there; {noun} are a folder, a pattern, a .csv with a column path, a .txt, or a file")
+        raise ValueError(
+            f"{source} is not there; {noun} are a folder, a pattern, a .csv with a column path, a .txt, or a file"
+        )
     if not names:
         raise ValueError(f"{source} holds no {noun}; they end in {', '.join(endings)}")
     return names, names

@@ -41,7 +41,11 @@ class Rows:
 
     def __init__(self, array, rows):
         self.array, self.rows = array, np.asarray(rows)
-        self.shape, self.dtype, self.ndim = (len(self.rows), *array.shape[1:]), array.dtype, array.ndim
+        self.shape, self.dtype, self.ndim = (
+            (len(self.rows), *array.shape[1:]),
+            array.dtype,
+            array.ndim,
+        )
 
     def __len__(self):
         return len(self.rows)
@@ -97,7 +101,13 @@ def extract(
     Raises:
         ValueError: no weights; weights that do not fit; not enough room; a broken video (all are tried, five shown).
     """
-    if frames < 1 or clips < 0 or clip_frames % POOLED or clip_size % 32 or broken not in ("raise", "skip"):
+    if (
+        frames < 1
+        or clips < 0
+        or clip_frames % POOLED
+        or clip_size % 32
+        or broken not in ("raise", "skip")
+    ):
         raise ValueError(
             f"config.data.reader.extract has frames {frames}, clips {clips}, clip_frames {clip_frames}, clip_size {clip_size},"
             f" broken {broken!r}; expected at least 1, at least 0, a multiple of {POOLED}, one of 32, 'raise' or 'skip'"
@@ -115,7 +125,9 @@ def extract(
     if clips:
         keys["motion"] = {**moving, "weights": _digest(motion_weights)}
         if motion_weights == "random":
-            logging.warning("%s: motion by random weights, for trying things out only", records.name)
+            logging.warning(
+                "%s: motion by random weights, for trying things out only", records.name
+            )
     folders = {}
     for kind, key in keys.items():
         text = json.dumps([FORMAT, kind, key, records.stamp, records.paths])
@@ -123,10 +135,15 @@ def extract(
         folders[kind] = pathlib.Path(cache or pathlib.Path(root, "extracted"), name)
     faults = {}
     if not all(folder.exists() for folder in folders.values()):
-        faults = _fill(records, root, folders, shapes, {**still, **moving}, motion_weights, broken, workers)
+        faults = _fill(
+            records, root, folders, shapes, {**still, **moving}, motion_weights, broken, workers
+        )
     for folder in folders.values():
         if folder.exists():
-            faults |= {int(row): reason for row, reason in json.loads((folder / "broken.json").read_text()).items()}
+            faults |= {
+                int(row): reason
+                for row, reason in json.loads((folder / "broken.json").read_text()).items()
+            }
     if faults:
         message = _broken_message(records, faults)
         if broken == "raise" or len(faults) > broken_share * n or len(faults) == n:
@@ -152,19 +169,32 @@ def _fill(records, root, folders, shapes, form, weights, broken, workers):
 
     parts = {kind: folder.with_name(f".{folder.name}") for kind, folder in folders.items()}
     with contextlib.ExitStack() as stack:
-        for part in sorted(parts.values()):  # always in this order, so that two processes cannot wait for each other
+        for part in sorted(
+            parts.values()
+        ):  # always in this order, so that two processes cannot wait for each other
             part.parent.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context(open(f"{part}.lock", "w")), fcntl.LOCK_EX)
         parts = {kind: part for kind, part in parts.items() if not folders[kind].exists()}
         if not parts:
             return {}
-        files = {name: (part / f"{name}.npy", *shape) for kind, part in parts.items() for name, shape in shapes[kind].items()}
+        files = {
+            name: (part / f"{name}.npy", *shape)
+            for kind, part in parts.items()
+            for name, shape in shapes[kind].items()
+        }
         arrays = {name: _array(*file) for name, file in files.items()}
-        done = {kind: _array(part / "done.npy", (len(records),), np.bool_) for kind, part in parts.items()}
+        done = {
+            kind: _array(part / "done.npy", (len(records),), np.bool_)
+            for kind, part in parts.items()
+        }
         rows = np.flatnonzero(~np.all(list(done.values()), axis=0))
         _announce(records, arrays, rows, folders)
         network = fast_motion(weights) if "motion" in parts else None
-        form = {**form, "frames": form["frames"] * ("frames" in parts), "clips": form["clips"] * ("motion" in parts)}
+        form = {
+            **form,
+            "frames": form["frames"] * ("frames" in parts),
+            "clips": form["clips"] * ("motion" in parts),
+        }
         faults, start = {}, time.monotonic()
 
         def decode(row):
@@ -186,7 +216,9 @@ def _fill(records, root, folders, shapes, form, weights, broken, workers):
                 flags[row] = True  # only now: a row that a crash cut short is extracted again
             if count % 100 == 0:
                 rate = count / (time.monotonic() - start)
-                logging.info("%s: %d of %d videos, %.2f a second", records.name, count, len(rows), rate)
+                logging.info(
+                    "%s: %d of %d videos, %.2f a second", records.name, count, len(rows), rate
+                )
         if not faults or broken == "skip":
             for kind, part in parts.items():
                 (part / "broken.json").write_text(json.dumps(faults))
@@ -198,7 +230,14 @@ def _announce(records, arrays, rows, folders):
     """Says what the disk will hold; ValueError where it has no room."""
     folder = next(iter(folders.values())).parent
     words = ", ".join(f"{name} {array.nbytes / 1e9:.3g} GB" for name, array in arrays.items())
-    logging.info("%s: %d of %d videos to extract; %s in %s", records.name, len(rows), len(records), words, folder)
+    logging.info(
+        "%s: %d of %d videos to extract; %s in %s",
+        records.name,
+        len(rows),
+        len(records),
+        words,
+        folder,
+    )
     needed = sum(array.nbytes for array in arrays.values()) * len(rows) // len(records)
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -235,7 +274,9 @@ def _ahead(function, rows, workers):
 
 
 def _broken_message(records, faults):
-    lines = [f"row {row}, {records.paths[row]}: {reason}" for row, reason in sorted(faults.items())[:5]]
+    lines = [
+        f"row {row}, {records.paths[row]}: {reason}" for row, reason in sorted(faults.items())[:5]
+    ]
     more = [f"and {len(faults) - 5} more"] if len(faults) > 5 else []
     title = (
         f"{records.name}: {len(faults)} of {len(records)} videos cannot be decoded "
@@ -259,13 +300,20 @@ def decode_video(path, *, frames, clips, clip_frames, clip_size, resize, stored_
     try:
         import av
     except ImportError:
-        raise ValueError('videos are decoded by PyAV, which is not installed: pip install "jaxord[video]"') from None
+        raise ValueError(
+            'videos are decoded by PyAV, which is not installed: pip install "jaxord[video]"'
+        ) from None
     try:
         with av.open(path) as container:
-            total = sum(bool(packet.size) and not packet.is_discard for packet in container.demux(video=0))
+            total = sum(
+                bool(packet.size) and not packet.is_discard for packet in container.demux(video=0)
+            )
         images, small = {}, {}
         middle = [(2 * v + 1) * total // (2 * frames) for v in range(frames)]
-        inside = [[min(m * total // clips + i, total - 1) for i in range(clip_frames)] for m in range(clips)]
+        inside = [
+            [min(m * total // clips + i, total - 1) for i in range(clip_frames)]
+            for m in range(clips)
+        ]
         moving = {index for indices in inside for index in indices}
         last = None
         with av.open(path) as container:
@@ -285,7 +333,11 @@ def decode_video(path, *, frames, clips, clip_frames, clip_size, resize, stored_
     if len(sizes) > 1:
         raise ValueError(f"its frames have several sizes, {sizes}")
     parts = [np.stack([small.get(index, end[1]) for index in indices]) for indices in inside]
-    return np.array([image for image, _ in images], np.uint8), sizes[0] if sizes else None, np.array(parts, np.uint8)
+    return (
+        np.array([image for image, _ in images], np.uint8),
+        sizes[0] if sizes else None,
+        np.array(parts, np.uint8),
+    )
 
 
 def _stored(frame, resize, stored_size):
@@ -313,13 +365,17 @@ def fast_motion(weights):
     from jaxord.models.video import FastPathway
 
     model = FastPathway()
-    once = jax.jit(model.init, compiler_options={"xla_backend_optimization_level": 0})  # half the time to compile
+    once = jax.jit(
+        model.init, compiler_options={"xla_backend_optimization_level": 0}
+    )  # half the time to compile
     initial = functools.partial(once, jax.random.key(0), jnp.zeros((1, POOLED, 32, 32, 3)))
     variables = initial() if weights == "random" else load_fast(weights, jax.eval_shape(initial))
 
     @jax.jit
     def motion(variables, clips):
-        maps = model.apply(variables, (clips.astype(jnp.float32) / 255 - MEAN) / STD)  # [M, F, h, w, 256]
+        maps = model.apply(
+            variables, (clips.astype(jnp.float32) / 255 - MEAN) / STD
+        )  # [M, F, h, w, 256]
         steps = maps.reshape(len(maps), POOLED, -1, *maps.shape[2:])
         return steps.mean(2).astype(jnp.float16)
 
@@ -331,7 +387,9 @@ def fast_name(path):
     blocks.1.multipathway_blocks.1.res_blocks.0.branch2.conv_a.weight."""
     stage, *parts, leaf = path.split("/")
     names = [re.sub(r"_(\d+)$", r".\1", part) for part in (stage, *parts)]
-    return ".".join([names[0], "multipathway_blocks.1", *names[1:], torchvision.LEAVES.get(leaf, leaf)])
+    return ".".join(
+        [names[0], "multipathway_blocks.1", *names[1:], torchvision.LEAVES.get(leaf, leaf)]
+    )
 
 
 def load_fast(file, shapes):
@@ -355,7 +413,9 @@ def load_fast(file, shapes):
         return fast in name and not name.endswith("num_batches_tracked")
 
     found = torchvision.read(file, wanted, fast_name, from_source, expected, WEIGHTS)
-    return {kind: trees.unflatten({path: found[path] for path in tree}) for kind, tree in flat.items()}
+    return {
+        kind: trees.unflatten({path: found[path] for path in tree}) for kind, tree in flat.items()
+    }
 
 
 def _digest(file):

@@ -68,20 +68,32 @@ def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, v
         own = [part for k, part in enumerate(parts) if str(k) == fold]
         others = [part for k, part in enumerate(parts) if str(k) != fold]
         if not own:
-            raise ValueError(f"morph, setting {setting!r}, has no fold {fold!r}; it is 0 to {len(files) - 1}")
+            raise ValueError(
+                f"morph, setting {setting!r}, has no fold {fold!r}; it is 0 to {len(files) - 1}"
+            )
         tables = [own, others] if trained else [others, own]
     else:
-        raise ValueError(f"morph has no setting {setting!r}; it is one of {['A', 'ordinalclip', *whole, *by_fold]}")
+        raise ValueError(
+            f"morph has no setting {setting!r}; it is one of {['A', 'ordinalclip', *whole, *by_fold]}"
+        )
     splits = {
         split: concatenate(
-            [_records(root, table, "filename", f"morph {split}", about, images, label_offset) for table in part]
+            [
+                _records(root, table, "filename", f"morph {split}", about, images, label_offset)
+                for table in part
+            ]
         )
         for split, part in zip(("train", "test"), tables, strict=True)
     }
     if setting == "ordinalclip" and (labels := tables[0][0].annotations("age")) is not None:
-        splits["train"] = dataclasses.replace(splits["train"], annotations=labels - np.float32(label_offset))
+        splits["train"] = dataclasses.replace(
+            splits["train"], annotations=labels - np.float32(label_offset)
+        )
     splits = carve(splits, val_fraction, seed, fold)
-    return {split: part if split == "train" else dataclasses.replace(part, annotations=None) for split, part in splits.items()}
+    return {
+        split: part if split == "train" else dataclasses.replace(part, annotations=None)
+        for split, part in splits.items()
+    }
 
 
 def adience(root, *, fold, seed, lists="l2rclip", images="images", val_fraction=0.0):
@@ -233,7 +245,9 @@ def _dir(root, name, where, images):
 def _records(root, table, path, name, about, images, label_offset=0.0):
     paths = [_under(images, text) for text in table.texts(path)]
     columns = table.columns(leave=(path, "age", "database", "fold", "split"))
-    return image_records(root, paths, table.numbers("age") - label_offset, name=name, about=about, columns=columns)
+    return image_records(
+        root, paths, table.numbers("age") - label_offset, name=name, about=about, columns=columns
+    )
 
 
 def _by_column(root, table, path, column, name, about, images):

@@ -58,11 +58,17 @@ def mpiifacegaze(root, *, fold, seed, table="", images="", test=2, val=2):
         paths, people = rows.texts("path"), rows.texts("participant")
         angles = np.stack([rows.numbers("pitch"), rows.numbers("yaw")], axis=1)  # [N, 2]
         if np.abs(angles).max() > np.pi:
-            raise ValueError(f"{rows.path}: pitch and yaw reach {np.abs(angles).max():g}; they are angles in radians")
+            raise ValueError(
+                f"{rows.path}: pitch and yaw reach {np.abs(angles).max():g}; they are angles in radians"
+            )
     else:
         files = require(root, [f"{name}/{name}.txt" for name in PARTICIPANTS], about)
         tables = [read_table(file, names=FIELDS) for file in files]
-        named = [(name, path) for name, rows in zip(PARTICIPANTS, tables, strict=True) for path in rows.texts("path")]
+        named = [
+            (name, path)
+            for name, rows in zip(PARTICIPANTS, tables, strict=True)
+            for path in rows.texts("path")
+        ]
         paths, people = [f"{name}/{path}" for name, path in named], [name for name, _ in named]
         angles = np.concatenate([_angles(rows) for rows in tables])
     paths = [f"{images}/{path}" if images else path for path in paths]
@@ -71,9 +77,13 @@ def mpiifacegaze(root, *, fold, seed, table="", images="", test=2, val=2):
 
     names = sorted(set(people))
     if fold not in map(str, range(len(names))):
-        raise ValueError(f"mpiifacegaze has no fold {fold!r}; with {len(names)} participants it is 0 to {len(names) - 1}")
+        raise ValueError(
+            f"mpiifacegaze has no fold {fold!r}; with {len(names)} participants it is 0 to {len(names) - 1}"
+        )
     if test < 1 or val < 0 or test + val >= len(names):
-        raise ValueError(f"test={test} and val={val} participants of {len(names)}; one at least must be left to train on")
+        raise ValueError(
+            f"test={test} and val={val} participants of {len(names)}; one at least must be left to train on"
+        )
     turn = names[int(fold) :] + names[: int(fold)]
     held = {**dict.fromkeys(turn[:test], "test"), **dict.fromkeys(turn[test : test + val], "val")}
     return by_split(records, [held.get(name, "train") for name in people], os.path.abspath(root))
@@ -81,11 +91,16 @@ def mpiifacegaze(root, *, fold, seed, table="", images="", test=2, val=2):
 
 def _angles(rows):
     """f32[N, 2]: pitch = arcsin(-y), yaw = arctan2(-x, -z) of the unit vector from the face's centre to the target."""
-    centre, target = (np.stack([rows.numbers(f"{what}_{axis}") for axis in "xyz"], axis=1) for what in ("face", "target"))
+    centre, target = (
+        np.stack([rows.numbers(f"{what}_{axis}") for axis in "xyz"], axis=1)
+        for what in ("face", "target")
+    )
     gaze = target.astype(np.float64) - centre  # [N, 3]
     length = np.linalg.norm(gaze, axis=1, keepdims=True)
     if not length.all():
         line = rows.lines[int(np.argmin(length))]
-        raise ValueError(f"{rows.path}, line {line}: the gaze target is the centre of the face, which is no direction")
+        raise ValueError(
+            f"{rows.path}, line {line}: the gaze target is the centre of the face, which is no direction"
+        )
     x, y, z = (gaze / length).T
     return np.stack([np.arcsin(-y), np.arctan2(-x, -z)], axis=1).astype(np.float32)

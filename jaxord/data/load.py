@@ -33,7 +33,9 @@ def load(data, fold, seed):
     splits = reader(entry)(data.root, fold=fold, seed=seed)
     name = data.reader["name"]
     if not {"train", "test"} <= set(splits) <= set(SPLITS):
-        raise ValueError(f"{name} gives the splits {sorted(splits)}; train and test are needed, val is optional")
+        raise ValueError(
+            f"{name} gives the splits {sorted(splits)}; train and test are needed, val is optional"
+        )
     for split, records in splits.items():
         if not records:
             raise ValueError(f"{name}: the {split} split is empty")
@@ -43,7 +45,9 @@ def load(data, fold, seed):
     if data.shots:
         train = select.select_shots(train, data.shots, seed)
     if data.shift.labels:
-        train = select.select_shift(train, data.shift.labels, data.shift.keep, data.shift.choice, seed)
+        train = select.select_shift(
+            train, data.shift.labels, data.shift.keep, data.shift.choice, seed
+        )
     return {**splits, "train": train}
 
 
@@ -58,11 +62,15 @@ def reader(entry):
         names = [f"{m}.{f}" for m in _modules() for f in _readers(m)]
         near = difflib.get_close_matches(entry["name"], names, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"There are {names}."
-        raise ValueError(f"config.data.reader.name is {entry['name']!r}, which jaxord.data does not have. {hint}")
+        raise ValueError(
+            f"config.data.reader.name is {entry['name']!r}, which jaxord.data does not have. {hint}"
+        )
     reserved = sorted({"fold", "seed"} & set(entry))
     if reserved:
         raise ValueError(f"config.data.reader has {reserved}; they are config.fold and config.seed")
-    return binding.configured(importlib.import_module(f"{package.__name__}.{module}"), {**entry, "name": function})
+    return binding.configured(
+        importlib.import_module(f"{package.__name__}.{module}"), {**entry, "name": function}
+    )
 
 
 def _modules():
@@ -72,8 +80,14 @@ def _modules():
 def _readers(module):
     """Functions of the module that take a root and, by name, a fold and a seed."""
     members = vars(importlib.import_module(f"{package.__name__}.{module}"))
-    found = {name: f for name, f in members.items() if inspect.isfunction(f) and not name.startswith("_")}
-    return [name for name, f in found.items() if {"root", "fold", "seed"} <= set(inspect.signature(f).parameters)]
+    found = {
+        name: f for name, f in members.items() if inspect.isfunction(f) and not name.startswith("_")
+    }
+    return [
+        name
+        for name, f in found.items()
+        if {"root", "fold", "seed"} <= set(inspect.signature(f).parameters)
+    ]
 
 
 def _check_disjoint(name, one, a, other, b):

@@ -32,15 +32,27 @@ def read(path, variables):
 
 @functools.lru_cache(16)  # folds read the same files; starting a process takes half a second
 def _read(path, variables, stamp):
-    command = [sys.executable, "-P", __file__, path, *variables]  # -P: the modules beside this one are not on its path
+    command = [
+        sys.executable,
+        "-P",
+        __file__,
+        path,
+        *variables,
+    ]  # -P: the modules beside this one are not on its path
     try:
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", timeout=SECONDS
+        )
         if done.returncode == 0:
             return json.loads(done.stdout)
-        reason = (done.stderr.strip() or f"its reader died by signal {-done.returncode}").splitlines()[-1]
+        reason = (
+            done.stderr.strip() or f"its reader died by signal {-done.returncode}"
+        ).splitlines()[-1]
     except subprocess.TimeoutExpired:
         reason = f"its reader took more than {SECONDS} s"
-    raise ValueError(f"{path} is no MATLAB file (before 7.3) with {list(variables)}: {reason}; export it as CSV")
+    raise ValueError(
+        f"{path} is no MATLAB file (before 7.3) with {list(variables)}: {reason}; export it as CSV"
+    )
 
 
 def _entries(array):

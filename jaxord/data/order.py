@@ -76,7 +76,11 @@ def lengths(inputs):
 def evaluation_rows(inputs, n):
     """i32[N]: the order in which records are evaluated: padded inputs by length, so that no batch is longer than it need be."""
     found = lengths(inputs)
-    return np.arange(n, dtype=np.int32) if found is None else np.argsort(found, kind="stable").astype(np.int32)
+    return (
+        np.arange(n, dtype=np.int32)
+        if found is None
+        else np.argsort(found, kind="stable").astype(np.int32)
+    )
 
 
 def gather(inputs, rows):

@@ -61,7 +61,9 @@ def skyfinder(root, *, fold, seed, table="", images="images", by="image", hours=
     if "split" in rows.names:
         return by_split(records, rows.texts("split"), rows.path)
     if "camera" not in columns:
-        raise ValueError(f"{rows.path} has neither a column split nor a column camera to draw splits by\n{about}")
+        raise ValueError(
+            f"{rows.path} has neither a column split nor a column camera to draw splits by\n{about}"
+        )
     return by_split(records, _draw(columns["camera"], by, seed), rows.path)
 
 
@@ -100,7 +102,9 @@ def _draw(cameras, by, seed):
     different = np.unique(cameras)
     if by == "camera":
         if len(different) < 3:
-            raise ValueError(f"skyfinder: by='camera' needs at least three cameras, there are {different.tolist()}")
+            raise ValueError(
+                f"skyfinder: by='camera' needs at least three cameras, there are {different.tolist()}"
+            )
         order, tenth = different[shuffled(len(different), seed)], max(len(different) // 10, 1)
         names[np.isin(cameras, order[:tenth])] = "test"
         names[np.isin(cameras, order[tenth : 2 * tenth])] = "val"

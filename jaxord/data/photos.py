@@ -36,11 +36,15 @@ def hci(root, *, fold, seed):
         table = read_table(file, names=("path", "decade"))
         wrong = sorted(set(table.texts("decade")) - {DECADES[target]})
         if wrong:
-            raise ValueError(f"{file} holds the decades {wrong[:5]}, expected {DECADES[target]} only")
+            raise ValueError(
+                f"{file} holds the decades {wrong[:5]}, expected {DECADES[target]} only"
+            )
         paths += table.texts("path")
         targets += [target] * len(table.rows)
     records = image_records(root, paths, targets, name="hci", about=about)
-    return split_records(records, {"train": 210 / 265, "val": 5 / 265, "test": 50 / 265}, seed, fold)
+    return split_records(
+        records, {"train": 210 / 265, "val": 5 / 265, "test": 50 / 265}, seed, fold
+    )
 
 
 def aesthetics(root, *, fold, seed, protocol="fixed", val_fraction=0.0):
@@ -65,7 +69,10 @@ def aesthetics(root, *, fold, seed, protocol="fixed", val_fraction=0.0):
         " Favorites, from Flickr.\n"
         "layout: <root>/<category>_{train,test,datasets}.txt; <root>/images/<file of the list>"
     )
-    folds = {"fixed": CATEGORIES, "five_fold": tuple(f"{name}-{part}" for name in CATEGORIES for part in range(5))}
+    folds = {
+        "fixed": CATEGORIES,
+        "five_fold": tuple(f"{name}-{part}" for name in CATEGORIES for part in range(5)),
+    }
     if protocol not in folds:
         raise ValueError(f"aesthetics has no protocol {protocol!r}; it is one of {sorted(folds)}")
     if fold not in folds[protocol]:
@@ -80,7 +87,9 @@ def aesthetics(root, *, fold, seed, protocol="fixed", val_fraction=0.0):
         splits = {split: named(records, split) for split, records in zip(lists, parts, strict=True)}
         return carve(splits, val_fraction, seed, fold)
     if val_fraction:
-        raise ValueError("val_fraction is of the protocol 'fixed'; 'five_fold' has a validation split of 5 percent")
+        raise ValueError(
+            "val_fraction is of the protocol 'fixed'; 'five_fold' has a validation split of 5 percent"
+        )
     fifths = split_records(parts[0], {str(k): 0.2 for k in range(5)}, seed)
     rest = concatenate([records for k, records in fifths.items() if k != part])
     rest = dataclasses.replace(rest, name=parts[0].name)

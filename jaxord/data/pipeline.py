@@ -40,7 +40,14 @@ def train_batches(split, *, batch, seed, start_step=0):
     """
     copies = split.data.copies
     rows_at = functools.lru_cache(maxsize=64)(train_rows(split, batch=batch, seed=seed))
-    images = _images(split, lambda step: rows_at(step)[0][::copies], batch, start_step, sys.maxsize // batch, copies)
+    images = _images(
+        split,
+        lambda step: rows_at(step)[0][::copies],
+        batch,
+        start_step,
+        sys.maxsize // batch,
+        copies,
+    )
     for step, arrays in enumerate(images, start_step):
         yield {**arrays, **_placed(split, *rows_at(step))}
 
@@ -62,7 +69,10 @@ def train_calls(split, *, batch, seed, calls, most):
     own = split.place(np.zeros(batch * split.data.copies, np.int32)).sharding
     for first, count in calls:
         found = [rows_at(step) for step in range(first, first + count)]
-        found = [{**order.gather(split.records.inputs, rows), "index": rows, "epoch": epochs} for rows, epochs in found]
+        found = [
+            {**order.gather(split.records.inputs, rows), "index": rows, "epoch": epochs}
+            for rows, epochs in found
+        ]
         arrays = {}
         for name, part in found[0].items():
             whole = np.zeros((most, *part.shape), part.dtype)
@@ -96,7 +106,9 @@ def outputs(split, forward, *, batch):
     parts = []
     for arrays in eval_batches(split, batch=batch):
         valid = arrays.pop("valid")
-        parts.append({name: value[valid] for name, value in jax.device_get(forward(arrays)).items()})
+        parts.append(
+            {name: value[valid] for name, value in jax.device_get(forward(arrays)).items()}
+        )
     back = np.argsort(order.evaluation_rows(split.records.inputs, len(split.records)))
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
@@ -122,7 +134,9 @@ def eval_batches(split, *, batch):
 def _rows_of_step(records, data, batch, seed):
     """The function step -> (rows i32[B], epochs i32[B])."""
     if data.copies < 1:
-        raise ValueError(f"config.data.copies is {data.copies}; each row stands in its batch at least once")
+        raise ValueError(
+            f"config.data.copies is {data.copies}; each row stands in its batch at least once"
+        )
     if not data.bucket:
         return functools.partial(order.train_rows, seed, len(records), batch)
     lengths = order.lengths(records.inputs)
@@ -137,9 +151,16 @@ def _rows_of_step(records, data, batch, seed):
 def _placed(split, rows, epochs):
     inputs, own = split.records.inputs, sharding.own_rows(split.place, len(rows))
     masks = {name for name in inputs if name.endswith(order.MASK)}
-    padded = masks | {name.removesuffix(order.MASK) + "s" for name in masks}  # as long as the longest of the whole batch
-    arrays = order.gather({name: inputs[name] for name in padded}, rows) | {"index": rows, "epoch": epochs}
-    wide = {name: np.asarray(array[rows[own]]) for name, array in inputs.items() if name not in padded}
+    padded = masks | {
+        name.removesuffix(order.MASK) + "s" for name in masks
+    }  # as long as the longest of the whole batch
+    arrays = order.gather({name: inputs[name] for name in padded}, rows) | {
+        "index": rows,
+        "epoch": epochs,
+    }
+    wide = {
+        name: np.asarray(array[rows[own]]) for name, array in inputs.items() if name not in padded
+    }
     return {name: split.place(array) for name, array in arrays.items()} | {
         name: _place_own(split, own, part, len(rows)) for name, part in wide.items()
     }
@@ -178,17 +199,28 @@ def _stream(split, rows_at, batch, first, last, copies):
     import grain
 
     own = sharding.own_rows(split.place, batch * copies)
-    places, copy_of = np.unique(own // copies, return_inverse=True)  # [M]: what this process decodes, and what shows it
+    places, copy_of = np.unique(
+        own // copies, return_inverse=True
+    )  # [M]: what this process decodes, and what shows it
 
     def example(position):
         row = int(rows_at(position // len(places))[places[position % len(places)]])
         try:
             return tiers.decode_row(split.records, row, split.data)
         except (ValueError, OSError) as error:
-            raise ValueError(tiers.broken_message(split.records, [(row, split.records.paths[row], str(error))])) from None
+            raise ValueError(
+                tiers.broken_message(split.records, [(row, split.records.paths[row], str(error))])
+            ) from None
 
-    options = grain.ReadOptions(num_threads=split.data.workers, prefetch_buffer_size=max(2 * len(places), split.data.workers))
-    examples = grain.MapDataset.range(first * len(places), last * len(places)).map(example).to_iter_dataset(options)
+    options = grain.ReadOptions(
+        num_threads=split.data.workers,
+        prefetch_buffer_size=max(2 * len(places), split.data.workers),
+    )
+    examples = (
+        grain.MapDataset.range(first * len(places), last * len(places))
+        .map(example)
+        .to_iter_dataset(options)
+    )
     for batch_of in examples.batch(len(places), drop_remainder=True):
         stored, size = (_place_own(split, own, part[copy_of], batch * copies) for part in batch_of)
         yield {"stored": stored, "size": size}

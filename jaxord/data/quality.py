@@ -19,11 +19,22 @@ from jaxord.data.sources import by_split, concatenate, image_records, require
 from jaxord.data.tables import Table, read_table
 
 FOLDS = tuple(str(k) for k in range(10))
-NAMES = ("image name", "img name", "name", "img name/patch name", "image number")  # "_" and capitals do not count
+NAMES = (
+    "image name",
+    "img name",
+    "name",
+    "img name/patch name",
+    "image number",
+)  # "_" and capitals do not count
 SCORES = ("mos", "average subjective grade")
 OFFICIAL = r"official_split|set|split"
 RANDOM = r"ratio\d+_seed\d+_split_?\d+"
-CALLED = {"training": "train", "0": "train", "1": "val", "2": "test"}  # besides the usual names of splits
+CALLED = {
+    "training": "train",
+    "0": "train",
+    "1": "val",
+    "2": "test",
+}  # besides the usual names of splits
 
 
 def bid(root, *, fold, seed, table="", images="images"):
@@ -44,7 +55,9 @@ def bid(root, *, fold, seed, table="", images="images"):
         f" <root>/{images}/DatabaseImage0001.JPG, ..."
     )
     pair = ("BID_train_split_{}.csv", "BID_test_split_{}.csv")
-    return _ten_splits(root, "bid", about, fold, seed, table, images, lists=("DatabaseGrades.csv",), pair=pair)
+    return _ten_splits(
+        root, "bid", about, fold, seed, table, images, lists=("DatabaseGrades.csv",), pair=pair
+    )
 
 
 def clive(root, *, fold, seed, table="", images="Images"):
@@ -69,7 +82,9 @@ def clive(root, *, fold, seed, table="", images="Images"):
     lists = ("meta_info_LIVEChallengeDataset.csv", "Data/AllMOS_release.mat")
     pair = ("CLIVE_training_split_{}.csv", "CLIVE_test_split_{}.csv")
     leave = r"(trainingImages/)?t\d+\.bmp"
-    return _ten_splits(root, "clive", about, fold, seed, table, images, lists=lists, pair=pair, leave=leave)
+    return _ten_splits(
+        root, "clive", about, fold, seed, table, images, lists=lists, pair=pair, leave=leave
+    )
 
 
 def koniq(root, *, fold, seed, table="", images="images", protocol="random"):
@@ -94,7 +109,9 @@ def koniq(root, *, fold, seed, table="", images="images", protocol="random"):
     )
     lists = ("koniq10k_distributions_sets.csv", "meta_info_KonIQ10kDataset.csv")
     pair = ("KonIQ10K_train_split_{}.csv", "KonIQ10K_test_split_{}.csv")
-    return _ten_splits(root, "koniq", about, fold, seed, table, images, lists=lists, pair=pair, protocol=protocol)
+    return _ten_splits(
+        root, "koniq", about, fold, seed, table, images, lists=lists, pair=pair, protocol=protocol
+    )
 
 
 def spaq(root, *, fold, seed, table="", images="images"):
@@ -151,7 +168,9 @@ def flive(root, *, fold, seed, table="", images="images"):
         held = dict.fromkeys(test.texts("name_image"), "test")
         flags = zip(padded.texts("name_image"), padded.texts("is_valid"), strict=True)
         held = {**{name: "val" for name, flag in flags if flag.lower() in ("true", "1")}, **held}
-        return by_split(records, [held.get(name, "train") for name in whole.texts("name")], whole.path)
+        return by_split(
+            records, [held.get(name, "train") for name in whole.texts("name")], whole.path
+        )
     lists = ("meta_info_FLIVEDataset.csv",)
     shape = {"lists": lists, "leave": r"patches/.*", "protocol": "official"}
     return _ten_splits(root, "flive", about, fold, seed, table, images, **shape)
@@ -178,7 +197,9 @@ def meta_info(root, *, fold, seed, table, images="images", protocol="random"):
     return _ten_splits(root, "meta_info", about, fold, seed, table, images, protocol=protocol)
 
 
-def _ten_splits(root, name, about, fold, seed, table, images, *, lists=(), pair=(), leave="", protocol="random"):
+def _ten_splits(
+    root, name, about, fold, seed, table, images, *, lists=(), pair=(), leave="", protocol="random"
+):
     """The split that the lists have for a fold, or one that is drawn; or the official split.
 
     Args:
@@ -202,9 +223,15 @@ def _ten_splits(root, name, about, fold, seed, table, images, *, lists=(), pair=
     if column:
         called = CALLED if protocol == "official" else {"val": "test"}
         texts = [text for part in tables for text in part.texts(column)]
-        return by_split(records, [called.get(text, text) for text in texts], f"{tables[0].path}, column {column!r},")
+        return by_split(
+            records,
+            [called.get(text, text) for text in texts],
+            f"{tables[0].path}, column {column!r},",
+        )
     if protocol == "official":
-        raise ValueError(f"{tables[0].path} has no column official_split, set or split; it has {list(tables[0].names)}")
+        raise ValueError(
+            f"{tables[0].path} has no column official_split, set or split; it has {list(tables[0].names)}"
+        )
     return split_records(records, {"train": 0.8, "test": 0.2}, seed, fold)
 
 
@@ -216,7 +243,9 @@ def _pair(root, name, about, images, files):
     """The splits train and test from two lists."""
     tables = [read_table(file) for file in require(root, files, about)]
     parts = zip(("train", "test"), tables, strict=True)
-    return {split: _records(root, f"{name} {split}", about, images, table) for split, table in parts}
+    return {
+        split: _records(root, f"{name} {split}", about, images, table) for split, table in parts
+    }
 
 
 def _whole(root, table, lists, pair, about):
@@ -230,7 +259,9 @@ def _whole(root, table, lists, pair, about):
         return [_read(os.path.join(root, file)) for file in found]
     sheets = {file: os.path.splitext(file)[0] + ".xlsx" for files in choices for file in files}
     seen = {file: sheet for file, sheet in sheets.items() if _there(root, [sheet])}
-    hints = [f"{sheet} is a spreadsheet: export its sheet as {file}\n" for file, sheet in seen.items()]
+    hints = [
+        f"{sheet} is a spreadsheet: export its sheet as {file}\n" for file, sheet in seen.items()
+    ]
     wanted = " or ".join(" with ".join(files) for files in choices) or "config.data.table"
     raise ValueError(f"missing under {os.path.abspath(root)}: {wanted}\n{''.join(hints)}{about}")
 
@@ -240,8 +271,14 @@ def _read(file):
     if not file.endswith(".mat"):
         return read_table(file)
     keys = ("AllImages_release", "AllMOS_release", "AllStdDev_release")
-    paths = require(os.path.dirname(file), [f"{key}.mat" for key in keys], "of CLIVE's folder Data all three files are needed")
-    names, scores, deviations = (matlab.read(path, [key])[0] for path, key in zip(paths, keys, strict=True))
+    paths = require(
+        os.path.dirname(file),
+        [f"{key}.mat" for key in keys],
+        "of CLIVE's folder Data all three files are needed",
+    )
+    names, scores, deviations = (
+        matlab.read(path, [key])[0] for path, key in zip(paths, keys, strict=True)
+    )
     rows = zip(names, map(str, scores), map(str, deviations), strict=True)
     return Table(file, ("image_name", "MOS", "std"), tuple(rows), tuple(range(1, len(names) + 1)))
 
@@ -249,7 +286,9 @@ def _read(file):
 def _kept(table, leave):
     if not leave:
         return table
-    return table.where([not re.fullmatch(leave, text) for text in table.texts(_column(table, NAMES, "names"))])
+    return table.where(
+        [not re.fullmatch(leave, text) for text in table.texts(_column(table, NAMES, "names"))]
+    )
 
 
 def _records(root, name, about, images, table):
@@ -267,7 +306,9 @@ def _column(table, choices, what):
     """The column of a table that one of the dialects names so."""
     found = next((column for column in table.names if _plain(column) in choices), None)
     if found is None:
-        raise ValueError(f"{table.path} has no column of {what}, one of {list(choices)}; it has {list(table.names)}")
+        raise ValueError(
+            f"{table.path} has no column of {what}, one of {list(choices)}; it has {list(table.names)}"
+        )
     return found
 
 

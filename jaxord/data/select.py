@@ -9,7 +9,11 @@ import numpy as np
 
 def shuffled(n, *key):
     """i64[n]: an order of 0..n-1 that depends on the key only, in every version of numpy."""
-    words = [word % 2**32 for part in key for word in ([part] if isinstance(part, int) else part.encode())]
+    words = [
+        word % 2**32
+        for part in key
+        for word in ([part] if isinstance(part, int) else part.encode())
+    ]
     return np.argsort(np.random.Philox(np.random.SeedSequence(words)).random_raw(n), kind="stable")
 
 
@@ -29,7 +33,9 @@ def split_records(records, fractions, *key):
     """
     shares = {name: share for name, share in fractions.items() if share}
     if min(fractions.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ValueError(f"shares of the splits are {dict(fractions)}; they must not be negative and sum to 1")
+        raise ValueError(
+            f"shares of the splits are {dict(fractions)}; they must not be negative and sum to 1"
+        )
     values, labels, counts = np.unique(records.targets, return_inverse=True, return_counts=True)
     labels = np.where(counts[labels] * min(shares.values()) < 1, -1, labels)
     chosen = {name: [] for name in shares}
@@ -54,7 +60,11 @@ def select_shots(records, shots, seed):
     """
     draw = random.Random(seed)
     groups = _rows_by_label(records)
-    rows = [row for group in groups.values() for row in (draw.sample(group, shots) if len(group) >= shots else group)]
+    rows = [
+        row
+        for group in groups.values()
+        for row in (draw.sample(group, shots) if len(group) >= shots else group)
+    ]
     return records.take(rows)
 
 
@@ -101,6 +111,11 @@ def carve(splits, val_fraction, *key):
     if not val_fraction:
         return splits
     if "val" in splits:
-        raise ValueError(f"val_fraction is {val_fraction}, but the protocol has a validation split; set it to 0")
+        raise ValueError(
+            f"val_fraction is {val_fraction}, but the protocol has a validation split; set it to 0"
+        )
     train = dataclasses.replace(splits["train"], name=splits["train"].name.removesuffix(" train"))
-    return {**splits, **split_records(train, {"train": 1 - val_fraction, "val": val_fraction}, *key)}
+    return {
+        **splits,
+        **split_records(train, {"train": 1 - val_fraction, "val": val_fraction}, *key),
+    }

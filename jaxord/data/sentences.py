@@ -16,7 +16,10 @@ from jaxord.data import examples, load
 from jaxord.data.sources import Records, require
 from jaxord.data.tables import read_table
 
-PADDING, UNKNOWN = "<padding>", "<unknown>"  # ids 0 and 1; no token looks so, since brackets stand alone
+PADDING, UNKNOWN = (
+    "<padding>",
+    "<unknown>",
+)  # ids 0 and 1; no token looks so, since brackets stand alone
 COLUMNS = ("sentence1", "sentence2")
 FILES = {"train": "train", "val": "dev", "test": "test"}
 TITLES = "Mr|Mrs|Ms|Dr|St|Sen|Gov|Rep|Gen|Lt|Col|Capt|Sgt|Prof|Rev|Inc|Corp|Co|Ltd|Jr|Sr|vs|No|Jan|Feb|Aug|Sept|Oct|Nov|Dec"
@@ -25,12 +28,21 @@ SPLITTING = (  # (pattern, what it becomes), one after the other; then blanks pa
     (r'"', " '' "),
     (r"[\[\](){}<>;@#$%&?!*“”„«»‘’]|`+|\.{2,}|--", r" \g<0> "),
     (r"[,:](?!\d)", r" \g<0> "),  # not in 3,000 and 10:30
-    (rf"\b(?!(?:{TITLES})\.)(\w\w+)\.(?=\s+[\"'`(]*[A-Z])", r"\1 . "),  # a sentence ends inside the text
-    (r"(?<=[^.\s])\.(?=[\s)\]}>\"'”’]*$)", " . "),  # and at its end; other full stops belong to abbreviations
+    (
+        rf"\b(?!(?:{TITLES})\.)(\w\w+)\.(?=\s+[\"'`(]*[A-Z])",
+        r"\1 . ",
+    ),  # a sentence ends inside the text
+    (
+        r"(?<=[^.\s])\.(?=[\s)\]}>\"'”’]*$)",
+        " . ",
+    ),  # and at its end; other full stops belong to abbreviations
     (r"(?i)(?<!\w)'(?!(?:s|m|d|ll|re|ve|t|n)\b)(?=\w)", "' "),
     (r"(?i)(?<=\w)(?:n't|'(?:s|m|d|ll|re|ve))(?!\w)", r" \g<0>"),  # ca n't, it 's
     (r"(?<=[^\s'])'(?=\s|$)", " '"),
-    (r"(?i)\b(?:can(?=not\b)|gon(?=na\b)|got(?=ta\b)|wan(?=na\b)|gim(?=me\b)|lem(?=me\b))", r"\g<0> "),
+    (
+        r"(?i)\b(?:can(?=not\b)|gon(?=na\b)|got(?=ta\b)|wan(?=na\b)|gim(?=me\b)|lem(?=me\b))",
+        r"\g<0> ",
+    ),
 )
 COMPILED = tuple((re.compile(pattern), text) for pattern, text in SPLITTING)
 
@@ -67,10 +79,15 @@ def stsb(root, *, fold, seed, tokens=40, words=30_000, lower=False):
     files = require(root, [f"{name}_new.tsv" for name in FILES.values()], about)
     tables = dict(zip(FILES, map(read_table, files), strict=True))
     pairs = {split: _pairs(table, tokens, lower) for split, table in tables.items()}
-    counts = collections.Counter(word for part in pairs.values() for pair in part for sentence in pair for word in sentence)
+    counts = collections.Counter(
+        word for part in pairs.values() for pair in part for sentence in pair for word in sentence
+    )
     vocabulary = (PADDING, UNKNOWN, *(word for word, _ in counts.most_common(words)))
     ids = {word: i for i, word in enumerate(vocabulary)}
-    return {split: _records(split, tables[split], pairs[split], ids, tokens, vocabulary) for split in FILES}
+    return {
+        split: _records(split, tables[split], pairs[split], ids, tokens, vocabulary)
+        for split in FILES
+    }
 
 
 def given(data, vocabulary):
@@ -89,9 +106,15 @@ def given(data, vocabulary):
         ValueError: a run without vocabulary.
     """
     if not vocabulary:
-        raise ValueError("the run has no vocabulary.json; --mode=evaluate, where its data are, writes it")
+        raise ValueError(
+            "the run has no vocabulary.json; --mode=evaluate, where its data are, writes it"
+        )
     settings = binding.settings(load.reader(data.reader))
-    tokens, lower, ids = settings["tokens"], settings["lower"], {word: i for i, word in enumerate(vocabulary)}
+    tokens, lower, ids = (
+        settings["tokens"],
+        settings["lower"],
+        {word: i for i, word in enumerate(vocabulary)},
+    )
 
     def listed(source, root):
         if root:
@@ -99,17 +122,28 @@ def given(data, vocabulary):
         table = read_table(source)
         pairs = list(zip(*(table.texts(name) for name in COLUMNS), strict=True))
         stem = pathlib.PurePath(source).stem
-        return table.texts("path") if "path" in table.names else [f"{stem}/{row}" for row in range(len(pairs))], pairs
+        return table.texts("path") if "path" in table.names else [
+            f"{stem}/{row}" for row in range(len(pairs))
+        ], pairs
 
     def read(pair):
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        if (
+            isinstance(pair, str)
+            or len(pair) != 2
+            or not all(isinstance(text, str) for text in pair)
+        ):
             raise ValueError(f"{pair!r} is no pair of sentences; expected two texts")
         words = _words(pair, tokens, lower)
         if not all(words):
             raise ValueError("a sentence is empty")
         return {name: array[0] for name, array in _arrays([words], ids, tokens).items()}
 
-    return examples.Given("pairs of sentences", listed, read, {k: array[0] for k, array in _arrays([[]], ids, tokens).items()})
+    return examples.Given(
+        "pairs of sentences",
+        listed,
+        read,
+        {k: array[0] for k, array in _arrays([[]], ids, tokens).items()},
+    )
 
 
 def vectors(path, words, seed):
@@ -129,7 +163,9 @@ def vectors(path, words, seed):
         ValueError: no such file, a line that is no vector, or not one word of the vocabulary in it.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"no word vectors at {path!r} (config.model.vectors); it is a GloVe text file: a word, its numbers")
+        raise ValueError(
+            f"no word vectors at {path!r} (config.model.vectors); it is a GloVe text file: a word, its numbers"
+        )
     places = {word: place for place, word in enumerate(words) if place > 1}
     found, dim = {}, 0
     with open(path, encoding="utf-8", newline="\n") as file:
@@ -147,15 +183,21 @@ def vectors(path, words, seed):
             except ValueError:
                 vector = np.empty(0)
             if len(vector) != dim or not np.isfinite(vector).all():
-                raise ValueError(f"{path}, line {number}: expected a word and {dim} finite numbers, found {line[:60]!r}")
+                raise ValueError(
+                    f"{path}, line {number}: expected a word and {dim} finite numbers, found {line[:60]!r}"
+                )
             found[places[word]] = vector
     if not found:
-        raise ValueError(f"{path} has none of the {len(words) - 2} words, such as {list(words[2:7])}; is it a GloVe text file?")
+        raise ValueError(
+            f"{path} has none of the {len(words) - 2} words, such as {list(words[2:7])}; is it a GloVe text file?"
+        )
     draw = np.random.Generator(np.random.Philox(key=seed % 2**64))
     table = draw.standard_normal((len(words), dim), np.float32)
     table[0] = 0
     table[list(found)] = list(found.values())
-    logging.info("%d of %d words have a vector of %d numbers in %s", len(found), len(words) - 2, dim, path)
+    logging.info(
+        "%d of %d words have a vector of %d numbers in %s", len(found), len(words) - 2, dim, path
+    )
     return table
 
 
@@ -188,7 +230,9 @@ def _records(split, table, pairs, ids, tokens, vocabulary):
     scores = table.numbers("score")
     wrong = np.flatnonzero((scores < 0) | (scores > 5))
     if len(wrong):
-        raise ValueError(f"{table.path}, line {table.lines[wrong[0]]}: score {scores[wrong[0]]:g}, expected 0 to 5")
+        raise ValueError(
+            f"{table.path}, line {table.lines[wrong[0]]}: score {scores[wrong[0]]:g}, expected 0 to 5"
+        )
     return Records(
         paths=tuple(f"{FILES[split]}/{row}" for row in range(len(pairs))),
         targets=scores,

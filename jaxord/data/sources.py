@@ -18,7 +18,14 @@ from jaxord.data.tables import read_table
 
 SHOWN = 5  # of a list of faults
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +86,15 @@ def concatenate(parts):
         paths=tuple(path for part in parts for path in part.paths),
         targets=np.concatenate([part.targets for part in parts]),
         read=parts[0].read and read,
-        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+        columns={
+            name: np.concatenate([part.columns[name] for part in parts])
+            for name in parts[0].columns
+        },
         name=parts[0].name,
         stamp=" ".join(part.stamp for part in parts),
-        inputs={name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs},
+        inputs={
+            name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs
+        },
         annotations=_all_annotations(parts),
         vocabulary=parts[0].vocabulary,
     )
@@ -99,9 +111,14 @@ def _all_annotations(parts):
     """f32[N, A] with the largest A of the parts; a part without annotations has its targets there."""
     if all(part.annotations is None for part in parts):
         return None
-    each = [part.targets[:, None] if part.annotations is None else part.annotations for part in parts]
+    each = [
+        part.targets[:, None] if part.annotations is None else part.annotations for part in parts
+    ]
     wide = max(labels.shape[1] for labels in each)
-    padded = [np.pad(labels, ((0, 0), (0, wide - labels.shape[1])), constant_values=np.nan) for labels in each]
+    padded = [
+        np.pad(labels, ((0, 0), (0, wide - labels.shape[1])), constant_values=np.nan)
+        for labels in each
+    ]
     return np.concatenate(padded).astype(np.float32)
 
 
@@ -189,7 +206,15 @@ def own(
     if not table:
         return folder(root, fold=fold, seed=seed, fractions=fractions, val_fraction=val_fraction)
     names = {"path_column": path_column, "label_column": label_column, "split_column": split_column}
-    return csv(root, fold=fold, seed=seed, table=table, fractions=fractions, val_fraction=val_fraction, **names)
+    return csv(
+        root,
+        fold=fold,
+        seed=seed,
+        table=table,
+        fractions=fractions,
+        val_fraction=val_fraction,
+        **names,
+    )
 
 
 def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2), val_fraction=0.0):
@@ -206,7 +231,10 @@ def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2), val_fraction=0.0):
         fractions: shares of train, val and test, where they are drawn; val 0 makes none.
         val_fraction: share of the training split that is cut off for validation, where the data bring splits without one.
     """
-    about = "layout: <root>/<rank>/<image> or <root>/{train,val,test}/<rank>/<image>, images in " + ", ".join(IMAGES)
+    about = (
+        "layout: <root>/<rank>/<image> or <root>/{train,val,test}/<rank>/<image>, images in "
+        + ", ".join(IMAGES)
+    )
     paths = _image_paths(root)
     heads = {path.split("/")[0] for path in paths}
     in_splits = bool(heads) and heads <= set(SPLITS)
@@ -220,14 +248,23 @@ def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2), val_fraction=0.0):
         fault = f"all images lie in {ranks[0]!r}, which is no number,"
     if fault:
         tables = sorted(path.name for path in pathlib.Path(root).glob("*.csv"))
-        hint = f"\nif {tables[0]} has their labels: --config.data.table={tables[0]}" if tables else ""
+        hint = (
+            f"\nif {tables[0]} has their labels: --config.data.table={tables[0]}" if tables else ""
+        )
         raise ValueError(f"folder: {fault} under {os.path.abspath(root)}\n{about}{hint}")
     targets = _natural_order(ranks) if targets is None else targets
     columns = {"rank_name": np.array(ranks)}
     records = image_records(root, paths, targets, name="folder", about=about, columns=columns)
     if in_splits:
-        return carve(by_split(records, [path.split("/")[0] for path in paths], os.path.abspath(root)), val_fraction, seed, fold)
-    return split_records(records, dict(zip(("train", "val", "test"), fractions, strict=True)), seed, fold)
+        return carve(
+            by_split(records, [path.split("/")[0] for path in paths], os.path.abspath(root)),
+            val_fraction,
+            seed,
+            fold,
+        )
+    return split_records(
+        records, dict(zip(("train", "val", "test"), fractions, strict=True)), seed, fold
+    )
 
 
 def csv(
@@ -269,14 +306,23 @@ def csv(
     split_column = split_column.replace("{}", fold)
     columns = rows.columns(leave=(path_column, label_column, split_column))
     records = image_records(
-        root, rows.texts(path_column), rows.numbers(label_column), name="csv", about=about, columns=columns
+        root,
+        rows.texts(path_column),
+        rows.numbers(label_column),
+        name="csv",
+        about=about,
+        columns=columns,
     )
     if split_column in rows.names:
         return carve(by_split(records, rows.texts(split_column), found), val_fraction, seed, fold)
-    return split_records(records, dict(zip(("train", "val", "test"), fractions, strict=True)), seed, fold)
+    return split_records(
+        records, dict(zip(("train", "val", "test"), fractions, strict=True)), seed, fold
+    )
 
 
-def tfds_dataset(root, *, fold, seed, dataset, image="image", target="target", path="path", splits=()):
+def tfds_dataset(
+    root, *, fold, seed, dataset, image="image", target="target", path="path", splits=()
+):
     """A TFDS data set stored as ArrayRecord, read without TensorFlow; images stay encoded until they are needed.
 
     Args:
@@ -303,7 +349,8 @@ def tfds_dataset(root, *, fold, seed, dataset, image="image", target="target", p
     if not splits:
         splits = {SPLITS[name]: name for name in info.splits if name in SPLITS}
     return {
-        ours: _tfds_records(where, theirs.replace("{}", fold), image, target, path) for ours, theirs in splits.items()
+        ours: _tfds_records(where, theirs.replace("{}", fold), image, target, path)
+        for ours, theirs in splits.items()
     }
 
 
@@ -325,8 +372,14 @@ def _image_paths(root):
     store = arrayrecord.find(root)
     if store:
         return sorted(arrayrecord.metadata(store)["paths"])
-    found = (path.relative_to(root) for path in pathlib.Path(root).rglob("*") if path.suffix.lower() in IMAGES)
-    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    found = (
+        path.relative_to(root)
+        for path in pathlib.Path(root).rglob("*")
+        if path.suffix.lower() in IMAGES
+    )
+    return sorted(
+        path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)
+    )
 
 
 def _numbers(names):
@@ -350,7 +403,10 @@ def _natural(name):
 
 def _tfds_records(where, split, image, target, path):
     source = arrayrecord.source(where, split, image)
-    rows = [{name: value for name, value in source[row].items() if name != image} for row in range(len(source))]
+    rows = [
+        {name: value for name, value in source[row].items() if name != image}
+        for row in range(len(source))
+    ]
     scalars = [name for name, value in (rows[0] if rows else {}).items() if np.ndim(value) == 0]
     columns = {name: np.array([_text(row[name]) for row in rows]) for name in scalars}
     targets = np.asarray(columns.pop(target, ()), np.float32)
@@ -360,7 +416,9 @@ def _tfds_records(where, split, image, target, path):
     def read(row):
         return source[row][image]
 
-    return Records(paths, targets, read, columns, f"{title} {split}", arrayrecord.stamp(where) + split)
+    return Records(
+        paths, targets, read, columns, f"{title} {split}", arrayrecord.stamp(where) + split
+    )
 
 
 def _text(value):

@@ -24,7 +24,9 @@ class Table:
         if name not in self.names:
             near = difflib.get_close_matches(name, self.names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{self.path} has no column {name!r}; it has {list(self.names)}.{hint}")
+            raise ValueError(
+                f"{self.path} has no column {name!r}; it has {list(self.names)}.{hint}"
+            )
         at = self.names.index(name)
         return [row[at] for row in self.rows]
 
@@ -59,7 +61,9 @@ class Table:
             except ValueError:
                 labels = []
             if not labels or not all(map(math.isfinite, labels)):
-                raise ValueError(f"{self.path}, line {line}: {name} {text!r} is not a number (in {' '.join(row)!r})")
+                raise ValueError(
+                    f"{self.path}, line {line}: {name} {text!r} is not a number (in {' '.join(row)!r})"
+                )
             found.append(labels)
         return found
 
@@ -79,7 +83,9 @@ class Table:
         """The rows for which `keep` (one truth value a row) holds."""
         chosen = [i for i, kept in enumerate(keep) if kept]
         return dataclasses.replace(
-            self, rows=tuple(self.rows[i] for i in chosen), lines=tuple(self.lines[i] for i in chosen)
+            self,
+            rows=tuple(self.rows[i] for i in chosen),
+            lines=tuple(self.lines[i] for i in chosen),
         )
 
 
@@ -110,7 +116,9 @@ def read_table(path, names=()):
     if mark == "\t":  # plain: a quote in a sentence is a quote
         rows = [line.split(mark) for _, line in lines]
     elif mark:
-        rows = [next(csv.reader([line], delimiter=mark, skipinitialspace=True)) for _, line in lines]
+        rows = [
+            next(csv.reader([line], delimiter=mark, skipinitialspace=True)) for _, line in lines
+        ]
     else:
         rows = [line.split() for _, line in lines]
     rows = [[field.strip() for field in row] for row in rows]

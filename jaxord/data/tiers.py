@@ -28,7 +28,12 @@ from jaxord.memory import device_memory
 
 CACHE_FORMAT = 2  # raised when decoding changes, so that no old cache is read
 SHOWN, NAMED = 5, 50  # broken images that a message names; where they are too many to be left out
-CUTTING_CROPS = ("random_crop", "center_crop", "diagonal_crops", "spread_crops")  # they do not enlarge
+CUTTING_CROPS = (
+    "random_crop",
+    "center_crop",
+    "diagonal_crops",
+    "spread_crops",
+)  # they do not enlarge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,11 @@ class Split:
         """What a step needs to gather images by itself: {"stored", "size", "slot"}; {} where they are not on the device."""
         if self.tier != "resident":
             return {}
-        return {"stored": self.images, "size": self.sizes, "slot": replicate(self.slots, self.images.sharding)}
+        return {
+            "stored": self.images,
+            "size": self.sizes,
+            "slot": replicate(self.slots, self.images.sharding),
+        }
 
 
 def decode_split(records, data, place):
@@ -79,7 +88,9 @@ def decode_split(records, data, place):
     if records.read is None:
         if data.corruption.name:
             raise ValueError(f"{records.name} has no images that data.corruption could damage")
-        return Split(records, "inputs", None, None, np.arange(len(records), dtype=np.int32), (), data, place)
+        return Split(
+            records, "inputs", None, None, np.arange(len(records), dtype=np.int32), (), data, place
+        )
     side = decoding.canvas(data.resize, data.stored_size)
     shape = (len(records), side, side, 3)
     tier = sharding.first(_tier)(records.name, math.prod(shape), data)
@@ -87,29 +98,43 @@ def decode_split(records, data, place):
     broken = {}
     if tier != "stream":
         if data.cache and jax.process_count() > 1:
-            sharding.first(lambda: _decode_all(records, shape, data) and None)()  # the others find it in the cache
+            sharding.first(
+                lambda: _decode_all(records, shape, data) and None
+            )()  # the others find it in the cache
         images, sizes, broken = _decode_all(records, shape, data)
     elif data.broken == "skip":
         one = functools.partial(decode_row, records, data=data)
-        broken = dict(sharding.first(lambda: [*each_row(one, len(records), data.workers).items()])())
+        broken = dict(
+            sharding.first(lambda: [*each_row(one, len(records), data.workers).items()])()
+        )
     skipped = tuple((row, records.paths[row], reason) for row, reason in sorted(broken.items()))
     slots = np.array([row for row in range(len(records)) if row not in broken], np.int32)
     check_broken(records, skipped, data)
     if skipped:
         records = records.take(slots)
     if tier == "resident":
-        with memory.explained("placing images", f"data.stored_size={data.stored_size}", lambda: f"{images.nbytes:,} bytes"):
-            images, sizes = jax.block_until_ready((_resident(images, place), _resident(sizes, place)))
+        with memory.explained(
+            "placing images",
+            f"data.stored_size={data.stored_size}",
+            lambda: f"{images.nbytes:,} bytes",
+        ):
+            images, sizes = jax.block_until_ready(
+                (_resident(images, place), _resident(sizes, place))
+            )
     return Split(records, tier, images, sizes, slots, skipped, data, place)
 
 
 def decode_row(records, row, data):
     """(u8[C, C, 3], i32[2]) of one record; ValueError or OSError with the reason where it cannot be had."""
-    stored, size = decoding.decode(records.read(row), resize=data.resize, stored_size=data.stored_size)
+    stored, size = decoding.decode(
+        records.read(row), resize=data.resize, stored_size=data.stored_size
+    )
     if data.corruption.name:
         inside = tuple(slice(side) for side in size)
         stored = stored.copy()
-        stored[inside] = corrupt.corrupt(stored[inside], data.corruption.name, data.corruption.severity, row)
+        stored[inside] = corrupt.corrupt(
+            stored[inside], data.corruption.name, data.corruption.severity, row
+        )
     return stored, np.array(size, np.int32)
 
 
@@ -117,7 +142,11 @@ def _resident(array, place):
     """The array on the devices, each holding its part of the rows, which are filled up until they divide."""
     devices = place(np.zeros(0, np.uint8)).sharding.num_devices
     short = -len(array) % devices
-    return place(np.concatenate([array, np.zeros((short, *array.shape[1:]), array.dtype)]) if short else array)
+    return place(
+        np.concatenate([array, np.zeros((short, *array.shape[1:]), array.dtype)])
+        if short
+        else array
+    )
 
 
 def replicate(array, sharding):
@@ -152,7 +181,9 @@ def _decode_all(records, shape, data):
                     raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    broken = {int(row): reason for row, reason in json.loads((folder / "broken.json").read_text()).items()}
+    broken = {
+        int(row): reason for row, reason in json.loads((folder / "broken.json").read_text()).items()
+    }
     return np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "sizes.npy"), broken
 
 
@@ -173,7 +204,11 @@ def _fill(images, sizes, records, data):
     broken = each_row(one, len(records), data.workers)
     seconds = time.monotonic() - start
     logging.info(
-        "%s: %d images decoded in %.1f s (%.0f a second)", records.name, len(records), seconds, len(records) / seconds
+        "%s: %d images decoded in %.1f s (%.0f a second)",
+        records.name,
+        len(records),
+        seconds,
+        len(records) / seconds,
     )
     return broken
 
@@ -223,7 +258,10 @@ def broken_message(records, broken, shown=SHOWN):
 
 
 def _check(records, data):
-    for field, allowed in (("tier", ("auto", "resident", "cached", "stream")), ("broken", ("raise", "skip"))):
+    for field, allowed in (
+        ("tier", ("auto", "resident", "cached", "stream")),
+        ("broken", ("raise", "skip")),
+    ):
         if data[field] not in allowed:
             raise ValueError(f"config.data.{field} is {data[field]!r}; it is one of {allowed}")
     if data.workers < 1:
@@ -268,14 +306,18 @@ def host_memory():
     """Bytes of host memory that can be taken without swapping, inside a container's limit where there is one."""
     try:
         lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        free = next(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
+        )
     except (OSError, StopIteration):  # no Linux: assume half of what is built in
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     group = pathlib.Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / file).read_text()) for file in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return min(free, limit - used + int(stat["file"]))  # pages of files are given back when memory is wanted
+        return min(
+            free, limit - used + int(stat["file"])
+        )  # pages of files are given back when memory is wanted
     except (OSError, ValueError):  # no such group, or "max": no limit
         return free
 

@@ -19,7 +19,14 @@ from jaxord.data.sources import image_records, require
 from jaxord.data.tables import read_table
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".y4m", ".m4v")
-FORM = ("frames", "clips", "clip_frames", "clip_size", "resize", "stored_size")  # settings of what a video becomes
+FORM = (
+    "frames",
+    "clips",
+    "clip_frames",
+    "clip_size",
+    "resize",
+    "stored_size",
+)  # settings of what a video becomes
 LAYOUT = "layout: <root>/{table}; the videos in any folders under <root>/videos, known by their names without extension"
 
 
@@ -43,12 +50,17 @@ def lsvq(root, *, fold, seed, lists="patchvq", test="test", val_fraction=0.0, ex
         "layout: <root>/<lists>.csv; <root>/videos/<name of the list>.mp4"
     )
     if lists not in ("patchvq", "modularbvqa") or test not in ("test", "1080p"):
-        raise ValueError(f"lsvq has lists {lists!r}, test {test!r}; they are 'patchvq' or 'modularbvqa', 'test' or '1080p'")
+        raise ValueError(
+            f"lsvq has lists {lists!r}, test {test!r}; they are 'patchvq' or 'modularbvqa', 'test' or '1080p'"
+        )
     if lists == "patchvq":
         files = ["labels_train_test.csv"] + ["labels_test_1080p.csv"] * (test == "1080p")
         tables = [read_table(file) for file in require(root, files, about)]
         tested = [text.lower() == "true" for text in tables[0].texts("is_test")]
-        tables = [tables[0].where([not flag for flag in tested]), tables[-1] if test == "1080p" else tables[0].where(tested)]
+        tables = [
+            tables[0].where([not flag for flag in tested]),
+            tables[-1] if test == "1080p" else tables[0].where(tested),
+        ]
     else:
         files = ["LSVQ_whole_train.csv", f"LSVQ_whole_test{'_1080p' * (test == '1080p')}.csv"]
         tables = [read_table(file) for file in require(root, files, about)]
@@ -61,7 +73,12 @@ def lsvq(root, *, fold, seed, lists="patchvq", test="test", val_fraction=0.0, ex
         return lambda records: {split: named(records, split)}
 
     train, tested = (listed(table) for table in tables)
-    carved = _splits(train, root, extract, lambda records: carve(only("train")(records), val_fraction, seed, fold))
+    carved = _splits(
+        train,
+        root,
+        extract,
+        lambda records: carve(only("train")(records), val_fraction, seed, fold),
+    )
     return {**carved, **_splits(tested, root, extract, only("test"))}
 
 
@@ -81,7 +98,9 @@ def konvid(root, *, fold, seed, table="KoNViD_1k_mos.csv", fractions=(0.8, 0.0, 
         + LAYOUT.format(table=table)
     )
     names, scores = _rated(root, table, about, ("flickr_id", "mos"), ("video_names", "scores"))
-    names = [name.split("_")[0] for name in names]  # the .mat has <flickr_id>_<what it was cut from>
+    names = [
+        name.split("_")[0] for name in names
+    ]  # the .mat has <flickr_id>_<what it was cut from>
     return _drawn("konvid", root, names, scores, about, fractions, seed, fold, extract)
 
 
@@ -104,7 +123,15 @@ def live_vqc(root, *, fold, seed, table="data.mat", fractions=(0.8, 0.0, 0.2), e
     return _drawn("live_vqc", root, names, scores, about, fractions, seed, fold, extract)
 
 
-def cvd2014(root, *, fold, seed, table="CVD2014_Realignment_MOS.csv", fractions=(0.8, 0.0, 0.2), extract=None):
+def cvd2014(
+    root,
+    *,
+    fold,
+    seed,
+    table="CVD2014_Realignment_MOS.csv",
+    fractions=(0.8, 0.0, 0.2),
+    extract=None,
+):
     """CVD2014 (Nuutinen et al. 2016): 234 videos of 78 cameras, realigned MOS -6.5 to 93.4; a split is drawn for each fold.
 
     Scenes are the same in both splits, only their recordings differ.
@@ -126,7 +153,9 @@ def cvd2014(root, *, fold, seed, table="CVD2014_Realignment_MOS.csv", fractions=
     return _drawn("cvd2014", root, names, scores, about, fractions, seed, fold, extract)
 
 
-def youtube_ugc(root, *, fold, seed, table="YOUTUBE_UGC_metadata.csv", fractions=(0.8, 0.0, 0.2), extract=None):
+def youtube_ugc(
+    root, *, fold, seed, table="YOUTUBE_UGC_metadata.csv", fractions=(0.8, 0.0, 0.2), extract=None
+):
     """YouTube-UGC (Wang et al. 2019): about 1,140 videos of 20 s, MOS 1 to 5; no public split, so one is drawn for each fold.
 
     Args:
@@ -174,7 +203,11 @@ def given(data, vocabulary):
     def listed(source, root):
         return examples.files(source, root, VIDEOS, "videos")
 
-    shapes = {name: shape for arrays in extraction.row_shapes(**form).values() for name, shape in arrays.items()}
+    shapes = {
+        name: shape
+        for arrays in extraction.row_shapes(**form).values()
+        for name, shape in arrays.items()
+    }
     nothing = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
     return examples.Given("videos", listed, read, nothing)
 
@@ -186,16 +219,23 @@ def _rated(root, table, about, columns, variables):
         names, scores = _matlab(file, variables)
     else:
         rows = read_table(file)
-        rows = rows.where([bool(name) for name in rows.texts(columns[0])])  # spreadsheets leave empty lines at the end
+        rows = rows.where(
+            [bool(name) for name in rows.texts(columns[0])]
+        )  # spreadsheets leave empty lines at the end
         names, scores = rows.texts(columns[0]), rows.numbers(columns[1])
-    return [re.sub(rf"({'|'.join(map(re.escape, VIDEOS))})$", "", name, flags=re.IGNORECASE) for name in names], scores
+    return [
+        re.sub(rf"({'|'.join(map(re.escape, VIDEOS))})$", "", name, flags=re.IGNORECASE)
+        for name in names
+    ], scores
 
 
 def _matlab(file, variables):
     """A cell array of names and the array of scores beside it."""
     names, scores = matlab.read(file, variables)
     if len(names) != len(scores):
-        raise ValueError(f"{file} has {len(names)} {variables[0]}, but {len(scores)} {variables[1]}")
+        raise ValueError(
+            f"{file} has {len(names)} {variables[0]}, but {len(scores)} {variables[1]}"
+        )
     return names, np.asarray(scores, np.float32)
 
 
@@ -207,11 +247,15 @@ def _drawn(title, root, names, scores, about, fractions, seed, fold, extract):
             files[path.stem].append(path.relative_to(root).as_posix())
     doubled = [files[name] for name in names if len(files[name]) > 1]
     if doubled:
-        raise ValueError(f"{title}: {len(doubled)} videos are there more than once, such as {doubled[0]}; leave one of each")
+        raise ValueError(
+            f"{title}: {len(doubled)} videos are there more than once, such as {doubled[0]}; leave one of each"
+        )
     paths = [files[name][0] if files[name] else f"videos/{name}" for name in names]
     records = image_records(root, paths, scores, name=title, about=about)
     shares = dict(zip(("train", "val", "test"), fractions, strict=True))
-    return _splits(records, root, extract, lambda records: split_records(records, shares, seed, fold))
+    return _splits(
+        records, root, extract, lambda records: split_records(records, shares, seed, fold)
+    )
 
 
 def _splits(records, root, settings, cut):
@@ -221,7 +265,9 @@ def _splits(records, root, settings, cut):
     splits = cut(dataclasses.replace(records, columns={"row": np.arange(len(records))}).take(kept))
 
     def filled(part):
-        inputs = {name: extraction.Rows(array, part.columns["row"]) for name, array in arrays.items()}
+        inputs = {
+            name: extraction.Rows(array, part.columns["row"]) for name, array in arrays.items()
+        }
         return dataclasses.replace(part, read=None, columns={}, inputs=inputs)
 
     return {split: filled(part) for split, part in splits.items()}

@@ -71,11 +71,15 @@ def in_float32(run):
     config = copy.deepcopy(run.config).unlock()
     config.model.dtype = "float32"
     table = run.variables["params"].get("sentence/embedding", np.zeros((0, 0)))
-    model = ordinal.build(config, run.model.settings, jnp.float32, run.constants.get("prompt_slots"), table.shape)
+    model = ordinal.build(
+        config, run.model.settings, jnp.float32, run.constants.get("prompt_slots"), table.shape
+    )
     constants = dict(run.constants)
     if "text_embeds" in constants:
         with jax.default_matmul_precision("highest"):
-            constants["text_embeds"] = np.asarray(assemble.text_embeds(model, run.variables["params"], constants))
+            constants["text_embeds"] = np.asarray(
+                assemble.text_embeds(model, run.variables["params"], constants)
+            )
     return dataclasses.replace(run, config=config.lock(), model=model, constants=constants)
 
 
@@ -95,10 +99,14 @@ def write(run, folder, format="", naming="hf"):
     if format not in TORCH and format not in PROGRAMS:
         raise ValueError(f"format is {format!r}; it takes one of {sorted(TORCH | PROGRAMS)}")
     if format in TORCH and clip != (format == "hf"):
-        raise ValueError(f"the image tower is {run.config.model.image_tower or 'CLIP'}, which --format={format} does not take; "
-                         f"expected --format={'hf' if clip else 'torch'}")
+        raise ValueError(
+            f"the image tower is {run.config.model.image_tower or 'CLIP'}, which --format={format} does not take; "
+            f"expected --format={'hf' if clip else 'torch'}"
+        )
     if naming not in ("hf", "open_clip") or (naming == "open_clip" and format != "hf"):
-        raise ValueError(f"naming is {naming!r}; it takes 'hf', or with CLIP's image tower and --format=hf 'open_clip'")
+        raise ValueError(
+            f"naming is {naming!r}; it takes 'hf', or with CLIP's image tower and --format=hf 'open_clip'"
+        )
     if format in PROGRAMS:
         return write_program(run, folder, format)
     found, tensors = facts.described(run)

@@ -36,28 +36,42 @@ def described(run):
     for entry in settings.plain(config.rules):
         taken, renames = set(needs(lookup(inference, entry["name"]))[0]), entry.get("arrays") or {}
         if not taken & finished.LABELS:
-            own = {key: value for key, value in entry.items() if key not in ("name", "arrays", "block")}
+            own = {
+                key: value for key, value in entry.items() if key not in ("name", "arrays", "block")
+            }
             rules.append({"name": entry["name"], "arrays": renames, "settings": own})
             wanted |= {renames.get(name, name) for name in taken}
     heads, tensors = [], {}
     for entry in reversed(settings.plain(config.heads)):
         name = entry["name"]
         if name not in HEADS and name not in TRAINING:
-            raise ValueError(f"the head {name} has no counterpart in torch: {config.method} on {config.name} is exported by "
-                             "--format=stablehlo or onnx")
+            raise ValueError(
+                f"the head {name} has no counterpart in torch: {config.method} on {config.name} is exported by "
+                "--format=stablehlo or onnx"
+            )
         takes, gives = HEADS.get(name, (set(), set()))
         if gives & wanted:
             wanted = wanted - gives | takes
             part = ordinal.snake(name)
-            heads.insert(0, {"name": name, "parameters": part, "settings": ordinal.settings_of(entry)})
+            heads.insert(
+                0, {"name": name, "parameters": part, "settings": ordinal.settings_of(entry)}
+            )
             tensors |= {path: array for path, array in params.items() if path.split("/")[0] == part}
     if config.model.image_tower and "visual_projection/kernel" in params:
         tensors["visual_projection/kernel"] = params["visual_projection/kernel"]
-    given = {**constants, **({"logit_scale": params["logit_scale"]} if "logit_scale" in params else {})}
+    given = {
+        **constants,
+        **({"logit_scale": params["logit_scale"]} if "logit_scale" in params else {}),
+    }
     missing = wanted - set(given) - {"image_features", "image_embeds", "motion"}
     if missing:
-        raise ValueError(f"the rules {[rule['name'] for rule in rules]} need {sorted(missing)}, which the run does not hold")
-    tensors = {hf_clip.source_name(path): hf_clip.to_source(path, np.asarray(array)) for path, array in tensors.items()}
+        raise ValueError(
+            f"the rules {[rule['name'] for rule in rules]} need {sorted(missing)}, which the run does not hold"
+        )
+    tensors = {
+        hf_clip.source_name(path): hf_clip.to_source(path, np.asarray(array))
+        for path, array in tensors.items()
+    }
     tensors |= {name: given[name] for name in wanted if name in given}
     facts = common(run) | {"heads": heads, "rules": rules, "target_scale": config.data.target_scale}
     if "motion" in wanted:
@@ -71,10 +85,19 @@ def common(run):
     config, ranks = run.config, run.ranks
     sentences = config.model.image_tower == "BiLSTM"
     return {
-        "data": config.name, "method": config.method, "tower": config.model.image_tower,
-        "input": "sentences" if sentences else "images", "transform": {} if sentences else transform(config.data),
-        "ranks": {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": ranks.edges.tolist()} if ranks else {},
-    }  # fmt: skip
+        "data": config.name,
+        "method": config.method,
+        "tower": config.model.image_tower,
+        "input": "sentences" if sentences else "images",
+        "transform": {} if sentences else transform(config.data),
+        "ranks": {
+            "values": ranks.values.tolist(),
+            "names": list(ranks.names),
+            "edges": ranks.edges.tolist(),
+        }
+        if ranks
+        else {},
+    }
 
 
 def transform(data):
@@ -83,6 +106,13 @@ def transform(data):
     crop = settings.plain(data.eval_crop)
     known = sorted(export_torch.tables()["CROPS"])
     if crop["name"] not in known:
-        raise ValueError(f"data.eval_crop is {crop['name']}, which is random; expected one of {known}")
-    own = {"resize": data.resize, "stored_size": data.stored_size, "crop": crop, "image_size": data.image_size}
+        raise ValueError(
+            f"data.eval_crop is {crop['name']}, which is random; expected one of {known}"
+        )
+    own = {
+        "resize": data.resize,
+        "stored_size": data.stored_size,
+        "crop": crop,
+        "image_size": data.image_size,
+    }
     return {**own, "mean": list(mean), "std": list(std)}

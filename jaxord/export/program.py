@@ -44,17 +44,26 @@ MEANINGS = {
 
 def weights_of(run):
     """{path: array} of all that the program computes with: parameters, statistics and constants of the run."""
-    constants = {name: array for name, array in run.constants.items() if not name.startswith("prompt_")}
-    return {f"{kind}/{path}": array for kind, part in {**run.variables, "constants": constants}.items()
-            for path, array in part.items()}  # fmt: skip
+    constants = {
+        name: array for name, array in run.constants.items() if not name.startswith("prompt_")
+    }
+    return {
+        f"{kind}/{path}": array
+        for kind, part in {**run.variables, "constants": constants}.items()
+        for path, array in part.items()
+    }
 
 
 def inputs_of(run):
     """{name: ShapeDtypeStruct [...]} of one example, as the program takes it."""
     nothing = examples.of(run.config.data, run.vocabulary).nothing
     shapes = jax.eval_shape(run.inputs, {name: array[None] for name, array in nothing.items()})
-    return {name: jax.ShapeDtypeStruct(shape.shape[1 + (name == "image" and shape.shape[1] == 1) :], shape.dtype)
-            for name, shape in shapes.items()}  # fmt: skip
+    return {
+        name: jax.ShapeDtypeStruct(
+            shape.shape[1 + (name == "image" and shape.shape[1] == 1) :], shape.dtype
+        )
+        for name, shape in shapes.items()
+    }
 
 
 def program(run):
@@ -63,7 +72,10 @@ def program(run):
     Outputs: value f32[N] (or [N, A]), rank i32[N], probabilities f32[N, K], neighbours f32[N, k], uncertainty f32[N], and
     rule_<name> of each further rule; those that the run has, as of `jaxord.predictor.Prediction`.
     """
-    mean, std = (np.asarray(values, np.float32) for values in augment.NORMALISATIONS[run.config.data.normalize])
+    mean, std = (
+        np.asarray(values, np.float32)
+        for values in augment.NORMALISATIONS[run.config.data.normalize]
+    )
 
     def outputs(weights, inputs):
         kinds = {"params": {}, "stats": {}, "constants": {}}
@@ -95,21 +107,34 @@ def program(run):
 
 def outputs_of(run):
     """{name: ShapeDtypeStruct [...]} of what the program says of one example."""
-    inputs = {name: jax.ShapeDtypeStruct((2, *one.shape), one.dtype) for name, one in inputs_of(run).items()}
+    inputs = {
+        name: jax.ShapeDtypeStruct((2, *one.shape), one.dtype)
+        for name, one in inputs_of(run).items()
+    }
     shapes = jax.eval_shape(program(run), weights_of(run), inputs)
-    return {name: jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype) for name, shape in shapes.items()}
+    return {
+        name: jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype) for name, shape in shapes.items()
+    }
 
 
 def described(shapes):
     """Inputs or outputs as ordinal.json has them."""
-    return {name: {"shape": ["N", *one.shape], "type": str(one.dtype), "meaning": MEANINGS.get(name, "value of that rule")}
-            for name, one in sorted(shapes.items())}  # fmt: skip
+    return {
+        name: {
+            "shape": ["N", *one.shape],
+            "type": str(one.dtype),
+            "meaning": MEANINGS.get(name, "value of that rule"),
+        }
+        for name, one in sorted(shapes.items())
+    }
 
 
 def rank(ranks, value):
     """`Ranks.index` inside of jit: i32[N] of f32[N]."""
     if len(ranks.edges):
-        return (value[:, None] >= jnp.asarray(ranks.edges[1:], jnp.float32)).sum(1).astype(jnp.int32)
+        return (
+            (value[:, None] >= jnp.asarray(ranks.edges[1:], jnp.float32)).sum(1).astype(jnp.int32)
+        )
     values = np.asarray(ranks.values, np.float64)
     middle = jnp.asarray((values[1:] + values[:-1]) / 2, jnp.float32)
     to_higher = np.arange(len(middle)) % 2 == 1  # a value in the middle goes to the even rank
@@ -122,8 +147,12 @@ def used(run, weights, inputs):
     two = {name: jax.ShapeDtypeStruct((2, *one.shape), one.dtype) for name, one in inputs.items()}
     jaxpr = jax.make_jaxpr(program(run))(weights, two).jaxpr
     read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
-    leaves = jax.tree.leaves((dict(zip(weights, weights, strict=True)), dict(zip(two, two, strict=True))))
-    names = {name for name, variable in zip(leaves, jaxpr.invars, strict=True) if id(variable) in read}
+    leaves = jax.tree.leaves(
+        (dict(zip(weights, weights, strict=True)), dict(zip(two, two, strict=True)))
+    )
+    names = {
+        name for name, variable in zip(leaves, jaxpr.invars, strict=True) if id(variable) in read
+    }
     return {name: array for name, array in weights.items() if name in names}
 
 
@@ -133,18 +162,26 @@ def stablehlo(run, folder):
     weights = used(run, every, inputs)
 
     def function(weights, inputs):
-        unused = {name: jnp.zeros(array.shape, array.dtype) for name, array in every.items() if name not in weights}
+        unused = {
+            name: jnp.zeros(array.shape, array.dtype)
+            for name, array in every.items()
+            if name not in weights
+        }
         return program(run)({**unused, **weights}, inputs)
 
     scope = jax.export.SymbolicScope()
     open_shapes = {
-        name: jax.ShapeDtypeStruct(jax.export.symbolic_shape(",".join(map(str, ("N", *one.shape))), scope=scope), one.dtype)
+        name: jax.ShapeDtypeStruct(
+            jax.export.symbolic_shape(",".join(map(str, ("N", *one.shape))), scope=scope), one.dtype
+        )
         for name, one in inputs.items()
     }
     with jax.default_matmul_precision("highest"):
         made = jax.export.export(jax.jit(function), platforms=PLATFORMS)(weights, open_shapes)
     (folder / STABLEHLO).write_bytes(made.serialize())
-    save_file({name: np.array(array, order="C") for name, array in weights.items()}, folder / WEIGHTS)
+    save_file(
+        {name: np.array(array, order="C") for name, array in weights.items()}, folder / WEIGHTS
+    )
     read = jax.export.deserialize(bytearray((folder / STABLEHLO).read_bytes()))
     weights = load_file(folder / WEIGHTS)
 
@@ -162,10 +199,16 @@ def onnx(run, folder):
       ValueError: jax2onnx is not installed.
     """
     if importlib.util.find_spec("jax2onnx") is None:
-        raise ValueError('--format=onnx is written by jax2onnx, which is not installed: pip install "jaxord[onnx]"')
+        raise ValueError(
+            '--format=onnx is written by jax2onnx, which is not installed: pip install "jaxord[onnx]"'
+        )
     import jax2onnx
 
-    inputs, weights, function = inputs_of(run), jax.tree.map(jnp.asarray, weights_of(run)), program(run)
+    inputs, weights, function = (
+        inputs_of(run),
+        jax.tree.map(jnp.asarray, weights_of(run)),
+        program(run),
+    )
     names, outputs = sorted(inputs), sorted(outputs_of(run))
 
     def positional(*arrays):
@@ -174,9 +217,15 @@ def onnx(run, folder):
 
     with jax.default_matmul_precision("highest"), quiet("jax2onnx", "onnx_ir"):
         model = jax2onnx.to_onnx(
-            positional, [jax.ShapeDtypeStruct(("N", *inputs[name].shape), inputs[name].dtype) for name in names],
-            model_name=f"{run.config.name}-{run.config.method}", input_names=names, output_names=outputs,
-        )  # fmt: skip
+            positional,
+            [
+                jax.ShapeDtypeStruct(("N", *inputs[name].shape), inputs[name].dtype)
+                for name in names
+            ],
+            model_name=f"{run.config.name}-{run.config.method}",
+            input_names=names,
+            output_names=outputs,
+        )
     (folder / ONNX).write_bytes(model.SerializeToString())
     if importlib.util.find_spec("onnxruntime") is None:
         return None
@@ -184,7 +233,9 @@ def onnx(run, folder):
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; it warns of constants that a loop does not use
-    session = onnxruntime.InferenceSession(folder / ONNX, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        folder / ONNX, options, providers=["CPUExecutionProvider"]
+    )
     return lambda inputs: dict(zip(outputs, session.run(outputs, inputs), strict=True))
 
 
@@ -205,16 +256,21 @@ outputs = dict(zip(names, found))""",
 def readme(facts, format):
     """How the folder is used."""
     inputs, outputs = (
-        "\n".join(f"- `{name}` {one['type']} [{', '.join(map(str, one['shape']))}]: {one['meaning']}"
-                  for name, one in part.items())
+        "\n".join(
+            f"- `{name}` {one['type']} [{', '.join(map(str, one['shape']))}]: {one['meaning']}"
+            for name, one in part.items()
+        )
         for part in (facts["inputs"], facts["outputs"])
     )
     call = CALLS[format].replace("{names}", repr(list(facts["outputs"])))
     t = facts["transform"]
-    seen = (f"Images: {t['resize']} resize to {t['stored_size']} pixels (Pillow, bicubic), `{t['crop']['name']}` to "
-            f"{t['image_size']}; mean and standard deviation are the program's matter." if t else
-            "Sentences: words and punctuation in the manner of NLTK's word_tokenize; one that is not in vocabulary.json is 1.")
-    return f"""# {facts['data']}, {facts['method']}
+    seen = (
+        f"Images: {t['resize']} resize to {t['stored_size']} pixels (Pillow, bicubic), `{t['crop']['name']}` to "
+        f"{t['image_size']}; mean and standard deviation are the program's matter."
+        if t
+        else "Sentences: words and punctuation in the manner of NLTK's word_tokenize; one that is not in vocabulary.json is 1."
+    )
+    return f"""# {facts["data"]}, {facts["method"]}
 
 A model of ordinal labels, exported by jaxord, that runs without it:
 

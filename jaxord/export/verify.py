@@ -36,9 +36,16 @@ def chosen_examples(run, fold, scratch, motion=False):
     rows = range(min(EXAMPLES, len(records)))
     if "sentences" in records.inputs:
         return "test examples", [
-            [ids[mask].tolist() for ids, mask in zip(records.inputs["sentences"][row], records.inputs["sentence_mask"][row],
-                                                     strict=True)] for row in rows
-        ]  # fmt: skip
+            [
+                ids[mask].tolist()
+                for ids, mask in zip(
+                    records.inputs["sentences"][row],
+                    records.inputs["sentence_mask"][row],
+                    strict=True,
+                )
+            ]
+            for row in rows
+        ]
     examples = []
     for row in rows:
         frames = [scratch / f"{row}-0.image"]
@@ -50,7 +57,9 @@ def chosen_examples(run, fold, scratch, motion=False):
             for file, frame in zip(frames, records.inputs["frames"][row], strict=True):
                 Image.fromarray(frame[:height, :width]).save(file)
         examples.append([str(file) for file in frames])
-    return "test examples", with_motion(examples, records.inputs["motion"], scratch) if motion else examples
+    return "test examples", with_motion(
+        examples, records.inputs["motion"], scratch
+    ) if motion else examples
 
 
 def with_motion(examples, motion, scratch):
@@ -58,7 +67,9 @@ def with_motion(examples, motion, scratch):
     files = [str(scratch / f"{row}.npy") for row in range(len(examples))]
     for row, file in enumerate(files):
         np.save(file, motion[row])
-    return [{"frames": frames, "motion": file} for frames, file in zip(examples, files, strict=True)]
+    return [
+        {"frames": frames, "motion": file} for frames, file in zip(examples, files, strict=True)
+    ]
 
 
 def generated(run, scratch, motion=False):
@@ -66,7 +77,10 @@ def generated(run, scratch, motion=False):
     generator = np.random.default_rng(0)
     if run.config.model.image_tower == "BiLSTM":
         words = len(run.variables["params"]["sentence/embedding"])
-        return [[generator.integers(words, size=n).tolist() for n in (3 + row, 5)] for row in range(EXAMPLES)]
+        return [
+            [generator.integers(words, size=n).tolist() for n in (3 + row, 5)]
+            for row in range(EXAMPLES)
+        ]
     files = [str(scratch / f"{row}.png") for row in range(EXAMPLES)]
     for row, file in enumerate(files):
         rough = generator.integers(256, size=(5 + row, 6, 3), dtype=np.uint8)
@@ -74,7 +88,9 @@ def generated(run, scratch, motion=False):
     if not motion:
         return [[file] for file in files]
     nothing = examples_of.of(run.config.data).nothing
-    maps = generator.normal(size=(EXAMPLES, *nothing["motion"].shape)).astype(nothing["motion"].dtype)
+    maps = generator.normal(size=(EXAMPLES, *nothing["motion"].shape)).astype(
+        nothing["motion"].dtype
+    )
     return with_motion([[file] * len(nothing["frames"]) for file in files], maps, scratch)
 
 
@@ -88,10 +104,14 @@ def torch(run, folder, fold):
         return "NOT VERIFIED: torch is not installed; pip install 'jaxord[torch]' and export again to compare"
     with tempfile.TemporaryDirectory() as scratch:
         facts = json.loads((folder / "ordinal.json").read_text())
-        title, examples = chosen_examples(run, fold, pathlib.Path(scratch), facts["input"] == "videos")
+        title, examples = chosen_examples(
+            run, fold, pathlib.Path(scratch), facts["input"] == "videos"
+        )
         rule, difference, (low, high) = verify(run, folder, examples)
-    return (f"verified by torch {importlib.metadata.version('torch')} on {len(examples)} {title}: "
-            f"the largest difference of {rule} is {difference.max():.2g} (predictions from {low:.4g} to {high:.4g})")
+    return (
+        f"verified by torch {importlib.metadata.version('torch')} on {len(examples)} {title}: "
+        f"the largest difference of {rule} is {difference.max():.2g} (predictions from {low:.4g} to {high:.4g})"
+    )
 
 
 def program(run, call, format, fold):
@@ -113,11 +133,15 @@ def program(run, call, format, fold):
     ours, inputs = answers(run, given)
     theirs = call(inputs)
     difference = np.abs(ours["value"] - theirs["value"])
-    agree(run, difference, f"the {format} program predicts {theirs['value'].tolist()}", ours["value"])
+    agree(
+        run, difference, f"the {format} program predicts {theirs['value'].tolist()}", ours["value"]
+    )
     worst = max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours)
-    return (f"verified by {by} {importlib.metadata.version(by)} on {len(difference)} {title}: the largest difference of value "
-            f"is {difference.max():.2g}, of all outputs {worst:.2g} (predictions from {theirs['value'].min():.4g} to "
-            f"{theirs['value'].max():.4g})")
+    return (
+        f"verified by {by} {importlib.metadata.version(by)} on {len(difference)} {title}: the largest difference of value "
+        f"is {difference.max():.2g}, of all outputs {worst:.2g} (predictions from {theirs['value'].min():.4g} to "
+        f"{theirs['value'].max():.4g})"
+    )
 
 
 def batch(run, fold):
@@ -133,15 +157,29 @@ def batch(run, fold):
             if name == "size":
                 return np.broadcast_to(array, shape)
             if array.dtype in (np.uint8, np.int32):
-                return generator.integers(len(run.vocabulary) or 256, size=shape).astype(array.dtype)
-            return np.ones(shape, bool) if array.dtype == bool else generator.normal(size=shape).astype(array.dtype)
+                return generator.integers(len(run.vocabulary) or 256, size=shape).astype(
+                    array.dtype
+                )
+            return (
+                np.ones(shape, bool)
+                if array.dtype == bool
+                else generator.normal(size=shape).astype(array.dtype)
+            )
 
-        return GENERATED.format(str(error).splitlines()[0]), {name: noise(name, array) for name, array in nothing.items()}
+        return GENERATED.format(str(error).splitlines()[0]), {
+            name: noise(name, array) for name, array in nothing.items()
+        }
     rows = range(min(EXAMPLES, len(records)))
     if records.read is None:
-        return "test examples", {name: np.asarray(array[rows.start : rows.stop]) for name, array in records.inputs.items()}
+        return "test examples", {
+            name: np.asarray(array[rows.start : rows.stop])
+            for name, array in records.inputs.items()
+        }
     data = run.config.data
-    decoded = [decode.decode(records.read(row), resize=data.resize, stored_size=data.stored_size) for row in rows]
+    decoded = [
+        decode.decode(records.read(row), resize=data.resize, stored_size=data.stored_size)
+        for row in rows
+    ]
     stored, size = zip(*decoded, strict=True)
     return "test examples", {"stored": np.array(stored), "size": np.array(size, np.int32)}
 
@@ -189,9 +227,13 @@ def verify(run, folder, examples):
     with tempfile.TemporaryDirectory() as scratch:
         file = pathlib.Path(scratch) / "examples.json"
         write_json(file, examples)
-        done = subprocess.run([sys.executable, str(folder / "predict.py"), str(file)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, str(folder / "predict.py"), str(file)], capture_output=True, text=True
+        )
     if done.returncode:
-        raise ValueError(f"{folder / 'predict.py'} failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+        raise ValueError(
+            f"{folder / 'predict.py'} failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
+        )
     rule = json.loads((folder / "ordinal.json").read_text())["rules"][0]["name"]
     theirs = np.array([found["rules"][rule] for found in json.loads(done.stdout)])
     difference = np.abs(ours[rule] - theirs)
@@ -211,9 +253,15 @@ def predicted(run, examples):
         form = {"resize": data.resize, "stored_size": data.stored_size}
         moving = [example for example in examples if isinstance(example, dict)]
         files = [example["frames"] for example in moving] or examples
-        decoded = [[decode.decode(pathlib.Path(file).read_bytes(), **form) for file in frames] for frames in files]
+        decoded = [
+            [decode.decode(pathlib.Path(file).read_bytes(), **form) for file in frames]
+            for frames in files
+        ]
         stored = np.array([[image for image, _ in frames] for frames in decoded])  # [B, F, C, C, 3]
-        arrays = {"stored": stored, "size": np.array([frames[0][1] for frames in decoded], np.int32)}
+        arrays = {
+            "stored": stored,
+            "size": np.array([frames[0][1] for frames in decoded], np.int32),
+        }
         if moving:
             arrays["motion"] = np.stack([np.load(example["motion"]) for example in moving])
     rules = [entry["name"] for entry in run.config.rules]

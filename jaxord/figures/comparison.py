@@ -20,20 +20,44 @@ def dots(rows, panels, baselines):
     names = list(dict.fromkeys(name for lines in baselines.values() for name in lines))
     width = 2.6 if len(panels) > 1 else 4.5
     figure, axes = style.canvas(
-        len(panels), columns=len(panels), width=width + 0.06 * max(map(len, rows)) / len(panels),
-        height=1.5 + 0.27 * len(rows), sharey=True,
-    )  # fmt: skip
+        len(panels),
+        columns=len(panels),
+        width=width + 0.06 * max(map(len, rows)) / len(panels),
+        height=1.5 + 0.27 * len(rows),
+        sharey=True,
+    )
     for ax, (title, numbers) in zip(axes, panels.items(), strict=True):
         for place, row in enumerate(rows):
             seeds = np.asarray(numbers.get(row, ()), float)
             if not len(seeds) or not np.isfinite(seeds).all():
                 continue
-            ax.scatter(seeds, np.full(len(seeds), place), s=14, color=style.COLOURS[5], linewidths=0, zorder=2)
+            ax.scatter(
+                seeds,
+                np.full(len(seeds), place),
+                s=14,
+                color=style.COLOURS[5],
+                linewidths=0,
+                zorder=2,
+            )
             spread = seeds.std(ddof=1) if len(seeds) > 1 else 0.0
-            ax.errorbar(seeds.mean(), place, xerr=spread, fmt="o", markersize=5, color=style.COLOURS[0], capsize=2, zorder=3)
+            ax.errorbar(
+                seeds.mean(),
+                place,
+                xerr=spread,
+                fmt="o",
+                markersize=5,
+                color=style.COLOURS[0],
+                capsize=2,
+                zorder=3,
+            )
         for name, number in baselines.get(title, {}).items():
             if np.isfinite(number):
-                ax.axvline(number, linewidth=1.2, label=name, **style.line(names.index(name) + 1, dashed=True))
+                ax.axvline(
+                    number,
+                    linewidth=1.2,
+                    label=name,
+                    **style.line(names.index(name) + 1, dashed=True),
+                )
         ax.set(title=title, ylim=(len(rows) - 0.5, -0.5))
     axes[0].set_yticks(range(len(rows)), rows)
     style.legend(figure, axes)
@@ -53,7 +77,9 @@ def against_number(panels, x):
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         for label, (numbers, mean, spread) in lines.items():
             look = style.line(labels.index(label), dashed=True)
-            ax.errorbar(numbers, mean, spread, label=label, marker="o", markersize=5, capsize=3, **look)
+            ax.errorbar(
+                numbers, mean, spread, label=label, marker="o", markersize=5, capsize=3, **look
+            )
         ticks = np.unique(np.concatenate([numbers for numbers, _, _ in lines.values()]))
         if ticks[0] > 0 and ticks[-1] > 30 * ticks[0]:
             ax.set_xscale("log")
@@ -71,13 +97,24 @@ def gains(claims):
     Args:
       claims: [(text, mean, half width of the interval or nan)].
     """
-    figure, (ax,) = style.canvas(1, width=5.0 + 0.05 * max(len(text) for text, _, _ in claims), height=1.0 + 0.3 * len(claims))
+    figure, (ax,) = style.canvas(
+        1,
+        width=5.0 + 0.05 * max(len(text) for text, _, _ in claims),
+        height=1.0 + 0.3 * len(claims),
+    )
     ax.axvline(0, color=style.DARK, linewidth=1)
     for row, (_, mean, half) in enumerate(claims):
         sure = np.isfinite(half) and abs(mean) > half
         colour = style.DARK if not sure else style.COLOURS[0] if mean > 0 else style.COLOURS[1]
-        ax.errorbar(mean, row, xerr=half if np.isfinite(half) else None, fmt="o" if sure else "s", color=colour,
-                    markerfacecolor=colour if sure else "white", capsize=3)  # fmt: skip
+        ax.errorbar(
+            mean,
+            row,
+            xerr=half if np.isfinite(half) else None,
+            fmt="o" if sure else "s",
+            color=colour,
+            markerfacecolor=colour if sure else "white",
+            capsize=3,
+        )
     ax.set_yticks(range(len(claims)), [text for text, _, _ in claims])
     ax.set(ylim=(len(claims) - 0.5, -0.5), xlabel="gain of the first over the second")
     ax.grid(axis="y", visible=False)

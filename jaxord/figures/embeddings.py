@@ -44,12 +44,18 @@ def plane(embeds, seed=0):
     if len(rows) > LARGE:
         from openTSNE import TSNE
 
-        made = TSNE(perplexity=30, initialization="pca", negative_gradient_method="fft", random_state=seed).fit(rows)
+        made = TSNE(
+            perplexity=30, initialization="pca", negative_gradient_method="fft", random_state=seed
+        ).fit(rows)
         return np.asarray(made, np.float32)
     from sklearn.manifold import TSNE
 
-    method = "exact" if len(rows) <= 200 else "barnes_hut"  # for few points the approximation takes longer
-    return TSNE(perplexity=min(30.0, (len(rows) - 1) / 3.3), init="pca", method=method, random_state=seed).fit_transform(rows)
+    method = (
+        "exact" if len(rows) <= 200 else "barnes_hut"
+    )  # for few points the approximation takes longer
+    return TSNE(
+        perplexity=min(30.0, (len(rows) - 1) / 3.3), init="pca", method=method, random_state=seed
+    ).fit_transform(rows)
 
 
 @style.drawn
@@ -61,9 +67,13 @@ def matrices(panels, bar, of):
       bar: what the colours mean.
       of: what the rows and columns are.
     """
-    figure, axes = style.canvas(len(panels), width=4.4 if len(panels) > 1 else 5.2, height=3.7 if len(panels) > 1 else 4.4)
+    figure, axes = style.canvas(
+        len(panels), width=4.4 if len(panels) > 1 else 5.2, height=3.7 if len(panels) > 1 else 4.4
+    )
     for ax, (title, (matrix, names)) in zip(axes, panels.items(), strict=True):
-        low, high = np.quantile(matrix, (0.01, 0.99))  # the diagonal of a large matrix would take half of the scale
+        low, high = np.quantile(
+            matrix, (0.01, 0.99)
+        )  # the diagonal of a large matrix would take half of the scale
         image = ax.imshow(matrix, vmin=low, vmax=high, interpolation="nearest")
         figure.colorbar(image, ax=ax, label=bar, shrink=0.85)
         for axis in (ax.xaxis, ax.yaxis):
@@ -86,15 +96,23 @@ def points(panels, bar):
     everything = np.concatenate([target for _, target in panels.values()])
     for ax, (title, (places, target)) in zip(axes, panels.items(), strict=True):
         dots = ax.scatter(
-            *np.asarray(places).T, c=target, s=12 if len(target) > 500 else 20, linewidths=0, alpha=0.85,
-            vmin=everything.min(), vmax=everything.max(), rasterized=len(target) > 500,
-        )  # fmt: skip
+            *np.asarray(places).T,
+            c=target,
+            s=12 if len(target) > 500 else 20,
+            linewidths=0,
+            alpha=0.85,
+            vmin=everything.min(),
+            vmax=everything.max(),
+            rasterized=len(target) > 500,
+        )
         ax.set(title=title, xticks=[], yticks=[])
         ax.grid(False)
         ax.spines[:].set_visible(False)
         ax.set_aspect("equal", "datalim")
     distinct = np.unique(everything)
-    figure.colorbar(dots, ax=axes, label=bar, shrink=0.8, ticks=distinct if len(distinct) <= 12 else None)
+    figure.colorbar(
+        dots, ax=axes, label=bar, shrink=0.8, ticks=distinct if len(distinct) <= 12 else None
+    )
     return figure
 
 
@@ -121,7 +139,9 @@ def examples(rows, side=1.15):
             if over is None:
                 ax.imshow(image)
             else:
-                ax.imshow(image.mean(2), cmap="gray", vmin=0, vmax=420)  # darker, so that the colours of the map stand out
+                ax.imshow(
+                    image.mean(2), cmap="gray", vmin=0, vmax=420
+                )  # darker, so that the colours of the map stand out
                 ax.imshow(over, vmin=0, vmax=1, alpha=0.15 + 0.75 * over)
             place = (k * (side + gap) + side / 2) / wide, (bottom - 0.68 * line) / high
             figure.text(*place, caption, ha="center", fontsize=9)

@@ -48,7 +48,14 @@ def distance(series, count=None):
         ax.set_zorder(behind.get_zorder() + 1)
         ax.patch.set_visible(False)
     for k, (label, values) in enumerate(series.items()):
-        ax.plot(range(len(values)), values, marker="o", markersize=4.5, label=label, **style.line(k, dashed=True))
+        ax.plot(
+            range(len(values)),
+            values,
+            marker="o",
+            markersize=4.5,
+            label=label,
+            **style.line(k, dashed=True),
+        )
     ax.set(xlabel="true group", ylabel="mean |predicted − true group|", ylim=(0, None))
     style.name_ticks(ax.xaxis, range(max(map(len, series.values()))), most=20)
     style.legend(figure, [ax])

@@ -32,7 +32,13 @@ code { font-size: .9em; background: #f2f2f2; padding: 0 .2em; }
 def text(value):
     """A value as text of the page: numbers with four digits, "-" for nan."""
     if isinstance(value, float):
-        value = "-" if math.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+        value = (
+            "-"
+            if math.isnan(value)
+            else f"{value:,.0f}"
+            if abs(value) >= 10_000
+            else f"{value:.4g}"
+        )
     return html.escape(str(value))
 
 
@@ -66,9 +72,14 @@ def table(header, body, first=False, words=()):
     lines = []
     for place, row in enumerate(body):
         kinds = ["text" if column in words else "" for column in range(len(row))]
-        cells = "".join(f"<td{_class(kind)}>{text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        cells = "".join(
+            f"<td{_class(kind)}>{text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
+        )
         lines.append(f"<tr{_class('first' if first and not place else '')}>{cells}</tr>")
-    head = "".join(f"<th{_class('text' if column in words else '')}>{text(cell)}</th>" for column, cell in enumerate(header))
+    head = "".join(
+        f"<th{_class('text' if column in words else '')}>{text(cell)}</th>"
+        for column, cell in enumerate(header)
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
@@ -80,7 +91,11 @@ def markdown(lines):
             rows.append([cell.strip() for cell in line.strip("|").split("|")])
             continue
         if rows:
-            words = [k for k, column in enumerate(zip(*rows[2:], strict=True)) if k and _are_words(column)]
+            words = [
+                k
+                for k, column in enumerate(zip(*rows[2:], strict=True))
+                if k and _are_words(column)
+            ]
             parts.append(_bold(table(rows[0], rows[2:], words=words)))
             rows = []
         if line:
@@ -89,12 +104,17 @@ def markdown(lines):
 
 
 def _are_words(cells):
-    return all(cell[:1].isalpha() or cell in ("", "-") for cell in cells) and any(cell[:1].isalpha() for cell in cells)
+    return all(cell[:1].isalpha() or cell in ("", "-") for cell in cells) and any(
+        cell[:1].isalpha() for cell in cells
+    )
 
 
 def _bold(made):
     pieces = made.split("**")
-    return "".join(piece + ("" if k == len(pieces) - 1 else "</b>" if k % 2 else "<b>") for k, piece in enumerate(pieces))
+    return "".join(
+        piece + ("" if k == len(pieces) - 1 else "</b>" if k % 2 else "<b>")
+        for k, piece in enumerate(pieces)
+    )
 
 
 def picture(figure, caption):

@@ -9,7 +9,9 @@ from jaxord.figures import style
 
 MANY = 2500  # points from which on their density is drawn
 MOST_RANKS = 20  # rows of a confusion matrix
-FEW_VALUES = 20  # distinct values up to which points are spread, so that they do not hide each other
+FEW_VALUES = (
+    20  # distinct values up to which points are spread, so that they do not hide each other
+)
 PARTS = {"many": style.COLOURS[0], "median": style.COLOURS[4], "few": style.COLOURS[1]}
 
 
@@ -32,12 +34,26 @@ def predicted_against_true(panels, unit=""):
         both, shown = np.concatenate([prediction, target]), np.concatenate([x, y])
         low, high = both.min(), both.max()
         margin = 0.05 * (high - low or 1)
-        ax.plot([low, high], [low, high], color=style.DARK, linewidth=1, linestyle="--", label="equal", zorder=3)
+        ax.plot(
+            [low, high],
+            [low, high],
+            color=style.DARK,
+            linewidth=1,
+            linestyle="--",
+            label="equal",
+            zorder=3,
+        )
         if many:
             cells = ax.hexbin(x, y, gridsize=45, mincnt=1, bins="log", linewidths=0.1)
             figure.colorbar(cells, ax=ax, label="samples", shrink=0.8)
         else:
-            look = {"s": 14, "alpha": 0.35, "linewidths": 0, "color": style.COLOURS[0], "rasterized": len(target) > 800}
+            look = {
+                "s": 14,
+                "alpha": 0.35,
+                "linewidths": 0,
+                "color": style.COLOURS[0],
+                "rasterized": len(target) > 800,
+            }
             ax.scatter(x, y, **look)
         ax.set(title=title, xlabel=f"true {unit}", ylabel=f"predicted {unit}", aspect="equal")
         edges = shown.min() - margin, shown.max() + margin
@@ -49,7 +65,10 @@ def _spread(values, seed):
     distinct = np.unique(values)
     if not 1 < len(distinct) <= FEW_VALUES:
         return values
-    return values + np.random.default_rng(seed).uniform(-1 / 3, 1 / 3, len(values)) * np.diff(distinct).min()
+    return (
+        values
+        + np.random.default_rng(seed).uniform(-1 / 3, 1 / 3, len(values)) * np.diff(distinct).min()
+    )
 
 
 @style.drawn
@@ -70,16 +89,24 @@ def confusion(rank, predicted_rank, names, most=MOST_RANKS):
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(2.2 + 0.42 * len(names), 7.0)
     figure, (ax,) = style.canvas(1, width=side + 1.3 + 0.09 * max(map(len, names)), height=side)
-    image = ax.imshow(np.where(counts, shares, np.nan), vmin=0, vmax=shares.max(), interpolation="nearest")
+    image = ax.imshow(
+        np.where(counts, shares, np.nan), vmin=0, vmax=shares.max(), interpolation="nearest"
+    )
     figure.colorbar(image, ax=ax, label="share of the true rank", shrink=0.8)
     ax.grid(False)
-    ax.set_facecolor("0.93")  # where there is none: a rank that is never predicted is a column of its own too
+    ax.set_facecolor(
+        "0.93"
+    )  # where there is none: a rank that is never predicted is a column of its own too
     style.name_ticks(ax.xaxis, names)
     style.name_ticks(ax.yaxis, names)
     ax.set(xlabel="predicted", ylabel="true")
     for row, column in np.argwhere(counts) if len(names) <= 12 else ():
-        colour = "black" if shares[row, column] > 0.6 * shares.max() else "white"  # viridis is light at its top
-        ax.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=9)
+        colour = (
+            "black" if shares[row, column] > 0.6 * shares.max() else "white"
+        )  # viridis is light at its top
+        ax.text(
+            column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=9
+        )
     return figure
 
 
@@ -99,12 +126,25 @@ def error_by_rank(rank, error, train_count, names, part=None):
     mean = np.bincount(rank, error, ranks) / np.maximum(counts, 1)
     spread = np.bincount(rank, (error - mean[rank]) ** 2, ranks)
     standard = np.sqrt(spread / np.maximum(counts - 1, 1) / np.maximum(counts, 1))
-    of = {} if part is None else {r: _most_common(np.asarray(part)[rank == r]) for r in np.unique(rank)}
+    of = (
+        {}
+        if part is None
+        else {r: _most_common(np.asarray(part)[rank == r]) for r in np.unique(rank)}
+    )
     colours = [PARTS[of[r]] if r in of else style.COLOURS[0] for r in range(ranks)]
-    figure, (above, below) = style.canvas(2, columns=1, width=min(max(5.0, 2 + 0.35 * ranks), 9.0), height=2.3, sharex=True)
+    figure, (above, below) = style.canvas(
+        2, columns=1, width=min(max(5.0, 2 + 0.35 * ranks), 9.0), height=2.3, sharex=True
+    )
     above.bar(range(ranks), np.where(counts > 0, mean, np.nan), color=colours, width=0.8)
     shown = counts > 1
-    above.errorbar(np.flatnonzero(shown), mean[shown], standard[shown], fmt="none", ecolor=style.DARK, elinewidth=1)
+    above.errorbar(
+        np.flatnonzero(shown),
+        mean[shown],
+        standard[shown],
+        fmt="none",
+        ecolor=style.DARK,
+        elinewidth=1,
+    )
     for name in PARTS:
         if name in of.values():
             above.bar([0], [np.nan], color=PARTS[name], label=f"{name}-shot")
@@ -141,8 +181,19 @@ def cumulative_score(errors):
         error = np.sort(np.asarray(error, float))
         share = np.arange(1, len(error) + 1) / len(error)
         look = style.line(k, dashed=True)
-        ax.plot([0, *error, max(edge, error[-1])], [0, *share, 1], drawstyle="steps-post", label=label, **look)
-    ax.set(xlim=(0, edge), ylim=(0, 1.02), xlabel="t, on the scale of the label", ylabel="share with |error| ≤ t")
+        ax.plot(
+            [0, *error, max(edge, error[-1])],
+            [0, *share, 1],
+            drawstyle="steps-post",
+            label=label,
+            **look,
+        )
+    ax.set(
+        xlim=(0, edge),
+        ylim=(0, 1.02),
+        xlabel="t, on the scale of the label",
+        ylabel="share with |error| ≤ t",
+    )
     style.legend(figure, [ax])
     return figure
 
@@ -168,10 +219,18 @@ def calibration(probabilities, rank, of="rank", bins=10):
     left.plot([0, 1], [0, 1], color=style.DARK, linestyle="--", linewidth=1)
     left.plot(said[there], share[there], marker="o", color=style.COLOURS[0])
     error = (count * np.abs(share - said)).sum() / len(hit)
-    left.set(title=f"Expected calibration error {error:.3f}", xlabel=f"probability of the most probable {of}")
+    left.set(
+        title=f"Expected calibration error {error:.3f}",
+        xlabel=f"probability of the most probable {of}",
+    )
     left.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
     right.bar((np.arange(bins) + 0.5) / bins, count, width=0.9 / bins, color=style.COLOURS[0])
-    right.set(title="How sure it is", xlabel=f"probability of the most probable {of}", ylabel="samples", xlim=(0, 1))
+    right.set(
+        title="How sure it is",
+        xlabel=f"probability of the most probable {of}",
+        ylabel="samples",
+        xlim=(0, 1),
+    )
     return figure
 
 
@@ -206,7 +265,10 @@ def error_by_column(error, values, most=14):
         half = 1.96 * of.std(ddof=1) / np.sqrt(len(of)) if len(of) > 1 else 0.0
         ax.errorbar(of.mean(), row, xerr=half, fmt="o", color=style.COLOURS[0], capsize=3)
     ax.axvline(error.mean(), color=style.DARK, linestyle="--", linewidth=1)
-    texts = [f"{name if len(str(name)) < 28 else str(name)[:27] + '…'} ({(values == name).sum()})" for name in names]
+    texts = [
+        f"{name if len(str(name)) < 28 else str(name)[:27] + '…'} ({(values == name).sum()})"
+        for name in names
+    ]
     ax.set_yticks(range(len(names)), texts)
     ax.set(xlabel="mean |error|", ylim=(len(names) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)

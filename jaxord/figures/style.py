@@ -8,15 +8,37 @@ import io
 import itertools
 import math
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, without the yellow
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)  # Okabe and Ito, without the yellow
 DASHES = ("-", "--", "-.", ":")
 GREY, DARK = "#b8b8b8", "#444444"
 STYLE = {
-    "font.size": 10.0, "axes.titlesize": 11.0, "axes.labelsize": 10.0, "legend.fontsize": 9.5, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": DARK, "axes.axisbelow": True, "axes.grid": True,
-    "grid.color": "#e8e8e8", "grid.linewidth": 0.8, "lines.linewidth": 1.6, "image.cmap": "viridis",
-    "figure.facecolor": "white", "svg.hashsalt": "jaxord", "svg.fonttype": "path", "axes.formatter.useoffset": False,
-}  # fmt: skip
+    "font.size": 10.0,
+    "axes.titlesize": 11.0,
+    "axes.labelsize": 10.0,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": DARK,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e8e8e8",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.6,
+    "image.cmap": "viridis",
+    "figure.facecolor": "white",
+    "svg.hashsalt": "jaxord",
+    "svg.fonttype": "path",
+    "axes.formatter.useoffset": False,
+}
 MOST_TICKS = 16
 
 
@@ -55,7 +77,11 @@ def canvas(panels, *, columns=3, width=3.4, height=2.7, **shared):
 
 def legend(figure, axes):
     """One legend for all panels, below them, where more than one thing has a name."""
-    found = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    found = {
+        text: handle
+        for ax in axes
+        for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
     if len(found) > 1:
         entry = 0.6 + 0.085 * max(map(len, found))  # inches that the longest one takes
         columns = max(1, min(5, len(found), int(figure.get_figwidth() / entry)))
@@ -65,7 +91,10 @@ def legend(figure, axes):
 def name_ticks(axis, names, most=MOST_TICKS):
     """Names at 0, 1, 2, ... of an axis, one for all neighbours of a name in their middle; only each second, third, ... where
     there are many, slanted where they are long."""
-    runs = [[place for place, _ in same] for _, same in itertools.groupby(enumerate(names), lambda pair: pair[1])]
+    runs = [
+        [place for place, _ in same]
+        for _, same in itertools.groupby(enumerate(names), lambda pair: pair[1])
+    ]
     if len(runs) <= most:
         ticks = [(run[0] + run[-1]) / 2 for run in runs]
         shown = [str(names[run[0]]) for run in runs]
@@ -73,12 +102,19 @@ def name_ticks(axis, names, most=MOST_TICKS):
         ticks = range(0, len(names), math.ceil(len(names) / most))
         shown = [str(names[tick]) for tick in ticks]
     slanted = axis.axis_name == "x" and (max(map(len, shown)) > 4 or len("".join(shown)) > 32)
-    axis.set_ticks(ticks, shown, **({"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}))
+    axis.set_ticks(
+        ticks,
+        shown,
+        **({"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}),
+    )
 
 
 def line(k, dashed=False):
     """Colour and dashes of the k-th line; `dashed` lets neighbours differ in both, so that one shows through the other."""
-    return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[(k if dashed else k // len(COLOURS)) % len(DASHES)]}
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "linestyle": DASHES[(k if dashed else k // len(COLOURS)) % len(DASHES)],
+    }
 
 
 @drawn

@@ -25,9 +25,13 @@ def curves(panels, x="step", columns=3, logarithmic=False, linear=()):
       logarithmic: make every vertical axis of positive values logarithmic.
       linear: titles of panels that never are, such as correlations.
     """
-    figure, axes = style.canvas(len(panels), columns=columns, **({"width": 5.6, "height": 3.6} if len(panels) == 1 else {}))
+    figure, axes = style.canvas(
+        len(panels), columns=columns, **({"width": 5.6, "height": 3.6} if len(panels) == 1 else {})
+    )
     names = [label.partition(", ") for lines in panels.values() for label in lines]
-    colours, dashes = (list(dict.fromkeys(filter(None, (name[part] for name in names)))) for part in (0, 2))
+    colours, dashes = (
+        list(dict.fromkeys(filter(None, (name[part] for name in names)))) for part in (0, 2)
+    )
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         for label, (steps, values) in lines.items():
             first, _, second = label.partition(", ")
@@ -37,7 +41,11 @@ def curves(panels, x="step", columns=3, logarithmic=False, linear=()):
             _line(ax, np.asarray(steps), np.atleast_2d(np.asarray(values, float)), label, look)
         everything = np.concatenate([np.ravel(values) for _, values in lines.values()])
         everything = everything[np.isfinite(everything)]
-        wide = len(everything) and everything.min() > 0 and (logarithmic or everything.max() > DECADES * everything.min())
+        wide = (
+            len(everything)
+            and everything.min() > 0
+            and (logarithmic or everything.max() > DECADES * everything.min())
+        )
         if wide and title not in linear:
             ax.set_yscale("log")
         ax.set(title=title, xlabel=x)
@@ -49,7 +57,9 @@ def _line(ax, steps, values, label, look):
     mean = values.mean(0)
     marker = "o" if len(steps) <= 12 else None
     if len(values) > 1:
-        ax.fill_between(steps, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
+        ax.fill_between(
+            steps, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0
+        )
     if len(steps) > ROUGH:
         ax.plot(steps, mean, color=look["color"], alpha=0.25, linewidth=0.7, rasterized=True)
         width = len(steps) // 50

@@ -17,8 +17,23 @@ from jaxord.losses.contrastive import asymmetric_contrastive, fcrc, info_nce, or
 from jaxord.losses.embedding import cloc, group_contrastive, rnc, supcon
 from jaxord.losses.order import ordinal_entropy, ranksim
 from jaxord.losses.points import center
-from jaxord.losses.rank import coral, corn, cross_entropy, descending_soft_label, logit_adjusted, text_image_kl
-from jaxord.losses.regression import balanced_mse, balanced_mse_gai, expert, focal_l1, huber, l1, mse
+from jaxord.losses.rank import (
+    coral,
+    corn,
+    cross_entropy,
+    descending_soft_label,
+    logit_adjusted,
+    text_image_kl,
+)
+from jaxord.losses.regression import (
+    balanced_mse,
+    balanced_mse_gai,
+    expert,
+    focal_l1,
+    huber,
+    l1,
+    mse,
+)
 
 __all__ = [
     "asymmetric_contrastive",

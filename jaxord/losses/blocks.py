@@ -14,7 +14,9 @@ BLOCK = 2**20  # pairs at once; a batch of up to 1,024 is one block
 _Arrays = tuple[jax.Array, ...]
 
 
-def mean_over_blocks(of_rows: Callable[..., jax.Array], rows: _Arrays, every: _Arrays, block: int) -> jax.Array:
+def mean_over_blocks(
+    of_rows: Callable[..., jax.Array], rows: _Arrays, every: _Arrays, block: int
+) -> jax.Array:
     """Mean of of_rows(*rows, *every) for arrays [B, ...], with no more than `block` pairs at once.
 
     Where a gradient is wanted, that of a block is taken with its value, so that nothing is computed twice and the pairs of
@@ -53,13 +55,19 @@ def _sum(of_block: Callable[..., jax.Array], parts: _Arrays, every: _Arrays) -> 
     return jax.lax.map(lambda part: of_block(part, every), parts).sum()
 
 
-def _sum_forward(of_block: Callable[..., jax.Array], parts: _Arrays, every: _Arrays) -> tuple[jax.Array, Any]:
+def _sum_forward(
+    of_block: Callable[..., jax.Array], parts: _Arrays, every: _Arrays
+) -> tuple[jax.Array, Any]:
     def add(slopes: Any, part: _Arrays) -> tuple[Any, Any]:
         value, found = jax.value_and_grad(of_block, (0, 1), allow_int=True)(part, every)
-        of_part, of_every = jax.tree.map(lambda x: None if x.dtype == jax.dtypes.float0 else x, found)
+        of_part, of_every = jax.tree.map(
+            lambda x: None if x.dtype == jax.dtypes.float0 else x, found
+        )
         return jax.tree.map(jnp.add, slopes, of_every), (value, of_part)
 
-    none = tuple(jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.floating) else None for x in every)
+    none = tuple(
+        jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.floating) else None for x in every
+    )
     slopes, (values, of_parts) = jax.lax.scan(add, none, parts)
     return values.sum(), (of_parts, slopes)
 

@@ -15,8 +15,15 @@ from jaxord.vectors import inner, unit
 
 
 def conord(
-    image_embeds: jax.Array, target: jax.Array, pair_weights: jax.Array | None = None, *, temperature: float = 0.07,
-    epsilon: float = 1e-7, weights: str = "VIII", anchor_norm: bool = False, block: int = BLOCK
+    image_embeds: jax.Array,
+    target: jax.Array,
+    pair_weights: jax.Array | None = None,
+    *,
+    temperature: float = 0.07,
+    epsilon: float = 1e-7,
+    weights: str = "VIII",
+    anchor_norm: bool = False,
+    block: int = BLOCK,
 ) -> jax.Array:
     """ConOrd's contrastive order loss (Eq 3): attraction by a_ij, repulsion by b_ij.
 
@@ -54,7 +61,9 @@ def conord(
     """
     if (weights == "X") != (pair_weights is not None):
         state = "is missing" if pair_weights is None else "was given"
-        raise ValueError(f"weights is {weights!r} and the table pair_weights {state}; only 'X' takes one, and needs it")
+        raise ValueError(
+            f"weights is {weights!r} and the table pair_weights {state}; only 'X' takes one, and needs it"
+        )
 
     def by_gap(gap: jax.Array, *table: jax.Array) -> jax.Array:
         if weights == "X":
@@ -67,7 +76,12 @@ def conord(
 
 
 def expected_error(
-    image_embeds: jax.Array, target: jax.Array, *, temperature: float = 0.07, anchor_norm: bool = False, block: int = BLOCK
+    image_embeds: jax.Array,
+    target: jax.Array,
+    *,
+    temperature: float = 0.07,
+    anchor_norm: bool = False,
+    block: int = BLOCK,
 ) -> jax.Array:
     """Logarithm of the error that picking a neighbour at random by similarity would make (ConOrd Eq 2, L_MAE).
 
@@ -79,21 +93,37 @@ def expected_error(
     Args, Returns: as `conord`.
     """
     return _log_ratio(
-        image_embeds, target, lambda gap: (gap, jnp.ones_like(gap)), (), 2.0 / temperature, anchor_norm, block
+        image_embeds,
+        target,
+        lambda gap: (gap, jnp.ones_like(gap)),
+        (),
+        2.0 / temperature,
+        anchor_norm,
+        block,
     )
 
 
 def _log_ratio(
-    image_embeds: jax.Array, target: jax.Array, by_gap: Callable[..., Any], table: tuple[jax.Array, ...], scale: float,
-    anchor_norm: bool, block: int
-) -> jax.Array:  # fmt: skip
+    image_embeds: jax.Array,
+    target: jax.Array,
+    by_gap: Callable[..., Any],
+    table: tuple[jax.Array, ...],
+    scale: float,
+    anchor_norm: bool,
+    block: int,
+) -> jax.Array:
     """Mean over i of log[ sum_j first_ij e^(scale z_i.z_j) / sum_j second_ij e^(scale z_i.z_j) ]; by_gap(gap, *table)."""
     z, target = unit(image_embeds), jnp.asarray(target, jnp.float32)
     size = len(z)
     labels = target.reshape(size, -1)  # [B, A]
 
     def of_anchors(
-        z_anchor: jax.Array, label: jax.Array, own: jax.Array, z: jax.Array, labels: jax.Array, *table: jax.Array
+        z_anchor: jax.Array,
+        label: jax.Array,
+        own: jax.Array,
+        z: jax.Array,
+        labels: jax.Array,
+        *table: jax.Array,
     ) -> jax.Array:
         gap = jnp.abs(label[:, None] - labels).sum(axis=-1)  # [rows, B]
         other = own[:, None] != jnp.arange(size)
@@ -130,5 +160,8 @@ _WEIGHTS = {
     "X": None,  # a table
     "XI": lambda gap, epsilon: (1 / jnp.sqrt(gap + epsilon), jnp.sqrt(gap)),
     "XII": lambda gap, epsilon: _ratio(jnp.log1p(gap), epsilon),
-    "XIII": lambda gap, epsilon: (jnp.where(gap < 10, 1 / (gap + epsilon), 0.1), jnp.minimum(gap, 10.0)),
+    "XIII": lambda gap, epsilon: (
+        jnp.where(gap < 10, 1 / (gap + epsilon), 0.1),
+        jnp.minimum(gap, 10.0),
+    ),
 }

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxord import vectors
-from jaxord.losses.rank import choose, cross_entropy, log_mass, log_share, negative_log_share, text_image_kl
+from jaxord.losses.rank import (
+    choose,
+    cross_entropy,
+    log_mass,
+    log_share,
+    negative_log_share,
+    text_image_kl,
+)
 
 
 def info_nce(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> jax.Array:
@@ -41,7 +48,9 @@ def info_nce(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> 
     return _directed(direction, i2t, ((top[rank] - own) + mass[rank] + against[rank]).mean())
 
 
-def asymmetric_contrastive(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> jax.Array:
+def asymmetric_contrastive(
+    logits: jax.Array, rank: jax.Array, *, direction: str = "both"
+) -> jax.Array:
     """L2RCLIP's asymmetrical contrastive loss (Eq 7), in which all samples of a rank are positives of each other.
 
     C_i = {z : rank_z = rank_i},  s_ij = logits[i, rank_j]
@@ -58,8 +67,14 @@ def asymmetric_contrastive(logits: jax.Array, rank: jax.Array, *, direction: str
 
 
 def ordinal_pairwise(
-    image_embeds: jax.Array, text_embeds: jax.Array, rank: jax.Array, rank_values: jax.Array, *, strength: float = 0.5,
-    form: str = "inner", weight_scale: str = "span"
+    image_embeds: jax.Array,
+    text_embeds: jax.Array,
+    rank: jax.Array,
+    rank_values: jax.Array,
+    *,
+    strength: float = 0.5,
+    form: str = "inner",
+    weight_scale: str = "span",
 ) -> jax.Array:
     """L2RCLIP's cross-modal ordinal pairwise loss (COP): near to the own text, far from those of distant ranks.
 
@@ -98,7 +113,10 @@ def ordinal_pairwise(
     def mean_of(terms: jax.Array, times: jax.Array) -> jax.Array:
         """Mean of w * terms [B, K] over the pairs (sample i, text c), each of which is there so many times, [B, K]."""
         used = times > 0
-        largest, smallest = jnp.max(jnp.where(used, gap, 0.0)), jnp.min(jnp.where(used, gap, jnp.inf))
+        largest, smallest = (
+            jnp.max(jnp.where(used, gap, 0.0)),
+            jnp.min(jnp.where(used, gap, jnp.inf)),
+        )
         scaled = {
             "span": lambda: gap / _above_zero(values.max() - values.min()),
             "raw": lambda: gap,
@@ -109,14 +127,21 @@ def ordinal_pairwise(
 
     def inner() -> jax.Array:
         similarity = vectors.inner(images + strength * own, texts)  # [B, K]
-        return mean_of(similarity, carries.sum(axis=0) - carries) - (images * own).sum(axis=1).mean()
+        return (
+            mean_of(similarity, carries.sum(axis=0) - carries) - (images * own).sum(axis=1).mean()
+        )
 
     def euclid() -> jax.Array:
-        tightness, apart = jnp.square(images - own).sum(axis=1).mean(), vectors.distances(images, texts)  # [], [B, K]
+        tightness, apart = (
+            jnp.square(images - own).sum(axis=1).mean(),
+            vectors.distances(images, texts),
+        )  # [], [B, K]
         if not strength:
             return tightness - mean_of(apart, jnp.ones_like(gap))
         later = jnp.cumsum(carries[::-1], axis=0)[::-1] - carries  # [B, K], samples behind i
-        return tightness / 2 - mean_of(apart + strength * vectors.distances(texts, texts)[rank], later)
+        return tightness / 2 - mean_of(
+            apart + strength * vectors.distances(texts, texts)[rank], later
+        )
 
     return choose("form", form, {"inner": inner, "euclid": euclid})()
 
@@ -126,7 +151,12 @@ def _above_zero(scale: jax.Array) -> jax.Array:
 
 
 def fcrc(
-    logits: jax.Array, rank: jax.Array, *, form: str = "pair", distance: str = "absolute", direction: str = "both"
+    logits: jax.Array,
+    rank: jax.Array,
+    *,
+    form: str = "pair",
+    distance: str = "absolute",
+    direction: str = "both",
 ) -> jax.Array:
     """Fine-grained cross-modal ranking-based contrastive loss: far ranks are stronger negatives than near ones.
 
@@ -162,25 +192,35 @@ def fcrc(
       ValueError: unknown form, distance or direction.
     """
     both_ways = choose("form", form, {"pair": _pair_form, "class": _class_form, "code": _code_form})
-    scale = choose("distance", distance, {"absolute": jnp.asarray, "sqrt": jnp.sqrt, "square": jnp.square})
+    scale = choose(
+        "distance", distance, {"absolute": jnp.asarray, "sqrt": jnp.sqrt, "square": jnp.square}
+    )
 
     logits = jnp.asarray(logits, jnp.float32)
-    apart = scale(jnp.abs(jnp.arange(logits.shape[1])[:, None] - rank).astype(jnp.float32))  # [K, B]
+    apart = scale(
+        jnp.abs(jnp.arange(logits.shape[1])[:, None] - rank).astype(jnp.float32)
+    )  # [K, B]
     return _directed(direction, *both_ways(logits, rank, apart))
 
 
 def _pair_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
     own, others, number = _own(logits, rank), rank.size - 1, _number(logits, rank)
     to_images = _with_mean_one(apart, others, axis=1)  # [K, B]
-    to_texts = _with_mean_one(number * apart.T, others, axis=1)  # [B, K], samples of a rank together
-    return negative_log_share(own, logits, to_texts).mean(), _among_images(own, logits, rank, to_images).mean()
+    to_texts = _with_mean_one(
+        number * apart.T, others, axis=1
+    )  # [B, K], samples of a rank together
+    return negative_log_share(own, logits, to_texts).mean(), _among_images(
+        own, logits, rank, to_images
+    ).mean()
 
 
 def _class_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
     own, number = _own(logits, rank), _number(logits, rank)
     to_texts = _with_mean_one(apart.T, logits.shape[1] - 1, axis=1)  # [B, K]
     to_images = _with_mean_one(apart, (rank.size - number)[:, None], axis=1)  # [K, B]
-    each = (1.0 / jnp.maximum(number, 1))[rank]  # the images of a rank share the weight of their one text
+    each = (1.0 / jnp.maximum(number, 1))[
+        rank
+    ]  # the images of a rank share the weight of their one text
     t2i = (each * _among_images(own, logits, rank, to_images)).sum() / each.sum()
     return negative_log_share(own, logits, to_texts).mean(), t2i
 
@@ -188,7 +228,10 @@ def _class_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[j
 def _code_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
     apart = apart.T
     # K-1 in both directions, as in the authors' program; over the batch the weights then have no mean of 1.
-    u, v = (jnp.where(apart > 0, _with_mean_one(apart, logits.shape[1] - 1, axis), 1.0) for axis in (1, 0))
+    u, v = (
+        jnp.where(apart > 0, _with_mean_one(apart, logits.shape[1] - 1, axis), 1.0)
+        for axis in (1, 0)
+    )
     return cross_entropy(u * logits, rank), text_image_kl(v * logits, rank)
 
 
@@ -202,7 +245,9 @@ def _number(logits: jax.Array, rank: jax.Array) -> jax.Array:
     return jax.nn.one_hot(rank, logits.shape[1]).sum(axis=0)
 
 
-def _among_images(own: jax.Array, logits: jax.Array, rank: jax.Array, weights: jax.Array) -> jax.Array:
+def _among_images(
+    own: jax.Array, logits: jax.Array, rank: jax.Array, weights: jax.Array
+) -> jax.Array:
     """f32[B], -log of the share that an image has for its own text among itself and all images.
 
     The weights f32[K, B] of the images for each text are 0 at those of the text's rank, so one sum serves all of these.
@@ -217,4 +262,6 @@ def _with_mean_one(distance: jax.Array, negatives: int | jax.Array, axis: int) -
 
 
 def _directed(direction: str, i2t: jax.Array, t2i: jax.Array) -> jax.Array:
-    return choose("direction", direction, {"both": i2t + t2i, "i2t": i2t, "t2i": t2i})  # jit drops what is not used
+    return choose(
+        "direction", direction, {"both": i2t + t2i, "i2t": i2t, "t2i": t2i}
+    )  # jit drops what is not used

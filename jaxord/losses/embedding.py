@@ -18,8 +18,13 @@ _Pair = tuple[jax.Array, jax.Array]
 
 
 def supcon(
-    image_embeds: jax.Array, rank: jax.Array, index: jax.Array | None = None, *, temperature: float = 0.07,
-    positives: str = "rank", block: int = BLOCK
+    image_embeds: jax.Array,
+    rank: jax.Array,
+    index: jax.Array | None = None,
+    *,
+    temperature: float = 0.07,
+    positives: str = "rank",
+    block: int = BLOCK,
 ) -> jax.Array:
     """Supervised contrastive loss: samples of the same rank attract, all others repel alike (ConOrd Eq 1).
 
@@ -44,10 +49,14 @@ def supcon(
     """
     label = choose("positives", positives, {"rank": rank, "view": index})
     if label is None:
-        raise ValueError("positives='view' needs the array 'index', the same for the views of an image; found none")
+        raise ValueError(
+            "positives='view' needs the array 'index', the same for the views of an image; found none"
+        )
     z = unit(image_embeds)
 
-    def of_anchors(z_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array, z: jax.Array, label: jax.Array) -> jax.Array:
+    def of_anchors(
+        z_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array, z: jax.Array, label: jax.Array
+    ) -> jax.Array:
         other = own[:, None] != jnp.arange(label.size)  # [rows, B]
         positive = other & (label_anchor[:, None] == label)
         scores = inner(z_anchor, z) / temperature
@@ -60,7 +69,12 @@ def supcon(
 
 
 def rnc(
-    image_embeds: jax.Array, target: jax.Array, *, temperature: float = 2.0, similarity: str = "l2", block: int = BLOCK
+    image_embeds: jax.Array,
+    target: jax.Array,
+    *,
+    temperature: float = 2.0,
+    similarity: str = "l2",
+    block: int = BLOCK,
 ) -> jax.Array:
     """Rank-N-Contrast: each other sample must be nearer than all that are at least as far in label.
 
@@ -86,24 +100,41 @@ def rnc(
       ValueError: a target of more than one number, or an unknown similarity.
     """
     if target.ndim != 1:
-        raise ValueError(f"target has shape {target.shape}; rnc ranks the differences of one number a sample, [B]")
+        raise ValueError(
+            f"target has shape {target.shape}; rnc ranks the differences of one number a sample, [B]"
+        )
     x, target = jnp.asarray(image_embeds, jnp.float32), jnp.asarray(target, jnp.float32)
-    compare = choose("similarity", similarity, {"l2": lambda a, b: -distances(a, b), "cosine": inner})
+    compare = choose(
+        "similarity", similarity, {"l2": lambda a, b: -distances(a, b), "cosine": inner}
+    )
     x = unit(x) if similarity == "cosine" else x
     order = jnp.argsort(target)  # columns ascend in label; anchors stay where they are
 
     def of_anchors(
-        x_anchor: jax.Array, label_anchor: jax.Array, own: jax.Array, columns: jax.Array, label: jax.Array
+        x_anchor: jax.Array,
+        label_anchor: jax.Array,
+        own: jax.Array,
+        columns: jax.Array,
+        label: jax.Array,
     ) -> jax.Array:
         scores = compare(x_anchor, columns) / temperature  # [rows, B]
-        return _against_farther(scores, label - label_anchor[:, None], own[:, None] == jnp.arange(label.size))
+        return _against_farther(
+            scores, label - label_anchor[:, None], own[:, None] == jnp.arange(label.size)
+        )
 
     rows = x, target, jnp.argsort(order)
-    return mean_over_blocks(of_anchors, rows, (x[order], target[order]), block) / max(target.size - 1, 1)
+    return mean_over_blocks(of_anchors, rows, (x[order], target[order]), block) / max(
+        target.size - 1, 1
+    )
 
 
 def group_contrastive(
-    image_embeds: jax.Array, group: jax.Array, *, temperature: float = 2.0, similarity: str = "l2", block: int = BLOCK
+    image_embeds: jax.Array,
+    group: jax.Array,
+    *,
+    temperature: float = 2.0,
+    similarity: str = "l2",
+    block: int = BLOCK,
 ) -> jax.Array:
     """Group-aware contrastive loss (Group-DIR Eq 2): `rnc` on the numbers of the groups.
 
@@ -117,7 +148,13 @@ def group_contrastive(
       group: i32[B].
       temperature, similarity, block, Returns, Raises: as `rnc`.
     """
-    return rnc(image_embeds, group.astype(jnp.float32), temperature=temperature, similarity=similarity, block=block)
+    return rnc(
+        image_embeds,
+        group.astype(jnp.float32),
+        temperature=temperature,
+        similarity=similarity,
+        block=block,
+    )
 
 
 @jax.custom_vjp
@@ -136,9 +173,13 @@ def _against_farther(scores: jax.Array, gap: jax.Array, own: jax.Array) -> jax.A
 
 
 def _against_farther_forward(scores: jax.Array, gap: jax.Array, own: jax.Array) -> tuple[Any, Any]:
-    sums = _running(_both_ways(jnp.where(own, _NOTHING, scores)), _both_ways(jnp.where(own, 0.0, 1.0)))
+    sums = _running(
+        _both_ways(jnp.where(own, _NOTHING, scores)), _both_ways(jnp.where(own, 0.0, 1.0))
+    )
     size, apart = scores.shape[1], jnp.abs(gap)
-    low = place(gap, -apart, "right")  # so many lie as far below; as far above, but where both are all, at a gap of 0:
+    low = place(
+        gap, -apart, "right"
+    )  # so many lie as far below; as far above, but where both are all, at a gap of 0:
     high = size - jnp.maximum(place(gap, apart, "left"), low)
     top, mass = _total(sums, low, high)
     loss = jnp.where(own, 0.0, (top - scores) + jnp.log(jnp.where(own, 1.0, mass)))
@@ -152,7 +193,9 @@ def _against_farther_backward(saved: Any, gradient: jax.Array) -> tuple[Any, ...
     size, apart = scores.shape[1], jnp.abs(gap)
     outwards = ~_both_ways(own) & jnp.stack([gap >= 0, jnp.flip(gap, axis=1) < 0])
     share = _both_ways(1 / jnp.where(own, 1.0, mass))
-    sums = _running(jnp.where(outwards, -_both_ways(top), _NOTHING), jnp.where(outwards, share, 0.0))
+    sums = _running(
+        jnp.where(outwards, -_both_ways(top), _NOTHING), jnp.where(outwards, share, 0.0)
+    )
     highest, total = _total(sums, place(gap, apart, "right"), size - place(gap, -apart, "left"))
     slope = jnp.where(own, 0.0, total * jnp.exp(jnp.where(own, 0.0, scores + highest)) - 1)
     return gradient[:, None] * slope, None, None
@@ -162,7 +205,9 @@ _against_farther.defvjp(_against_farther_forward, _against_farther_backward)
 
 # A sum of exponentials mass * e^top is held as (top, mass): only differences of scores are exponentiated, and the log of
 # a mass is never added to a score of 10^5, which would round it to 10^-2.
-_NOTHING = float(jnp.finfo(jnp.float32).min)  # top of an empty sum; its differences stay finite, unlike those of -inf
+_NOTHING = float(
+    jnp.finfo(jnp.float32).min
+)  # top of an empty sum; its differences stay finite, unlike those of -inf
 
 
 def _add(a: _Pair, b: _Pair) -> _Pair:
@@ -184,7 +229,9 @@ def _running(top: jax.Array, mass: jax.Array) -> _Pair:
     steps = math.isqrt(size - 1) + 1
     count = -(-size // steps)
 
-    def cut(x: jax.Array, empty: float) -> jax.Array:  # [2, rows, B] -> [steps, 2, rows, count], behind an empty sum
+    def cut(
+        x: jax.Array, empty: float
+    ) -> jax.Array:  # [2, rows, B] -> [steps, 2, rows, count], behind an empty sum
         filled = jnp.pad(x, ((0, 0), (0, 0), (1, count * steps - size)), constant_values=empty)
         return jnp.moveaxis(filled.reshape(*x.shape[:2], count, steps), 3, 0)
 
@@ -197,9 +244,14 @@ def _running(top: jax.Array, mass: jax.Array) -> _Pair:
         return jax.lax.scan(add, nothing, parts)[1]
 
     pieces = along((cut(top, _NOTHING), cut(mass, 0.0)))
-    tops, masses = along((jnp.moveaxis(pieces[0][-1], 2, 0), jnp.moveaxis(pieces[1][-1], 2, 0)))  # [count, 2, rows]
+    tops, masses = along(
+        (jnp.moveaxis(pieces[0][-1], 2, 0), jnp.moveaxis(pieces[1][-1], 2, 0))
+    )  # [count, 2, rows]
     behind = ((1, 0), (0, 0), (0, 0))
-    tops, masses = jnp.pad(tops[:-1], behind, constant_values=_NOTHING), jnp.pad(masses[:-1], behind)
+    tops, masses = (
+        jnp.pad(tops[:-1], behind, constant_values=_NOTHING),
+        jnp.pad(masses[:-1], behind),
+    )
 
     def back(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, 0, 3).reshape(*top.shape[:2], -1)[:, :, :size]
@@ -219,7 +271,12 @@ def _total(sums: _Pair, low: jax.Array, high: jax.Array) -> _Pair:
 
 
 def cloc(
-    image_embeds: jax.Array, rank: jax.Array, margins: jax.Array, *, reduction: str = "program", block: int = BLOCK
+    image_embeds: jax.Array,
+    rank: jax.Array,
+    margins: jax.Array,
+    *,
+    reduction: str = "program",
+    block: int = BLOCK,
 ) -> jax.Array:
     """CLOC's multi-margin n-pair loss: positives nearer than negatives by the margin between their ranks.
 
@@ -249,13 +306,20 @@ def cloc(
     position = jnp.pad(jnp.cumsum(jnp.asarray(margins, jnp.float32)), (1, 0))[rank]  # [B]
 
     def of_anchors(
-        z_anchor: jax.Array, rank_anchor: jax.Array, position_anchor: jax.Array, own: jax.Array, z: jax.Array,
-        rank: jax.Array, position: jax.Array,
-    ) -> jax.Array:  # fmt: skip
+        z_anchor: jax.Array,
+        rank_anchor: jax.Array,
+        position_anchor: jax.Array,
+        own: jax.Array,
+        z: jax.Array,
+        rank: jax.Array,
+        position: jax.Array,
+    ) -> jax.Array:
         ahead = jnp.sign(rank_anchor[:, None] - rank)  # [rows, B]
         positive, negative = (ahead == 0) & (own[:, None] != jnp.arange(rank.size)), ahead != 0
         near = inner(z_anchor, z)
-        far = near + ahead * (position_anchor[:, None] - position)  # not the abs, whose slope is lost at a margin of 0
+        far = near + ahead * (
+            position_anchor[:, None] - position
+        )  # not the abs, whose slope is lost at a margin of 0
         # Once the pairs with far_q > near_p are counted, the loss is linear in both.
         above, below = jnp.where(negative, far, -jnp.inf), jnp.where(positive, near, jnp.inf)
         by_positive = jnp.where(positive, rank.size - place(ascending(above), near, "right"), 0)
@@ -264,4 +328,6 @@ def cloc(
         pairs = jnp.maximum((p * q).astype(jnp.float32) * jnp.maximum(q, 1) ** extra, 1.0)
         return (by_negative * far - by_positive * near).sum(axis=1) / pairs
 
-    return mean_over_blocks(of_anchors, (z, rank, position, jnp.arange(rank.size)), (z, rank, position), block)
+    return mean_over_blocks(
+        of_anchors, (z, rank, position, jnp.arange(rank.size)), (z, rank, position), block
+    )

@@ -13,7 +13,9 @@ from jaxord.losses.places import ascending, place
 from jaxord.vectors import distances, inner, length, unit
 
 
-def ranksim(image_features: jax.Array, target: jax.Array, *, interpolation: float = 2.0) -> jax.Array:
+def ranksim(
+    image_features: jax.Array, target: jax.Array, *, interpolation: float = 2.0
+) -> jax.Array:
     """RankSim: the neighbours of a sample in feature space should rank as its neighbours in label space.
 
     sum over i of mean over j of ( r_j(cos(x_i, x_.)) - r_j(-|y_i - y_.|) )^2,  r_j(a) = (1 + #{k: a_k > a_j}) / M
@@ -83,7 +85,9 @@ def ordinal_entropy(image_features: jax.Array, target: jax.Array) -> jax.Array:
     x, target = jnp.asarray(image_features, jnp.float32), jnp.asarray(target, jnp.float32)
     same = target[:, None] == target
     number = same.sum(axis=1)
-    centre = unit(jnp.matmul(same.astype(jnp.float32), x, precision="highest") / number[:, None])  # [B, D]
+    centre = unit(
+        jnp.matmul(same.astype(jnp.float32), x, precision="highest") / number[:, None]
+    )  # [B, D]
     first = _first_of_label(target)
     pair = first[:, None] & first & (target[:, None] < target)
 
@@ -95,7 +99,9 @@ def ordinal_entropy(image_features: jax.Array, target: jax.Array) -> jax.Array:
 
     shared = number > 1
     tightness = jnp.where(shared, length(unit(x) - centre), 0.0)
-    return tightness.sum() / jnp.maximum(shared.sum(), 1) - spread.sum() / jnp.maximum(pair.sum(), 1)
+    return tightness.sum() / jnp.maximum(shared.sum(), 1) - spread.sum() / jnp.maximum(
+        pair.sum(), 1
+    )
 
 
 def _first_of_label(target: jax.Array) -> jax.Array:

@@ -10,7 +10,13 @@ from jaxord.losses.rank import choose
 from jaxord.vectors import length, unit
 
 
-def center(image_embeds: jax.Array, reference_points: jax.Array, reference: jax.Array, *, reduction: str = "mean") -> jax.Array:
+def center(
+    image_embeds: jax.Array,
+    reference_points: jax.Array,
+    reference: jax.Array,
+    *,
+    reduction: str = "mean",
+) -> jax.Array:
     """Distance of each embedding to its reference point (ConOrd Eq 8).
 
     mean over i of |z_i - mu_(reference_i)|_2,  z_i = image_embeds_i / |image_embeds_i|
@@ -35,7 +41,9 @@ def center(image_embeds: jax.Array, reference_points: jax.Array, reference: jax.
     if jnp.issubdtype(reference.dtype, jnp.floating):
         low = jnp.clip(jnp.floor(reference), 0, max(len(points) - 2, 0)).astype(jnp.int32)
         share = (reference - low)[:, None]
-        own = (1 - share) * points[low] + share * points[jnp.minimum(low + 1, len(points) - 1)]  # [B, D]
+        own = (1 - share) * points[low] + share * points[
+            jnp.minimum(low + 1, len(points) - 1)
+        ]  # [B, D]
     else:
         own = points[reference]
     reduce = choose("reduction", reduction, {"mean": jnp.mean, "sum": jnp.sum})

@@ -99,12 +99,16 @@ def text_image_kl(logits: jax.Array, rank: jax.Array, *, sharpness: float = 10.0
     by_text = jnp.asarray(logits, jnp.float32).T  # [K, B]
     carries = rank == jnp.arange(by_text.shape[0])[:, None]  # [K, B]
     target = jax.nn.log_softmax(sharpness * carries.astype(jnp.float32), axis=1)
-    divergence = (jnp.exp(target) * (target - jax.nn.log_softmax(by_text, axis=1))).sum(axis=1)  # [K]
+    divergence = (jnp.exp(target) * (target - jax.nn.log_softmax(by_text, axis=1))).sum(
+        axis=1
+    )  # [K]
     present = carries.any(axis=1)
     return jnp.where(present, divergence, 0.0).sum() / present.sum()
 
 
-def descending_soft_label(group_logits: jax.Array, group: jax.Array, *, beta: float = 1.0) -> jax.Array:
+def descending_soft_label(
+    group_logits: jax.Array, group: jax.Array, *, beta: float = 1.0
+) -> jax.Array:
     """Cross-entropy against a target that falls off with the distance from the true group (Group-DIR Eq 4).
 
     mean over i of -sum_k q_ik log softmax(group_logits_i)_k,  q_ik proportional to e^(-beta |k - group_i|)
@@ -122,10 +126,16 @@ def descending_soft_label(group_logits: jax.Array, group: jax.Array, *, beta: fl
     """
     logits = jnp.asarray(group_logits, jnp.float32)
     apart = jnp.abs(jnp.arange(logits.shape[1]) - group[:, None]).astype(jnp.float32)  # [B, G]
-    return -(jax.nn.softmax(-beta * apart, axis=1) * jax.nn.log_softmax(logits, axis=1)).sum(axis=1).mean()
+    return (
+        -(jax.nn.softmax(-beta * apart, axis=1) * jax.nn.log_softmax(logits, axis=1))
+        .sum(axis=1)
+        .mean()
+    )
 
 
-def logit_adjusted(group_logits: jax.Array, group: jax.Array, group_prior: jax.Array, *, tau: float = 1.0) -> jax.Array:
+def logit_adjusted(
+    group_logits: jax.Array, group: jax.Array, group_prior: jax.Array, *, tau: float = 1.0
+) -> jax.Array:
     """Cross-entropy of the group on logits + tau log(prior), so that frequent groups have to win by more.
 
     mean over i of -log[ pi_g^tau e^s_g / sum_k pi_k^tau e^s_k ],  g = group_i

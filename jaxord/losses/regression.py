@@ -36,7 +36,9 @@ def mse(value: jax.Array, target: jax.Array, weight: jax.Array | None = None) ->
     return _mean(jnp.square(_error(value, target)), weight)
 
 
-def huber(value: jax.Array, target: jax.Array, weight: jax.Array | None = None, *, beta: float = 1.0) -> jax.Array:
+def huber(
+    value: jax.Array, target: jax.Array, weight: jax.Array | None = None, *, beta: float = 1.0
+) -> jax.Array:
     """Quadratic for small errors, absolute for large ones.
 
     mean of weight * ( e^2 / (2 beta) if |e| < beta else |e| - beta / 2 ),  e = value - target
@@ -55,15 +57,22 @@ def huber(value: jax.Array, target: jax.Array, weight: jax.Array | None = None, 
       ValueError: shapes that differ, or beta <= 0.
     """
     if beta <= 0:
-        raise ValueError(f"beta is {beta}; expected a number above 0 (for the absolute error use l1)")
+        raise ValueError(
+            f"beta is {beta}; expected a number above 0 (for the absolute error use l1)"
+        )
     error = _magnitude(_error(value, target))
     inside = jnp.minimum(error, beta)
     return _mean(inside * inside / (2 * beta) + (error - inside), weight)  # both pieces at once
 
 
 def focal_l1(
-    value: jax.Array, target: jax.Array, weight: jax.Array | None = None, *, beta: float = 0.2, gamma: float = 1.0,
-    power: int = 1
+    value: jax.Array,
+    target: jax.Array,
+    weight: jax.Array | None = None,
+    *,
+    beta: float = 0.2,
+    gamma: float = 1.0,
+    power: int = 1,
 ) -> jax.Array:
     """An error that counts less where it is small: mean of weight |e|^power tanh(beta |e| / 2)^gamma, e = value - target.
 
@@ -84,7 +93,9 @@ def focal_l1(
     """
     error = _magnitude(_error(value, target))
     wrong = error > 0
-    share = jnp.tanh(beta / 2 * jnp.where(wrong, error, 1.0))  # a power of 0 may have an infinite slope
+    share = jnp.tanh(
+        beta / 2 * jnp.where(wrong, error, 1.0)
+    )  # a power of 0 may have an infinite slope
     return _mean(jnp.where(wrong, error**power * share**gamma, 0.0), weight)
 
 
@@ -116,8 +127,12 @@ def balanced_mse(value: jax.Array, target: jax.Array, noise_scale: jax.Array) ->
 
 
 def balanced_mse_gai(
-    value: jax.Array, target: jax.Array, noise_scale: jax.Array, mixture_weights: jax.Array, mixture_means: jax.Array,
-    mixture_variances: jax.Array
+    value: jax.Array,
+    target: jax.Array,
+    noise_scale: jax.Array,
+    mixture_weights: jax.Array,
+    mixture_means: jax.Array,
+    mixture_variances: jax.Array,
 ) -> jax.Array:
     """Balanced MSE with the training labels as a mixture of Gaussians (GAI), in place of those of the batch.
 
@@ -143,18 +158,28 @@ def balanced_mse_gai(
     """
     squared = jnp.square(_error(value, target))
     weights, means, variances, sigma = (
-        jnp.asarray(x, jnp.float32) for x in (mixture_weights, mixture_means, mixture_variances, noise_scale)
+        jnp.asarray(x, jnp.float32)
+        for x in (mixture_weights, mixture_means, mixture_variances, noise_scale)
     )
     noise = jnp.square(sigma)
-    apart = jnp.square(jnp.asarray(value, jnp.float32)[:, None] - means) / (2 * (variances + noise))  # [B, M]
+    apart = jnp.square(jnp.asarray(value, jnp.float32)[:, None] - means) / (
+        2 * (variances + noise)
+    )  # [B, M]
     # sigma / sqrt(v + sigma^2) in one logarithm: two of them would cancel.
-    top, rest, _ = log_mass(-apart - jnp.log1p(variances / noise) / 2, jnp.broadcast_to(weights, apart.shape))
+    top, rest, _ = log_mass(
+        -apart - jnp.log1p(variances / noise) / 2, jnp.broadcast_to(weights, apart.shape)
+    )
     constant = jax.lax.stop_gradient(2 * noise)
     return (constant * (squared / (2 * noise)) + constant * (top + rest)).mean()
 
 
 def expert(
-    expert_values: jax.Array, target: jax.Array, group: jax.Array, weight: jax.Array | None = None, *, reduction: str = "mean"
+    expert_values: jax.Array,
+    target: jax.Array,
+    group: jax.Array,
+    weight: jax.Array | None = None,
+    *,
+    reduction: str = "mean",
 ) -> jax.Array:
     """Squared error of the expert of the true group (Group-DIR Eq 3).
 
@@ -182,7 +207,9 @@ def expert(
 def _error(value: jax.Array, target: jax.Array) -> jax.Array:
     # [B, 1] against [B] would broadcast to [B, B] and train on nonsense.
     if value.shape != target.shape:
-        raise ValueError(f"value has shape {value.shape} and target {target.shape}; expected the same")
+        raise ValueError(
+            f"value has shape {value.shape} and target {target.shape}; expected the same"
+        )
     return jnp.asarray(value, jnp.float32) - jnp.asarray(target, jnp.float32)
 
 
@@ -194,5 +221,7 @@ def _mean(loss: jax.Array, weight: jax.Array | None) -> jax.Array:
     if weight is None:
         return loss.mean()
     if weight.shape != loss.shape:
-        raise ValueError(f"weight has shape {weight.shape}; expected {loss.shape}, one for each sample")
+        raise ValueError(
+            f"weight has shape {weight.shape}; expected {loss.shape}, one for each sample"
+        )
     return (jnp.asarray(weight, jnp.float32) * loss).mean()

@@ -47,24 +47,43 @@ class ClipSettings:
     eos_token_id: int
 
     def __post_init__(self):
-        sizes = {name: getattr(self, name) for name in ("image_size", "patch_size", "vocab_size", "max_positions",
-                                                        "projection_dim", "eos_token_id")}  # fmt: skip
+        sizes = {
+            name: getattr(self, name)
+            for name in (
+                "image_size",
+                "patch_size",
+                "vocab_size",
+                "max_positions",
+                "projection_dim",
+                "eos_token_id",
+            )
+        }
         for side, tower in (("vision", self.vision), ("text", self.text)):
-            sizes |= {f"{side} {name}": getattr(tower, name) for name in ("width", "layers", "heads", "mlp")}
-        wrong = [f"{name} is {size!r}, expected a whole number" for name, size in sizes.items()
-                 if not isinstance(size, int) or size < (not name.endswith(("layers", "eos_token_id")))]  # fmt: skip
+            sizes |= {
+                f"{side} {name}": getattr(tower, name)
+                for name in ("width", "layers", "heads", "mlp")
+            }
+        wrong = [
+            f"{name} is {size!r}, expected a whole number"
+            for name, size in sizes.items()
+            if not isinstance(size, int) or size < (not name.endswith(("layers", "eos_token_id")))
+        ]
         if wrong:
             raise ValueError("these CLIP settings cannot be built: " + "; ".join(wrong))
         problems = [
             f"{side} width {tower.width} is not a multiple of its {tower.heads} heads"
-            for side, tower in (("vision", self.vision), ("text", self.text)) if tower.width % tower.heads
+            for side, tower in (("vision", self.vision), ("text", self.text))
+            if tower.width % tower.heads
         ]
         problems += [
             f"{side} hidden_act {tower.hidden_act!r} is unknown, known are {sorted(ACTIVATIONS)}"
-            for side, tower in (("vision", self.vision), ("text", self.text)) if tower.hidden_act not in ACTIVATIONS
+            for side, tower in (("vision", self.vision), ("text", self.text))
+            if tower.hidden_act not in ACTIVATIONS
         ]
         if self.image_size % self.patch_size:
-            problems.append(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            problems.append(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
         if problems:
             raise ValueError("these CLIP settings cannot be built: " + "; ".join(problems))
 
@@ -112,7 +131,9 @@ class Attention(nn.Module):
         split = (*x.shape[:-1], self.tower.heads, -1)  # [N, T, heads, C / heads]
         q, k, v = (dense(x).reshape(split) for dense in (self.q_proj, self.k_proj, self.v_proj))
         # Never a mask array: cuDNN's kernels take is_causal, a mask becomes a bias that they refuse for odd lengths.
-        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal, implementation=self.attention)
+        mixed = jax.nn.dot_product_attention(
+            q, k, v, is_causal=self.causal, implementation=self.attention
+        )
         return self.out_proj(mixed.reshape(x.shape))
 
 
@@ -126,7 +147,9 @@ class Mlp(nn.Module):
         width, depth = self.tower.width, self.tower.layers
         normal = nn.initializers.normal
         self.fc1 = Dense(self.tower.mlp, dtype=self.dtype, kernel_init=normal((2 * width) ** -0.5))
-        self.fc2 = Dense(width, dtype=self.dtype, kernel_init=normal(width**-0.5 * (2 * depth) ** -0.5))
+        self.fc2 = Dense(
+            width, dtype=self.dtype, kernel_init=normal(width**-0.5 * (2 * depth) ** -0.5)
+        )
 
     def __call__(self, x):
         """x [N, T, C] -> [N, T, C]."""
@@ -202,9 +225,15 @@ class Patches(nn.Module):
     def __call__(self, image):
         """image [N, H, W, c] -> [N, P, C], patches row by row."""
         (n, height, width, channels), p = image.shape, self.patch
-        init = nn.initializers.normal((3 * channels * p * p) ** -0.5)  # torch's for a convolution: 1 / sqrt(3 fan-in)
+        init = nn.initializers.normal(
+            (3 * channels * p * p) ** -0.5
+        )  # torch's for a convolution: 1 / sqrt(3 fan-in)
         kernel = self.param("kernel", init, (p, p, channels, self.features)).astype(self.dtype)
-        patches = image.astype(self.dtype).reshape(n, height // p, p, width // p, p, channels).swapaxes(2, 3)
+        patches = (
+            image.astype(self.dtype)
+            .reshape(n, height // p, p, width // p, p, channels)
+            .swapaxes(2, 3)
+        )
         mapped = patches.reshape(-1, p * p * channels) @ kernel.reshape(-1, self.features)
         return mapped.reshape(n, -1, self.features)
 
@@ -221,12 +250,16 @@ class VisionEmbeddings(nn.Module):
         self.class_embedding = self.param("class_embedding", normal(width**-0.5), (width,))
         self.patch_embedding = Patches(width, patch, self.dtype)
         positions = 1 + (self.config.image_size // patch) ** 2
-        self.position_embedding = nn.Embed(positions, width, dtype=self.dtype, embedding_init=normal(width**-0.5))
+        self.position_embedding = nn.Embed(
+            positions, width, dtype=self.dtype, embedding_init=normal(width**-0.5)
+        )
 
     def __call__(self, image):
         """image [N, H, W, 3] -> [N, 1 + P, C]."""
         patches = self.patch_embedding(image)  # [N, P, C]
-        first = jnp.broadcast_to(self.class_embedding.astype(self.dtype), (image.shape[0], 1, patches.shape[2]))
+        first = jnp.broadcast_to(
+            self.class_embedding.astype(self.dtype), (image.shape[0], 1, patches.shape[2])
+        )
         x = jnp.concatenate([first, patches], axis=1)  # [N, 1 + P, C]
         return x + self.position_embedding(jnp.arange(x.shape[1]))
 
@@ -268,7 +301,9 @@ class VisionModel(nn.Module):
         size = self.config.image_size
         if image.shape[1:] != (size, size, 3):
             found = list(image.shape)
-            raise ValueError(f"the image tower was built for [N, {size}, {size}, 3] and got {found}: set image_size")
+            raise ValueError(
+                f"the image tower was built for [N, {size}, {size}, 3] and got {found}: set image_size"
+            )
         x = self.encoder(self.pre_layrnorm(self.embeddings(image)))  # [N, 1 + P, C]
         return self.post_layernorm(x[:, 0])  # [N, C]
 
@@ -281,7 +316,9 @@ class TextEmbeddings(nn.Module):
     def setup(self):
         width, normal = self.config.text.width, nn.initializers.normal
         self.token_embedding = nn.Embed(self.config.vocab_size, width, embedding_init=normal(0.02))
-        self.position_embedding = nn.Embed(self.config.max_positions, width, embedding_init=normal(0.01))
+        self.position_embedding = nn.Embed(
+            self.config.max_positions, width, embedding_init=normal(0.01)
+        )
 
 
 class TextModel(nn.Module):
@@ -326,7 +363,9 @@ class TextModel(nn.Module):
         """
         length, limit = embeddings.shape[1], self.config.max_positions
         if length > limit:
-            raise ValueError(f"a prompt has {length} tokens, the text tower takes {limit}: shorten the template")
+            raise ValueError(
+                f"a prompt has {length} tokens, the text tower takes {limit}: shorten the template"
+            )
         x = embeddings + self.embeddings.position_embedding(jnp.arange(length))  # [K, T, C]
         x = self.encoder(x.astype(self.dtype))
         return self.final_layer_norm(x[jnp.arange(x.shape[0]), end])  # [K, C]
@@ -356,7 +395,9 @@ def resize_positions(embedding, grid):
     """
     side = round((embedding.shape[0] - 1) ** 0.5)
     if side * side != embedding.shape[0] - 1:
-        raise ValueError(f"cannot resize {embedding.shape[0]} position embeddings: expected 1 + n² with a square grid")
+        raise ValueError(
+            f"cannot resize {embedding.shape[0]} position embeddings: expected 1 + n² with a square grid"
+        )
     if side == grid:
         return embedding
     first, rest = embedding[:1], embedding[1:].reshape(side, side, -1)

@@ -53,12 +53,18 @@ class FDS(nn.Module):
             return {}  # evaluation
         x = arrays["image_embeds"].astype(jnp.float32)
         buckets = round((self.high - self.low) / self.width)
-        smoothing = smoothing_matrix(buckets, labels.window(self.kernel, self.size, self.sigma))  # [N, N]
+        smoothing = smoothing_matrix(
+            buckets, labels.window(self.kernel, self.size, self.sigma)
+        )  # [N, N]
 
         def keep(name, *shape, dtype=jnp.float32):
             return self.variable("stats", name, jnp.zeros, shape, dtype)
 
-        epoch, epochs, count = (keep("epoch", dtype=jnp.int32), keep("epochs", buckets), keep("count", buckets))
+        epoch, epochs, count = (
+            keep("epoch", dtype=jnp.int32),
+            keep("epochs", buckets),
+            keep("count", buckets),
+        )
         mean, square = keep("mean", buckets, x.shape[1]), keep("square", buckets, x.shape[1])
         running_mean = keep("running_mean", buckets, x.shape[1])
         running_variance = keep("running_variance", buckets, x.shape[1])
@@ -103,7 +109,9 @@ def smoothing_matrix(buckets, window):
     if buckets < 1:
         raise ValueError("FDS has no buckets; expected low < high, at least one width apart")
     if half >= buckets:
-        raise ValueError(f"a window of {len(window)} buckets is too wide for {buckets}; expected at most {2 * buckets - 1}")
+        raise ValueError(
+            f"a window of {len(window)} buckets is too wide for {buckets}; expected at most {2 * buckets - 1}"
+        )
     places = np.pad(np.arange(buckets), half, mode="reflect")
     matrix = np.zeros((buckets, buckets))
     for offset, share in enumerate(window / window.sum()):

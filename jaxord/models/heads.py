@@ -49,7 +49,11 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, arrays):
-        return {"logits": nn.Dense(len(arrays["rank_values"]))(arrays["image_embeds"].astype(jnp.float32))}
+        return {
+            "logits": nn.Dense(len(arrays["rank_values"]))(
+                arrays["image_embeds"].astype(jnp.float32)
+            )
+        }
 
 
 class Regressor(nn.Module):
@@ -151,9 +155,16 @@ class Experts(nn.Module):
 
     @nn.compact
     def __call__(self, arrays):
-        x, values, groups = arrays["image_embeds"].astype(jnp.float32), arrays["rank_values"], _size(arrays, "group_prior")
+        x, values, groups = (
+            arrays["image_embeds"].astype(jnp.float32),
+            arrays["rank_values"],
+            _size(arrays, "group_prior"),
+        )
         raw = nn.Dense(groups, name="values")(x)  # [B, G]
-        return {"expert_values": values.mean() + values.std() * raw, "group_logits": nn.Dense(groups, name="groups")(x)}
+        return {
+            "expert_values": values.mean() + values.std() * raw,
+            "group_logits": nn.Dense(groups, name="groups")(x),
+        }
 
 
 class ReferencePoints(nn.Module):
@@ -181,7 +192,9 @@ class ReferencePoints(nn.Module):
             "mean": draw.zeros,
         }
         if self.initial not in forms:
-            raise ValueError(f"ReferencePoints has initial={self.initial!r}; it takes one of {sorted(forms)}")
+            raise ValueError(
+                f"ReferencePoints has initial={self.initial!r}; it takes one of {sorted(forms)}"
+            )
         return {"reference_points": self.param("points", forms[self.initial], shape)}
 
 
@@ -199,7 +212,11 @@ class PairWeights(nn.Module):
     def __call__(self, arrays):
         far = 1.0 + np.arange(self.size)
         start = _softplus_inverse(np.stack([1 / far, far]))
-        return {"pair_weights": softplus(self.param("weights", lambda key: jnp.asarray(start, jnp.float32)))}
+        return {
+            "pair_weights": softplus(
+                self.param("weights", lambda key: jnp.asarray(start, jnp.float32))
+            )
+        }
 
 
 class Margins(nn.Module):
@@ -213,7 +230,9 @@ class Margins(nn.Module):
         def start(key, shape):
             return _softplus_inverse(jax.random.uniform(key, shape, minval=0.5, maxval=1.0))
 
-        return {"margins": softplus(self.param("margins", start, (len(arrays["rank_values"]) - 1,)))}
+        return {
+            "margins": softplus(self.param("margins", start, (len(arrays["rank_values"]) - 1,)))
+        }
 
 
 class NoiseScale(nn.Module):
@@ -226,7 +245,9 @@ class NoiseScale(nn.Module):
 
     @nn.compact
     def __call__(self, arrays):
-        return {"noise_scale": self.param("noise_scale", nn.initializers.constant(self.initial), ())}
+        return {
+            "noise_scale": self.param("noise_scale", nn.initializers.constant(self.initial), ())
+        }
 
 
 def _softplus_inverse(x):

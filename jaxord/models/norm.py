@@ -42,7 +42,9 @@ def _backward(epsilon, dtype, saved, gradient):
     x, mean, inverse, scale = saved
     gradient = gradient.astype(jnp.float32)
     unit, inner = (x.astype(jnp.float32) - mean) * inverse, gradient * scale
-    to_x = inverse * (inner - inner.mean(-1, keepdims=True) - unit * (inner * unit).mean(-1, keepdims=True))
+    to_x = inverse * (
+        inner - inner.mean(-1, keepdims=True) - unit * (inner * unit).mean(-1, keepdims=True)
+    )
     rows = tuple(range(x.ndim - 1))
     return to_x.astype(x.dtype), (gradient * unit).sum(rows), gradient.sum(rows)
 

@@ -54,9 +54,13 @@ class OrdinalModel(nn.Module):
         if self.project:
             self.visual_projection = clip.projection(s.projection_dim, self.dtype)
         if self.prompt is not None:
-            self.text_model = clip.TextModel(s, dtype=self.dtype, remat=self.remat, attention=self.attention)
+            self.text_model = clip.TextModel(
+                s, dtype=self.dtype, remat=self.remat, attention=self.attention
+            )
             self.text_projection = clip.projection(s.projection_dim, self.dtype)
-            self.scale = self.param("logit_scale", nn.initializers.constant(math.log(self.logit_scale)), ())
+            self.scale = self.param(
+                "logit_scale", nn.initializers.constant(math.log(self.logit_scale)), ()
+            )
 
         for name, make in self.heads:
             setattr(self, name, make())
@@ -65,8 +69,12 @@ class OrdinalModel(nn.Module):
         """Features of the rank sentences: f32[K, D]."""
         embed, base = self.text_model.embed, arrays.get("prompt_base")
         base = embed(base) if base is not None else None  # [S, n, C]
-        words = self.prompt(embed(arrays["prompt_tokens"]), arrays["prompt_slots"], base)  # [K, T, C]
-        return self.text_projection(self.text_model(words, arrays["prompt_end"])).astype(jnp.float32)
+        words = self.prompt(
+            embed(arrays["prompt_tokens"]), arrays["prompt_slots"], base
+        )  # [K, T, C]
+        return self.text_projection(self.text_model(words, arrays["prompt_end"])).astype(
+            jnp.float32
+        )
 
     def features(self, arrays):
         """What the image tower makes of an example, mean over its views: f32[B, C]."""
@@ -95,7 +103,10 @@ class OrdinalModel(nn.Module):
         outputs = {"image_features": features, "image_embeds": embeds}
         if self.prompt is not None:
             text = arrays.get("text_embeds")
-            outputs |= {"text_embeds": self.text(arrays) if text is None else text, "logit_scale": self.scale}
+            outputs |= {
+                "text_embeds": self.text(arrays) if text is None else text,
+                "logit_scale": self.scale,
+            }
         for name, _ in self.heads:
             outputs |= getattr(self, name)({**arrays, **outputs})
         return outputs
@@ -105,14 +116,30 @@ def image_tower(config, settings, dtype, vectors, attention):
     """(name, function that makes the module) of the tower that config.model.image_tower names."""
     name, remat = config.model.image_tower, config.model.remat
     towers = {
-        "": ("vision_model", functools.partial(clip.VisionModel, settings, dtype=dtype, remat=remat, attention=attention)),
-        "ResNet-18": ("resnet", functools.partial(resnet.ResNet, depth=18, dtype=dtype, remat=remat)),
-        "ResNet-50": ("resnet", functools.partial(resnet.ResNet, depth=50, dtype=dtype, remat=remat)),
+        "": (
+            "vision_model",
+            functools.partial(
+                clip.VisionModel, settings, dtype=dtype, remat=remat, attention=attention
+            ),
+        ),
+        "ResNet-18": (
+            "resnet",
+            functools.partial(resnet.ResNet, depth=18, dtype=dtype, remat=remat),
+        ),
+        "ResNet-50": (
+            "resnet",
+            functools.partial(resnet.ResNet, depth=50, dtype=dtype, remat=remat),
+        ),
         "VGG-16": ("vgg", functools.partial(vgg.VGG, dtype=dtype)),
-        "BiLSTM": ("sentence", functools.partial(sentence.BiLSTM, *vectors, dtype=dtype, **config.model.sentence)),
+        "BiLSTM": (
+            "sentence",
+            functools.partial(sentence.BiLSTM, *vectors, dtype=dtype, **config.model.sentence),
+        ),
     }
     if name not in towers:
-        raise ValueError(f"model.image_tower is {name!r}; it takes one of {sorted(towers)}, '' is CLIP's own")
+        raise ValueError(
+            f"model.image_tower is {name!r}; it takes one of {sorted(towers)}, '' is CLIP's own"
+        )
     return towers[name]
 
 
@@ -142,12 +169,19 @@ def build(config, settings, dtype, prompt_slots=None, vectors=(0, 0), attention=
                 f"{config.prompt.name} learns a context, but prompt.template {config.prompt.template!r} has no words; "
                 "set prompt.context_tokens"
             )
-    made = tuple((snake(entry["name"]), functools.partial(lookup(heads, entry["name"]), **settings_of(entry)))
-                 for entry in config.heads)
+    made = tuple(
+        (
+            snake(entry["name"]),
+            functools.partial(lookup(heads, entry["name"]), **settings_of(entry)),
+        )
+        for entry in config.heads
+    )
     tower = image_tower(config, settings, dtype, vectors, attention[0])
     project = not config.model.image_tower or prompt is not None
     m = config.model
-    return OrdinalModel(tower, settings, project, prompt, made, m.logit_scale, dtype, m.remat, attention[1])
+    return OrdinalModel(
+        tower, settings, project, prompt, made, m.logit_scale, dtype, m.remat, attention[1]
+    )
 
 
 def settings_of(entry):

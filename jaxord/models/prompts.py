@@ -28,7 +28,9 @@ def place(embeddings, slots, kind, vectors):
     here = slots == kind
     order = jnp.clip(jnp.cumsum(here, axis=1) - 1, 0)  # [K, T]
     vectors = jnp.broadcast_to(vectors, (len(embeddings), *vectors.shape[1:]))
-    return jnp.where(here[..., None], jnp.take_along_axis(vectors, order[..., None], axis=1), embeddings)
+    return jnp.where(
+        here[..., None], jnp.take_along_axis(vectors, order[..., None], axis=1), embeddings
+    )
 
 
 def interpolation_weights(ranks, base_ranks, interpolation):
@@ -41,7 +43,11 @@ def interpolation_weights(ranks, base_ranks, interpolation):
     Returns:
       f32[K, S].
     """
-    base = jnp.linspace(0.0, ranks - 1.0, base_ranks) if base_ranks > 1 else jnp.array([(ranks - 1) / 2])
+    base = (
+        jnp.linspace(0.0, ranks - 1.0, base_ranks)
+        if base_ranks > 1
+        else jnp.array([(ranks - 1) / 2])
+    )
     distance = jnp.abs(jnp.arange(ranks)[:, None] - base)  # [K, S]
     forms = {
         "linear": lambda d: 1 - d / (ranks - 1),
@@ -151,10 +157,14 @@ class RankFormer(ContextPrompt):
     @nn.compact
     def __call__(self, embeddings, slots, base=None):
         if self.drawn_ranks:
-            raise ValueError("RankFormer changes the words of the names, and prompt.rank_tokens has none; expected 0")
+            raise ValueError(
+                "RankFormer changes the words of the names, and prompt.rank_tokens has none; expected 0"
+            )
         words = pick(embeddings, slots, RANK, self.rank_tokens)  # [K, n, C]
         there = jnp.sum(slots == RANK, axis=1)[:, None] > jnp.arange(self.rank_tokens)  # [K, n]
-        former = _AcrossRanks(self.width or embeddings.shape[-1], self.heads, self.layers, name="rank_former")
+        former = _AcrossRanks(
+            self.width or embeddings.shape[-1], self.heads, self.layers, name="rank_former"
+        )
         changed = former(words.swapaxes(0, 1), there.T).swapaxes(0, 1)
         vectors = (1 - self.alpha) * words + self.alpha * changed
         return place(self.write_context(embeddings, slots), slots, RANK, vectors)
@@ -170,7 +180,9 @@ class _AcrossRanks(nn.Module):
     @nn.compact
     def __call__(self, x, there):
         if self.width % self.heads:
-            raise ValueError(f"RankFormer's width is {self.width}; expected a multiple of its {self.heads} heads")
+            raise ValueError(
+                f"RankFormer's width is {self.width}; expected a multiple of its {self.heads} heads"
+            )
         inside = nn.Dense(self.width, name="input")(x)  # [n, K, A]
         for i in range(self.layers):
             norm = LayerNorm(1e-5, jnp.float32, name=f"{i}_norm")

@@ -21,7 +21,14 @@ HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 def convolution(features, size, stride, dtype, name):
     """Convolution without bias, padded by size // 2 on each side. "SAME" would pad even maps on one side only."""
     return nn.Conv(
-        features, (size, size), strides=stride, padding=size // 2, use_bias=False, dtype=dtype, kernel_init=HE, name=name
+        features,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=HE,
+        name=name,
     )
 
 
@@ -81,7 +88,9 @@ class Shortcut(nn.Module):
     @nn.compact
     def __call__(self, x):
         """x [N, H, W, C] -> [N, H / stride, W / stride, width]."""
-        return BatchNorm(self.dtype, name="1")(convolution(self.width, 1, self.stride, self.dtype, "0")(x))
+        return BatchNorm(self.dtype, name="1")(
+            convolution(self.width, 1, self.stride, self.dtype, "0")(x)
+        )
 
 
 class Block(nn.Module):
@@ -100,7 +109,9 @@ class Block(nn.Module):
         branch = x
         for i, size in enumerate(self.kernels):
             stride = self.stride if i == self.kernels.index(3) else 1
-            branch = convolution(outside if i == last else self.width, size, stride, self.dtype, f"conv{i + 1}")(branch)
+            branch = convolution(
+                outside if i == last else self.width, size, stride, self.dtype, f"conv{i + 1}"
+            )(branch)
             branch = BatchNorm(self.dtype, name=f"bn{i + 1}")(branch)
             if i < last:
                 branch = nn.relu(branch)
@@ -157,7 +168,9 @@ class ResNet(nn.Module):
           ValueError: another depth.
         """
         if self.depth not in DEPTHS:
-            raise ValueError(f"a ResNet of depth {self.depth!r} is unknown; choose one of {sorted(DEPTHS)}")
+            raise ValueError(
+                f"a ResNet of depth {self.depth!r} is unknown; choose one of {sorted(DEPTHS)}"
+            )
         blocks, kernels = DEPTHS[self.depth]
         x = convolution(64, 7, 2, self.dtype, "conv1")(image)  # [N, H/2, W/2, 64]
         x = nn.relu(BatchNorm(self.dtype, name="bn1")(x))
@@ -166,5 +179,7 @@ class ResNet(nn.Module):
         x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))  # [N, H/4, W/4, 64]
         for i, count in enumerate(blocks):
             width, stride = 64 * 2**i, 2 if i else 1
-            x = Stage(count, width, stride, kernels, self.dtype, self.remat, name=f"layer{i + 1}")(x)
+            x = Stage(count, width, stride, kernels, self.dtype, self.remat, name=f"layer{i + 1}")(
+                x
+            )
         return x.astype(jnp.float32).mean((1, 2))  # [N, C]

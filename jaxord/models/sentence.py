@@ -47,11 +47,15 @@ class BiLSTM(nn.Module):
         """
         training = self.is_mutable_collection("stats") and not self.is_initializing()
         drop = nn.Dropout(self.dropout, deterministic=not training)
-        embedding = self.param("embedding", nn.initializers.normal(1.0), (self.vocabulary, self.dim))
+        embedding = self.param(
+            "embedding", nn.initializers.normal(1.0), (self.vocabulary, self.dim)
+        )
         tokens = sentences.shape[-1]
         mask = sentence_mask.reshape(-1, tokens).T[..., None]  # [T, 2 B, 1]
         x = embedding.astype(self.dtype)[sentences.reshape(-1, tokens).T]  # [T, 2 B, dim]
-        x = drop(LSTM(self.hidden, self.layers, name="lstm")(drop(x), mask)).astype(jnp.float32)  # [T, 2 B, 2 H]
+        x = drop(LSTM(self.hidden, self.layers, name="lstm")(drop(x), mask)).astype(
+            jnp.float32
+        )  # [T, 2 B, 2 H]
         pooled = jnp.max(jnp.where(mask, x, -jnp.inf), axis=0)  # [2 B, 2 H]
         pooled = jnp.where(mask.any(0), pooled, 0.0).reshape(-1, 2, 2 * self.hidden)
         u, v = pooled[:, 0], pooled[:, 1]
@@ -78,10 +82,16 @@ class LSTM(nn.Module):
         bound = self.hidden**-0.5
         draw = lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)  # noqa: E731
         for layer in range(self.layers):
-            shapes = {"weight_ih": (4 * self.hidden, x.shape[-1]), "weight_hh": (4 * self.hidden, self.hidden)}
+            shapes = {
+                "weight_ih": (4 * self.hidden, x.shape[-1]),
+                "weight_hh": (4 * self.hidden, self.hidden),
+            }
             shapes |= {"bias_ih": (4 * self.hidden,), "bias_hh": (4 * self.hidden,)}
             both = [
-                [self.param(f"{name}_l{layer}{direction}", draw, shape) for name, shape in shapes.items()]
+                [
+                    self.param(f"{name}_l{layer}{direction}", draw, shape)
+                    for name, shape in shapes.items()
+                ]
                 for direction in DIRECTIONS
             ]
             x = bidirectional(x, mask, *both)
@@ -109,8 +119,12 @@ def bidirectional(x, mask, forward, backward):
 
     def step(state, now):
         following = []
-        for (h, c), (projected, valid), (_, recurrent, _, _) in zip(state, now, (forward, backward), strict=True):
-            gates = projected + jnp.matmul(h, recurrent.T.astype(dtype), preferred_element_type=jnp.float32)
+        for (h, c), (projected, valid), (_, recurrent, _, _) in zip(
+            state, now, (forward, backward), strict=True
+        ):
+            gates = projected + jnp.matmul(
+                h, recurrent.T.astype(dtype), preferred_element_type=jnp.float32
+            )
             i, f, g, o = jnp.split(gates, 4, axis=-1)
             c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
             h = jax.nn.sigmoid(o) * jnp.tanh(c)

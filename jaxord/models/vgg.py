@@ -33,7 +33,9 @@ def adaptive_average(x, size):
     for axis in (1, 2):
         n = x.shape[axis]
         windows = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
-        x = jnp.stack([jax.lax.slice_in_dim(x, a, b, axis=axis).mean(axis) for a, b in windows], axis)
+        x = jnp.stack(
+            [jax.lax.slice_in_dim(x, a, b, axis=axis).mean(axis) for a, b in windows], axis
+        )
     return x
 
 
@@ -52,10 +54,16 @@ class Features(nn.Module):
 
             def stage(module, x, first=position, widths=widths):
                 for i, width in enumerate(widths):
-                    x = nn.relu(nn.Conv(
-                        width, (3, 3), padding=1, dtype=module.dtype, name=str(first + 2 * i),
-                        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-                    )(x))
+                    x = nn.relu(
+                        nn.Conv(
+                            width,
+                            (3, 3),
+                            padding=1,
+                            dtype=module.dtype,
+                            name=str(first + 2 * i),
+                            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+                        )(x)
+                    )
                 return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
 
             x = nn.remat(stage)(self, x) if self.remat else stage(self, x)
@@ -75,7 +83,12 @@ class Classifier(nn.Module):
         # While parameters are drawn everything is mutable, and nothing is trained.
         train = self.is_mutable_collection("stats") and not self.is_mutable_collection("params")
         for position in (0, 3):
-            x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=nn.initializers.normal(0.01), name=str(position))(x)
+            x = nn.Dense(
+                self.hidden,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(0.01),
+                name=str(position),
+            )(x)
             x = nn.Dropout(0.5, deterministic=not train)(nn.relu(x))
         return x
 
@@ -117,6 +130,10 @@ class VGG(nn.Module):
                 f"VGG-16 halves its images {len(self.stages)} times and got {list(image.shape)}: "
                 f"use at least {least} pixels a side"
             )
-        x = Features(self.stages, self.dtype, self.remat, name="features")(image)  # [N, H/32, W/32, C]
-        x = adaptive_average(x, GRID).reshape(image.shape[0], -1)  # [N, GRID² C], channels last: torch has them first
+        x = Features(self.stages, self.dtype, self.remat, name="features")(
+            image
+        )  # [N, H/32, W/32, C]
+        x = adaptive_average(x, GRID).reshape(
+            image.shape[0], -1
+        )  # [N, GRID² C], channels last: torch has them first
         return Classifier(self.hidden, self.dtype, name="classifier")(x).astype(jnp.float32)

@@ -30,7 +30,9 @@ class FrozenNorm(nn.Module):
 def convolution(features, size, stride, name):
     """3-D convolution without bias, padded by size // 2 at each end; "SAME" would pad even maps at one end only."""
     padding = [(length // 2, length // 2) for length in size]
-    return nn.Conv(features, size, strides=(1, stride, stride), padding=padding, use_bias=False, name=name)
+    return nn.Conv(
+        features, size, strides=(1, stride, stride), padding=padding, use_bias=False, name=name
+    )
 
 
 class Stem(nn.Module):
@@ -55,7 +57,9 @@ class Branch(nn.Module):
     def __call__(self, x):
         """x [N, F, h, w, C] -> [N, F, h / stride, w / stride, 4 inner]."""
         x = nn.relu(FrozenNorm(name="norm_a")(convolution(self.inner, (3, 1, 1), 1, "conv_a")(x)))
-        x = nn.relu(FrozenNorm(name="norm_b")(convolution(self.inner, (1, 3, 3), self.stride, "conv_b")(x)))
+        x = nn.relu(
+            FrozenNorm(name="norm_b")(convolution(self.inner, (1, 3, 3), self.stride, "conv_b")(x))
+        )
         return FrozenNorm(name="norm_c")(convolution(4 * self.inner, (1, 1, 1), 1, "conv_c")(x))
 
 
@@ -87,7 +91,9 @@ class Stage(nn.Module):
     def __call__(self, x):
         """x [N, F, h, w, C] -> [N, F, h / stride, w / stride, 4 inner]."""
         for i in range(self.depth):
-            x = Bottleneck(self.inner, self.stride if i == 0 else 1, i == 0, name=f"res_blocks_{i}")(x)
+            x = Bottleneck(
+                self.inner, self.stride if i == 0 else 1, i == 0, name=f"res_blocks_{i}"
+            )(x)
         return x
 
 
@@ -148,15 +154,28 @@ class MotionFusion(nn.Module):
         motion, embeds = (arrays[name].astype(jnp.float32) for name in ("motion", "image_embeds"))
         batch, clips, frames, h, w, width = motion.shape
         if width != self.width:
-            raise ValueError(f"MotionFusion has the width {self.width}, but the motion features have {width} channels")
-        tower = clip.Tower(width, layers=self.blocks, heads=self.heads, mlp=4 * width, hidden_act="gelu")
+            raise ValueError(
+                f"MotionFusion has the width {self.width}, but the motion features have {width} channels"
+            )
+        tower = clip.Tower(
+            width, layers=self.blocks, heads=self.heads, mlp=4 * width, hidden_act="gelu"
+        )
         x = motion.reshape(batch * clips, frames, h * w, width)  # [BM, F, hw, C]
         for i in range(self.blocks):
             over_time = i % 2 == 1
             x = jnp.swapaxes(x, 1, 2) if over_time else x
-            block = clip.Block(tower, causal=False, dtype=jnp.float32, name=f"{'inter' if over_time else 'intra'}_{i}")
+            block = clip.Block(
+                tower,
+                causal=False,
+                dtype=jnp.float32,
+                name=f"{'inter' if over_time else 'intra'}_{i}",
+            )
             x = block(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
             x = jnp.swapaxes(x, 1, 2) if over_time else x
         mean = x.reshape(batch, -1, width).mean(1)  # [B, C]
         temporal = nn.Dense(embeds.shape[-1], name="temporal")(mean)  # [B, D]
-        return {"image_embeds": nn.Dense(embeds.shape[-1], name="fusion")(jnp.concatenate([embeds, temporal], -1))}
+        return {
+            "image_embeds": nn.Dense(embeds.shape[-1], name="fusion")(
+                jnp.concatenate([embeds, temporal], -1)
+            )
+        }

@@ -59,11 +59,19 @@ def write(workdir):
             content[title] = parts
     notes = []
     if unfinished:
-        notes.append(page.paragraph(f"Not finished, so not in this report: folds {', '.join(unfinished)}."))
+        notes.append(
+            page.paragraph(f"Not finished, so not in this report: folds {', '.join(unfinished)}.")
+        )
     if len(folds) > 1:
-        notes.append(page.paragraph(f"Features, examples and maps are those of fold {folds[0].name}.", kind="note"))
+        notes.append(
+            page.paragraph(
+                f"Features, examples and maps are those of fold {folds[0].name}.", kind="note"
+            )
+        )
     if missing:
-        notes.append(page.bullets(f"{', '.join(titles)}: {reason}" for reason, titles in missing.items()))
+        notes.append(
+            page.bullets(f"{', '.join(titles)}: {reason}" for reason, titles in missing.items())
+        )
     if notes:
         content["What is not here"] = notes
     c = folds[0].config
@@ -87,4 +95,6 @@ def lead(folds):
         return text
     sign, better = (-1, "lower") if metric in metrics.LOWER_IS_BETTER else (1, "higher")
     text += f" Always answering the median of the training labels gives {constant:.4g}; {better} is better."
-    return text if sign * number > sign * constant else f"{text} So the model is no better than that."
+    return (
+        text if sign * number > sign * constant else f"{text} So the model is no better than that."
+    )

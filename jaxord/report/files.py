@@ -67,13 +67,21 @@ class Fold:
     @functools.cached_property
     def part(self):
         """[N] of "many", "median" and "few"; None where the config has no such partition."""
-        return shots.of(self.config.shots, self.train_targets, self.target) if self.config.shots.kind else None
+        return (
+            shots.of(self.config.shots, self.train_targets, self.target)
+            if self.config.shots.kind
+            else None
+        )
 
     @functools.cached_property
     def further(self):
         """Columns of predictions.csv that are no path, label, rule or rank."""
         own = {"path", "rank", "rank_name", *_numbered("target", self.target)}
-        own |= {column for rule, values in self.predictions.items() for column in _numbered(rule, values)}
+        own |= {
+            column
+            for rule, values in self.predictions.items()
+            for column in _numbered(rule, values)
+        }
         return {name: np.array(texts) for name, texts in self.columns.items() if name not in own}
 
 
@@ -89,7 +97,9 @@ def read(folder):
     done = [name for name in names if _is_done(workdir.stages_of(config, folder, name))]
     if not done:
         raise ValueError(f"{folder} is not done; the command that began it goes on with it")
-    return [_read_fold(folder, config, name) for name in done], [name for name in names if name not in done]
+    return [_read_fold(folder, config, name) for name in done], [
+        name for name in names if name not in done
+    ]
 
 
 def _is_done(stages):
@@ -106,13 +116,28 @@ def _read_fold(root, config, name):
     ranks, _, train_targets = workdir.read_facts(folder)
     facts = checkpoint.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     results = checkpoint.read_numbers(folder / "results.json")
-    return Fold(root, name, stages, results, columns, predictions, _numbers(columns, "target"), ranks, train_targets, facts)
+    return Fold(
+        root,
+        name,
+        stages,
+        results,
+        columns,
+        predictions,
+        _numbers(columns, "target"),
+        ranks,
+        train_targets,
+        facts,
+    )
 
 
 def _numbers(columns, name):
     if name in columns:
         return np.array(columns[name], float)
-    several = [title for title in columns if title.rpartition("_")[0] == name and title.rpartition("_")[2].isdigit()]
+    several = [
+        title
+        for title in columns
+        if title.rpartition("_")[0] == name and title.rpartition("_")[2].isdigit()
+    ]
     return np.stack([np.array(columns[title], float) for title in several], 1)
 
 
@@ -128,7 +153,9 @@ def distance(prediction, target):
 
 def numbers_of(folds, row, metric, split="test"):
     """A metric of a row of results.json over the folds, f64[folds]; nan where it is not there."""
-    return np.array([fold.results.get(split, {}).get(row, {}).get(metric, np.nan) for fold in folds], float)
+    return np.array(
+        [fold.results.get(split, {}).get(row, {}).get(metric, np.nan) for fold in folds], float
+    )
 
 
 def curves(folder, config):
@@ -139,7 +166,9 @@ def curves(folder, config):
       config: of the stage.
     """
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    lines = [{key: np.nan if value is None else value for key, value in line.items()} for line in lines]  # null: not defined
+    lines = [
+        {key: np.nan if value is None else value for key, value in line.items()} for line in lines
+    ]  # null: not defined
     first, *others = (rule["name"] for rule in config.rules)
     found = {}
     for line in lines:
@@ -148,7 +177,11 @@ def curves(folder, config):
             panel, name = _place(split, key, config.metrics, first if others else "")
             found.setdefault(panel, {}).setdefault(name, []).append((step, value))
     order = ["loss", "terms of the loss", "gradient norm", *config.metrics]
-    panels = {panel: {name: _series(pairs) for name, pairs in found[panel].items()} for panel in order if panel in found}
+    panels = {
+        panel: {name: _series(pairs) for name, pairs in found[panel].items()}
+        for panel in order
+        if panel in found
+    }
     if len(panels.get("terms of the loss", ())) == 1:
         del panels["terms of the loss"]  # it is the loss
     return panels

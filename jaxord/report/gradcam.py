@@ -22,7 +22,11 @@ def place_of(run):
     name = run.config.model.image_tower
     if not name:
         return ("vision_model", "encoder", "layers", str(run.model.settings.vision.layers - 1))
-    return {"ResNet-18": ("resnet", "layer4"), "ResNet-50": ("resnet", "layer4"), "VGG-16": ("vgg", "features")}.get(name)
+    return {
+        "ResNet-18": ("resnet", "layer4"),
+        "ResNet-50": ("resnet", "layer4"),
+        "VGG-16": ("vgg", "features"),
+    }.get(name)
 
 
 def maps(run, images):
@@ -43,7 +47,9 @@ def maps(run, images):
     for canvas, image in zip(stored, images, strict=True):
         canvas[: image.shape[0], : image.shape[1]] = image
     size = np.array([image.shape[:2] for image in images], np.int32)
-    seen, back = jax.vjp(lambda stored: run.images(stored, size), jnp.asarray(stored))  # [B, V, H, W, 3]
+    seen, back = jax.vjp(
+        lambda stored: run.images(stored, size), jnp.asarray(stored)
+    )  # [B, V, H, W, 3]
     shape = jax.eval_shape(functools.partial(_with, run), run.variables, run.constants, seen)[1]
     if shape is None:
         return None
@@ -62,10 +68,16 @@ def maps(run, images):
         return jnp.broadcast_to(found.reshape(seen.shape[:-1])[..., None], seen.shape)
 
     found = views(run.variables, run.constants, seen)
-    laid, covered = (np.asarray(back(x.astype(seen.dtype))[0], np.float32).sum(-1) for x in (found, jnp.ones_like(seen)))
+    laid, covered = (
+        np.asarray(back(x.astype(seen.dtype))[0], np.float32).sum(-1)
+        for x in (found, jnp.ones_like(seen))
+    )
     there = covered > 0.01 * covered.max()
     whole = np.where(there, np.maximum(laid, 0) / np.where(there, covered, 1), 0)
-    return [one[:high, :wide] / max(one.max(), 1e-30) for one, (high, wide) in zip(whole, size, strict=True)]
+    return [
+        one[:high, :wide] / max(one.max(), 1e-30)
+        for one, (high, wide) in zip(whole, size, strict=True)
+    ]
 
 
 def _with(run, variables, constants, images, moved=0.0):
@@ -100,16 +112,25 @@ def explained(config):
     name = config.rules[0]["name"]
     searched = model.gallery_array(config)
     rules = {
-        "argmax": (lambda a: inference.expectation(a["logits"], a["rank_values"]), "the expected value over the ranks"),
-        "thresholds": (lambda a: jax.nn.sigmoid(a["threshold_logits"]).sum(1), "the sum of the thresholds' probabilities"),
+        "argmax": (
+            lambda a: inference.expectation(a["logits"], a["rank_values"]),
+            "the expected value over the ranks",
+        ),
+        "thresholds": (
+            lambda a: jax.nn.sigmoid(a["threshold_logits"]).sum(1),
+            "the sum of the thresholds' probabilities",
+        ),
         "nearest_reference": (
-            lambda a: _mean_similarity(a["image_embeds"], a["reference_points"], 1), "the similarity to the nearest reference",
+            lambda a: _mean_similarity(a["image_embeds"], a["reference_points"], 1),
+            "the similarity to the nearest reference",
         ),
         "knn": (
-            lambda a: _mean_similarity(a[searched], a["gallery_embeds"], config.rules[0].get("k", 1)),
+            lambda a: _mean_similarity(
+                a[searched], a["gallery_embeds"], config.rules[0].get("k", 1)
+            ),
             "the mean similarity to the nearest training images",
         ),
-    }  # fmt: skip
+    }
     return rules.get(name, (lambda a: a[name], f"the predicted value ({name})"))
 
 

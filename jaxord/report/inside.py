@@ -29,8 +29,10 @@ def texts(folds, seen):
     rows = embeddings.unit(seen.arrays["text_embeds"])
     score = metrics.ordinality_score(seen.arrays["text_embeds"])
     panel = {f"Ordinality score {100 * score:.1f} %": (rows @ rows.T, folds[0].ranks.names)}
-    words = "Cosine of the texts of each two ranks. The score is the share of pairs whose similarity falls when one of them " \
-            "moves a rank away: 100 % where the texts are in order."  # fmt: skip
+    words = (
+        "Cosine of the texts of each two ranks. The score is the share of pairs whose similarity falls when one of them "
+        "moves a rank away: 100 % where the texts are in order."
+    )
     return [page.picture(embeddings.matrices(panel, "cosine", "rank"), words)]
 
 
@@ -40,20 +42,36 @@ def features(folds, seen):
         return absent(seen)
     target = scalar_target(seen)
     matrix, ordered = embeddings.in_order(seen.arrays["embeds"], target)
-    many = f"{len(ordered)} of {len(target):,}" if len(ordered) < len(target) else f"{len(target):,}"
+    many = (
+        f"{len(ordered)} of {len(target):,}" if len(ordered) < len(target) else f"{len(target):,}"
+    )
     panel = {"Features in the order of their labels": (matrix, shown(ordered))}
-    words = f"Negative L2 distance of the unit features of {many} test samples, sorted by label: in order where a bright " \
-            "band follows the diagonal and fades away from it."  # fmt: skip
+    words = (
+        f"Negative L2 distance of the unit features of {many} test samples, sorted by label: in order where a bright "
+        "band follows the diagonal and fades away from it."
+    )
     parts = [page.picture(embeddings.matrices(panel, "− distance", "true label"), words)]
     if "places" in seen.arrays:
-        figure = embeddings.points({f"t-SNE of {of_all(folds, seen)}": (seen.arrays["places"], target)}, "label")
+        figure = embeddings.points(
+            {f"t-SNE of {of_all(folds, seen)}": (seen.arrays["places"], target)}, "label"
+        )
         words = "Near in the map is near among the features; sizes of clusters and distances between them mean nothing."
         if len(target) < len(folds[0].target):
             words += " The samples are drawn by chance, the same ones in each report."
         parts.append(page.picture(figure, words))
-    off = np.abs(seen.arrays["prediction"] - folds[0].predictions[folds[0].headline][seen.arrays["row"]]).max()
-    words = f"differ from predictions.csv by {off:.2g} at most" if off > 1e-4 else "agree with predictions.csv"
-    parts.append(page.paragraph(f"The model was run again for this report; its predictions {words}.", kind="note"))
+    off = np.abs(
+        seen.arrays["prediction"] - folds[0].predictions[folds[0].headline][seen.arrays["row"]]
+    ).max()
+    words = (
+        f"differ from predictions.csv by {off:.2g} at most"
+        if off > 1e-4
+        else "agree with predictions.csv"
+    )
+    parts.append(
+        page.paragraph(
+            f"The model was run again for this report; its predictions {words}.", kind="note"
+        )
+    )
     return parts
 
 
@@ -103,7 +121,9 @@ def compared(folds, seen):
     for place, nearest in zip(chosen, model.neighbours(seen, chosen), strict=True):
         image = model.picture(seen.records["test"], seen.places[arrays["row"][place]], config)
         items = [(image, caption(arrays["prediction"][place], arrays["target"][place]))]
-        rows.append(items + [(model.picture(train, int(k), config), label_of(gallery[k])) for k in nearest])
+        rows.append(
+            items + [(model.picture(train, int(k), config), label_of(gallery[k])) for k in nearest]
+        )
     return rows
 
 
@@ -112,10 +132,14 @@ def neighbours(folds, seen):
     found = compared(folds, seen)
     if isinstance(found, str):
         return found
-    rows = [("" if k else BESIDE, [(*item, None) for item in items]) for k, items in enumerate(found)]
+    rows = [
+        ("" if k else BESIDE, [(*item, None) for item in items]) for k, items in enumerate(found)
+    ]
     k = next(rule["k"] for rule in folds[0].config.rules if "k" in rule)
-    words = f"On the left test images, “estimated [true]”; to the right of each the nearest of " \
-            f"{len(seen.records['train']):,} training images with their labels. The prediction averages {k}."  # fmt: skip
+    words = (
+        f"On the left test images, “estimated [true]”; to the right of each the nearest of "
+        f"{len(seen.records['train']):,} training images with their labels. The prediction averages {k}."
+    )
     return [page.picture(embeddings.examples(rows), words)]
 
 
@@ -139,16 +163,35 @@ def cases(folds, seen):
     if model.picture(test, 0, fold.config) is None:
         texts = [name for name in fold.further if name.startswith("sentence")]
         header = ["case", "estimated [true]", *(texts or ["path"])]
-        body = [[kind, caption(fold.predictions[rule][row], fold.target[row]), *(fold.columns[n][row] for n in header[2:])]
-                for kind, rows in (("best", best), ("worst", worst)) for row in rows]  # fmt: skip
+        body = [
+            [
+                kind,
+                caption(fold.predictions[rule][row], fold.target[row]),
+                *(fold.columns[n][row] for n in header[2:]),
+            ]
+            for kind, rows in (("best", best), ("worst", worst))
+            for row in rows
+        ]
         note = page.paragraph("Best: at first one of each label.", kind="note")
         return [page.table(header, body, words=range(2, len(header))), note]
     lines = []
     for title, rows in (("Best, at first one of each label", best), ("Worst", worst)):
         pictures = [model.picture(test, seen.places[row], fold.config) for row in rows]
-        lines.append((title, [(image, caption(fold.predictions[rule][row], fold.target[row]), None)
-                              for image, row in zip(pictures, rows, strict=True)]))  # fmt: skip
-    return [page.picture(embeddings.examples(lines), "“estimated [true]”, in the stored form that crops are taken from.")]
+        lines.append(
+            (
+                title,
+                [
+                    (image, caption(fold.predictions[rule][row], fold.target[row]), None)
+                    for image, row in zip(pictures, rows, strict=True)
+                ],
+            )
+        )
+    return [
+        page.picture(
+            embeddings.examples(lines),
+            "“estimated [true]”, in the stored form that crops are taken from.",
+        )
+    ]
 
 
 def looks_at(folds, seen):
@@ -167,13 +210,20 @@ def looks_at(folds, seen):
             return "the image tower has no map of features."
         items = []
         for image, over, row in zip(pictures, maps, rows, strict=True):
-            items += [(image, caption(fold.predictions[fold.headline][row], fold.target[row]), None), (image, "", over)]
+            items += [
+                (image, caption(fold.predictions[fold.headline][row], fold.target[row]), None),
+                (image, "", over),
+            ]
         lines.append((title, items))
     found = compared(folds, seen)
     for k, items in enumerate(found[::2] if not isinstance(found, str) else ()):
         maps = gradcam.maps(seen.run, [image for image, _ in items])
-        lines.append(("" if k else BESIDE, [(*item, over) for item, over in zip(items, maps, strict=True)]))
+        lines.append(
+            ("" if k else BESIDE, [(*item, over) for item, over in zip(items, maps, strict=True)])
+        )
     _, number = gradcam.explained(fold.config)
-    words = f"Grad-CAM of {number}: yellow is what raises it most in the last map of features; no colour: nothing does. Each " \
-            "map has a scale of its own. It shows what this number rests on, not why it is right or wrong."  # fmt: skip
+    words = (
+        f"Grad-CAM of {number}: yellow is what raises it most in the last map of features; no colour: nothing does. Each "
+        "map has a scale of its own. It shows what this number rests on, not why it is right or wrong."
+    )
     return [page.picture(embeddings.examples(lines), words)]

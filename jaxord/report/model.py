@@ -89,7 +89,9 @@ def _arrays(fold, run, test, places, most):
     found = pipeline.outputs(split, functools.partial(forward, *placed), batch=data.eval_batch)
     arrays = {"row": rows, "target": fold.target[rows], "embeds": found[searched]}
     arrays |= {name: found[name] for name in ("logits", "group_logits") if name in found}
-    arrays["prediction"] = np.asarray(found.get(fold.headline, fold.predictions[fold.headline][rows]))
+    arrays["prediction"] = np.asarray(
+        found.get(fold.headline, fold.predictions[fold.headline][rows])
+    )
     if fold.ranks:
         made = labels.build(fold.config, fold.train_targets, fold.ranks).columns(arrays["target"])
         arrays |= {name: made[name] for name in ("rank", "group") if name in made}
@@ -102,7 +104,11 @@ def _arrays(fold, run, test, places, most):
 
 def inputs(run, batch):
     """A stored batch as the model takes it."""
-    arrays = {name: array for name, array in batch.items() if name not in ("stored", "frames", "size", "epoch")}
+    arrays = {
+        name: array
+        for name, array in batch.items()
+        if name not in ("stored", "frames", "size", "epoch")
+    }
     for name in {"stored", "frames"} & set(batch):
         arrays["image"] = run.images(batch[name], batch["size"])
     return arrays
@@ -140,4 +146,6 @@ def neighbours(seen, rows, count=6):
       i64[len(rows), count], rows of the gallery, nearest first.
     """
     gallery = embeddings.unit(seen.run.constants["gallery_embeds"])
-    return np.argsort(-embeddings.unit(seen.arrays["embeds"][rows]) @ gallery.T, axis=1, kind="stable")[:, :count]
+    return np.argsort(
+        -embeddings.unit(seen.arrays["embeds"][rows]) @ gallery.T, axis=1, kind="stable"
+    )[:, :count]

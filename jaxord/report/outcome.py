@@ -22,30 +22,68 @@ def what(folds, seen):
     """Data, model and training."""
     fold, done = folds[0], folds[0].done
     c, data = fold.config, fold.config.data
-    sizes = {"train": len(fold.train_targets), "val": len(seen.records["val"]) if "val" in seen.records else None,
-             "test": len(fold.target)}  # fmt: skip
-    total = [line for line in (fold.folder / "parameters.txt").read_text().splitlines() if line.startswith("Total")]
+    sizes = {
+        "train": len(fold.train_targets),
+        "val": len(seen.records["val"]) if "val" in seen.records else None,
+        "test": len(fold.target),
+    }
+    total = [
+        line
+        for line in (fold.folder / "parameters.txt").read_text().splitlines()
+        if line.startswith("Total")
+    ]
     tower = c.model.image_tower or f"CLIP {c.model.variant}"
     pairs = [
         ("data", f"{c.name}, read by {data.reader['name']} from {data.root}"),
         ("folds", ", ".join(f.name for f in folds) if folds[0].name else "none: one split"),
-        ("examples", ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size is not None)),
+        (
+            "examples",
+            ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size is not None),
+        ),
         ("label", _label(fold)),
         ("method", c.method + (f", preset {c.preset}" if c.preset else "")),
-        ("tower", f"{tower}, {'from scratch' if not (c.model.weights or c.model.image_weights) else c.model.weights}"),
-        ("prompt", " ".join(filter(None, [c.prompt.name, c.prompt.template])) or "none: no text side"),
+        (
+            "tower",
+            f"{tower}, {'from scratch' if not (c.model.weights or c.model.image_weights) else c.model.weights}",
+        ),
+        (
+            "prompt",
+            " ".join(filter(None, [c.prompt.name, c.prompt.template])) or "none: no text side",
+        ),
         ("heads", ", ".join(head["name"] for head in c.heads) or "none"),
-        ("losses", ", ".join(f"{loss.get('weight', 1.0):g} x {loss['name']}" for loss in c.losses) or "none"),
+        (
+            "losses",
+            ", ".join(f"{loss.get('weight', 1.0):g} x {loss['name']}" for loss in c.losses)
+            or "none",
+        ),
         ("rules", ", ".join(rule["name"] for rule in c.rules) + "; the first is the headline"),
-        ("parameters", total[0].removeprefix("Total: ").replace(" --", ",").replace(".0", "") if total else "-"),
-        ("training", f"{c.train.duration}, batches of {data.batch}, {c.optim.name}, schedule {c.optim.schedule}"),
-        *([("stages", ", ".join(folder.name for folder, _ in fold.stages))] if len(fold.stages) > 1 else []),
-        ("parameters taken from", f"step {done['step']:,} of {done['steps']:,}: {done['selected']}"),
+        (
+            "parameters",
+            total[0].removeprefix("Total: ").replace(" --", ",").replace(".0", "")
+            if total
+            else "-",
+        ),
+        (
+            "training",
+            f"{c.train.duration}, batches of {data.batch}, {c.optim.name}, schedule {c.optim.schedule}",
+        ),
+        *(
+            [("stages", ", ".join(folder.name for folder, _ in fold.stages))]
+            if len(fold.stages) > 1
+            else []
+        ),
+        (
+            "parameters taken from",
+            f"step {done['step']:,} of {done['steps']:,}: {done['selected']}",
+        ),
         ("seed", c.seed),
-        *((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fold.facts.items()
-          if not name.endswith(" examples")),
+        *(
+            (name, value if isinstance(value, str) else json.dumps(value))
+            for name, value in fold.facts.items()
+            if not name.endswith(" examples")
+        ),
         ("this report", f"{workdir.versions()}, on {jax.devices()[0].device_kind}"),
-    ]  # fmt: skip
+    ]
     parts = [page.facts(pairs)]
     missing = [name for name in WANTED if name not in fold.facts]
     if missing:
@@ -65,7 +103,11 @@ def _label(fold):
 def results(folds, seen):
     """The table of the test split, beside baselines and the paper."""
     c, rows = folds[0].config, folds[0].results["test"]
-    whole = [row for row in rows if row != "model" and not row.endswith(tuple(f", {part}" for part in shots.SHOTS))]
+    whole = [
+        row
+        for row in rows
+        if row != "model" and not row.endswith(tuple(f", {part}" for part in shots.SHOTS))
+    ]
     names = [name for name in c.metrics if name in rows[whole[0]]]
     judged = next((name for name in names if name in metrics.LOWER_IS_BETTER), None)
     header = ["test split", *names] + ([f"{judged}, share of the constant's"] if judged else [])
@@ -73,28 +115,67 @@ def results(folds, seen):
     for row in whole:
         line = [row, *(spread(files.numbers_of(folds, row, name)) for name in names)]
         if judged:
-            line.append(float(np.mean(files.numbers_of(folds, row, judged) / files.numbers_of(folds, "constant", judged))))
+            line.append(
+                float(
+                    np.mean(
+                        files.numbers_of(folds, row, judged)
+                        / files.numbers_of(folds, "constant", judged)
+                    )
+                )
+            )
         body.append(line)
     over = f" Mean ± standard deviation over {len(folds)} folds." if len(folds) > 1 else ""
     looks = ORACLE in whole
-    parts = [page.table(header, body, first=True), page.paragraph(
-        "The first row is the headline. “constant” always answers the median of the training labels, “majority” their most "
-        "frequent rank: neither looks at the input." + (f" “{ORACLE}” reads the true group and cannot predict."
-        if looks else "") + over, kind="note")]  # fmt: skip
+    parts = [
+        page.table(header, body, first=True),
+        page.paragraph(
+            "The first row is the headline. “constant” always answers the median of the training labels, “majority” their most "
+            "frequent rank: neither looks at the input."
+            + (f" “{ORACLE}” reads the true group and cannot predict." if looks else "")
+            + over,
+            kind="note",
+        ),
+    ]
     alone = rows.get("model", {})
     if alone:
-        parts.append(page.facts([(name, spread(files.numbers_of(folds, "model", name))) for name in alone]))
+        parts.append(
+            page.facts([(name, spread(files.numbers_of(folds, "model", name))) for name in alone])
+        )
     if c.shots.kind:
-        there = [part for part in shots.SHOTS if np.isfinite(files.numbers_of(folds, f"constant, {part}", names[0])).any()]
-        body = [[f"{row}, {part}", *(spread(files.numbers_of(folds, f"{row}, {part}", name)) for name in names)]
-                for row in whole for part in there]  # fmt: skip
-        parts += [page.heading("By how often the training split has the label"), page.table(["test split", *names], body)]
+        there = [
+            part
+            for part in shots.SHOTS
+            if np.isfinite(files.numbers_of(folds, f"constant, {part}", names[0])).any()
+        ]
+        body = [
+            [
+                f"{row}, {part}",
+                *(spread(files.numbers_of(folds, f"{row}, {part}", name)) for name in names),
+            ]
+            for row in whole
+            for part in there
+        ]
+        parts += [
+            page.heading("By how often the training split has the label"),
+            page.table(["test split", *names], body),
+        ]
     if len(folds) > 1:
-        body = [[fold.name, *(float(files.numbers_of([fold], whole[0], name)[0]) for name in names)] for fold in folds]
+        body = [
+            [fold.name, *(float(files.numbers_of([fold], whole[0], name)[0]) for name in names)]
+            for fold in folds
+        ]
         parts += [page.heading(f"Each fold, under {whole[0]}"), page.table(["fold", *names], body)]
     if c.select == "test":
-        parts.append(page.paragraph("SELECTED ON THE TEST SPLIT: comparable only with figures that were chosen so too."))
-    paper = f"Published, {c.method}: {c.paper}." if c.paper else "The config names no published figures for this method here."
+        parts.append(
+            page.paragraph(
+                "SELECTED ON THE TEST SPLIT: comparable only with figures that were chosen so too."
+            )
+        )
+    paper = (
+        f"Published, {c.method}: {c.paper}."
+        if c.paper
+        else "The config names no published figures for this method here."
+    )
     return [*parts, page.paragraph(paper, kind="note")]
 
 
@@ -110,15 +191,26 @@ def learning(folds, seen):
     parts = []
     for k, (folder, _) in enumerate(folds[0].stages):
         each = [files.curves(*fold.stages[k]) for fold in folds]
-        panels = {panel: {line: _over_folds([one[panel].get(line) for one in each if panel in one]) for line in lines}
-                  for panel, lines in each[0].items()}  # fmt: skip
+        panels = {
+            panel: {
+                line: _over_folds([one[panel].get(line) for one in each if panel in one])
+                for line in lines
+            }
+            for panel, lines in each[0].items()
+        }
         if not panels:
             continue
         caption = "The loss and the gradient norm of training batches; metrics on whole splits."
         if len(folds) > 1:
-            caption += " Lines are means over the folds, bands reach from the lowest to the highest."
+            caption += (
+                " Lines are means over the folds, bands reach from the lowest to the highest."
+            )
         parts += [page.heading(f"Stage {folder.name}")] if len(folds[0].stages) > 1 else []
-        linear = [name for name in panels if name in folds[0].config.metrics and name not in metrics.LOWER_IS_BETTER]
+        linear = [
+            name
+            for name in panels
+            if name in folds[0].config.metrics and name not in metrics.LOWER_IS_BETTER
+        ]
         parts.append(page.picture(training.curves(panels, linear=linear), caption))
     return parts or "the run has trained no step."
 
@@ -138,7 +230,11 @@ def pooled(folds, make):
 def same_ranks(folds):
     """The folds whose ranks are those of the first: only these can stand in one figure."""
     first = folds[0].ranks
-    return [fold for fold in folds if fold.ranks.names == first.names and np.array_equal(fold.ranks.values, first.values)]
+    return [
+        fold
+        for fold in folds
+        if fold.ranks.names == first.names and np.array_equal(fold.ranks.values, first.values)
+    ]
 
 
 def scatter(folds, seen):
@@ -147,10 +243,15 @@ def scatter(folds, seen):
     first = folds[0].headline
     if target.ndim > 1:
         values = pooled(folds, lambda fold: fold.predictions[first])
-        panels = {f"{first}, angle {k}": (values[:, k], target[:, k]) for k in range(target.shape[1])}
+        panels = {
+            f"{first}, angle {k}": (values[:, k], target[:, k]) for k in range(target.shape[1])
+        }
     else:
         rules = [rule for rule in folds[0].predictions if rule != ORACLE][:PANELS]
-        panels = {rule: (pooled(folds, lambda fold, rule=rule: fold.predictions[rule]), target) for rule in rules}
+        panels = {
+            rule: (pooled(folds, lambda fold, rule=rule: fold.predictions[rule]), target)
+            for rule in rules
+        }
     caption = f"{len(target):,} test samples. On the dashed line the prediction is the label."
     if len(target) <= predictions.MANY:
         caption += " Labels or predictions with few values are spread a little, so that points do not hide each other."
@@ -165,8 +266,10 @@ def confusion(folds, seen):
     rank = pooled(some, lambda fold: fold.ranks.index(fold.target))
     predicted = pooled(some, lambda fold: fold.ranks.index(fold.predictions[fold.headline]))
     hit = (rank == predicted).mean()
-    caption = f"Ranks of {folds[0].headline}, rounded to the nearest; {hit:.1%} are right and {_within(rank, predicted):.1%} " \
-              "at most one rank off. Each row adds up to 1."  # fmt: skip
+    caption = (
+        f"Ranks of {folds[0].headline}, rounded to the nearest; {hit:.1%} are right and {_within(rank, predicted):.1%} "
+        "at most one rank off. Each row adds up to 1."
+    )
     if len(folds[0].ranks.names) > predictions.MOST_RANKS:
         caption += " Neighbouring ranks are taken together."
     return [page.picture(predictions.confusion(rank, predicted, folds[0].ranks.names), caption)]
@@ -183,21 +286,45 @@ def by_label(folds, seen):
     some = same_ranks(folds)
     ranks = folds[0].ranks
     rank = pooled(some, lambda fold: fold.ranks.index(fold.target))
-    count = sum(np.bincount(ranks.index(fold.train_targets), minlength=len(ranks.names)) for fold in some)
+    count = sum(
+        np.bincount(ranks.index(fold.train_targets), minlength=len(ranks.names)) for fold in some
+    )
     part = pooled(some, lambda fold: fold.part) if folds[0].part is not None else None
-    figure = predictions.error_by_rank(rank, pooled(some, lambda fold: fold.error), count, ranks.names, part)
+    figure = predictions.error_by_rank(
+        rank, pooled(some, lambda fold: fold.error), count, ranks.names, part
+    )
     s = folds[0].config.shots
-    bound = {"": "", "count": f" Many-shot labels have more than {s.many} training samples, few-shot ones fewer than {s.few}.",
-             "stsb": " Many, median and few shot are the fixed lists of STS-B-DIR."}[s.kind]  # fmt: skip
-    return [page.picture(figure, f"Absolute error of {folds[0].headline} by true label, and how many samples each has.{bound}")]
+    bound = {
+        "": "",
+        "count": f" Many-shot labels have more than {s.many} training samples, few-shot ones fewer than {s.few}.",
+        "stsb": " Many, median and few shot are the fixed lists of STS-B-DIR.",
+    }[s.kind]
+    return [
+        page.picture(
+            figure,
+            f"Absolute error of {folds[0].headline} by true label, and how many samples each has.{bound}",
+        )
+    ]
 
 
 def cumulative(folds, seen):
     """Share within a tolerance."""
-    errors = {rule: pooled(folds, lambda fold, rule=rule: files.distance(fold.predictions[rule], fold.target))
-              for rule in folds[0].predictions if rule != ORACLE}  # fmt: skip
-    errors["constant"] = pooled(folds, lambda fold: files.distance(np.median(fold.train_targets, axis=0), fold.target))
-    return [page.picture(predictions.cumulative_score(errors), "Share of the test samples that are predicted within t.")]
+    errors = {
+        rule: pooled(
+            folds, lambda fold, rule=rule: files.distance(fold.predictions[rule], fold.target)
+        )
+        for rule in folds[0].predictions
+        if rule != ORACLE
+    }
+    errors["constant"] = pooled(
+        folds, lambda fold: files.distance(np.median(fold.train_targets, axis=0), fold.target)
+    )
+    return [
+        page.picture(
+            predictions.cumulative_score(errors),
+            "Share of the test samples that are predicted within t.",
+        )
+    ]
 
 
 def of_groups(folds, seen):
@@ -209,11 +336,15 @@ def of_groups(folds, seen):
     distance = np.array([np.nan if d is None else d for d in found["distance"]])
     first = f" Fold {folds[0].name}." if len(folds) > 1 else ""
     return [
-        page.picture(groups.histograms({"test split": (found["true"], found["predicted"])}),
-                     f"Test samples of each group, truly and as predicted; the scale is logarithmic.{first}"),
-        page.picture(groups.distance({"": distance}, found["true"]),
-                     "How many groups the prediction is off, by true group; bars are the samples that it has."),
-    ]  # fmt: skip
+        page.picture(
+            groups.histograms({"test split": (found["true"], found["predicted"])}),
+            f"Test samples of each group, truly and as predicted; the scale is logarithmic.{first}",
+        ),
+        page.picture(
+            groups.distance({"": distance}, found["true"]),
+            "How many groups the prediction is off, by true group; bars are the samples that it has.",
+        ),
+    ]
 
 
 def by_column(folds, seen):
@@ -226,12 +357,21 @@ def by_column(folds, seen):
             left.append(name)
             continue
         words = f"Mean absolute error by {name}, with its 95 % interval and the number of test samples; dashed: that of all."
-        parts += [page.heading(name), page.picture(predictions.error_by_column(error, values), words)]
+        parts += [
+            page.heading(name),
+            page.picture(predictions.error_by_column(error, values), words),
+        ]
     if not parts:
         return "the data have no further column with classes."
     note = "Groups of people can differ in their errors; predictions about people are for decision support at most."
-    return [*parts, page.paragraph(note + (f" Not shown, a value for nearly each sample: {', '.join(left)}." if left else ""),
-                                   kind="note")]  # fmt: skip
+    return [
+        *parts,
+        page.paragraph(
+            note
+            + (f" Not shown, a value for nearly each sample: {', '.join(left)}." if left else ""),
+            kind="note",
+        ),
+    ]
 
 
 def _classes(values):

@@ -31,26 +31,50 @@ from jaxord.weights.variants import MEAN, STD
 # First parts of the paths of a CLIP's parameters. A model may hold more than a CLIP; these are what `load` can give it.
 PARTS = ("vision_model", "visual_projection", "text_model", "text_projection", "logit_scale")
 # Which class of transformers takes a checkpoint with exactly these parts.
-ARCHITECTURES = {PARTS: "CLIPModel", PARTS[:2]: "CLIPVisionModelWithProjection", PARTS[:1]: "CLIPVisionModel"}
+ARCHITECTURES = {
+    PARTS: "CLIPModel",
+    PARTS[:2]: "CLIPVisionModelWithProjection",
+    PARTS[:1]: "CLIPVisionModel",
+}
 
 # Our field of a tower -> theirs, and what theirs is where config.json leaves it out.
 TOWER = {
-    "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "mlp": "intermediate_size",
-    "hidden_act": "hidden_act", "layer_norm_eps": "layer_norm_eps",
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp": "intermediate_size",
+    "hidden_act": "hidden_act",
+    "layer_norm_eps": "layer_norm_eps",
 }
 COMMON_DEFAULTS = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 VISION_DEFAULTS = COMMON_DEFAULTS | {
-    "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "image_size": 224, "patch_size": 32,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
 }
 TEXT_DEFAULTS = COMMON_DEFAULTS | {
-    "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "vocab_size": 49408,
-    "max_position_embeddings": 77, "eos_token_id": 49407,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
 }
 HUB_FILES = (
-    "config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer.json",
-    "tokenizer_config.json", "vocab.json", "merges.txt",
+    "config.json",
+    "preprocessor_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
 )
-POSITION_IDS = re.compile(r"(vision|text)_model\.embeddings\.position_ids")  # 0, 1, 2, ...: buffers of old checkpoints
+POSITION_IDS = re.compile(
+    r"(vision|text)_model\.embeddings\.position_ids"
+)  # 0, 1, 2, ...: buffers of old checkpoints
 CONVERT = (
     "Pickled weights (.bin, .pt) can run code and are never loaded: convert them once, where torch is, by "
     "python tools/convert_weights.py --source=<file> --output=<folder>, and pass that folder"
@@ -73,7 +97,11 @@ def to_source(path, array):
 def from_source(path, array):
     """The inverse of `to_source`; an array of the wrong rank stays as it is and is reported by its shape."""
     axes = {2: (1, 0), 4: (2, 3, 1, 0)}
-    return array.transpose(axes[array.ndim]) if path.endswith("/kernel") and array.ndim in axes else array
+    return (
+        array.transpose(axes[array.ndim])
+        if path.endswith("/kernel") and array.ndim in axes
+        else array
+    )
 
 
 def parameters(settings):
@@ -86,7 +114,9 @@ def parameters(settings):
     tokens, end = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
     text = nn.init(lambda model: model(model.embed(tokens), end), TextModel(settings))
     shapes = {
-        "vision_model": jax.eval_shape(VisionModel(settings).init, jax.random.key(0), image)["params"],
+        "vision_model": jax.eval_shape(VisionModel(settings).init, jax.random.key(0), image)[
+            "params"
+        ],
         "text_model": jax.eval_shape(text, jax.random.key(0))["params"],
         "visual_projection": {"kernel": shape(settings.vision.width, settings.projection_dim)},
         "text_projection": {"kernel": shape(settings.text.width, settings.projection_dim)},
@@ -112,7 +142,9 @@ def resolve(source):
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise ValueError(f"{folder} is a file; weights are a folder with config.json and model.safetensors. {CONVERT}")
+        raise ValueError(
+            f"{folder} is a file; weights are a folder with config.json and model.safetensors. {CONVERT}"
+        )
     return _of_hub(str(source))
 
 
@@ -122,7 +154,9 @@ def _of_hub(source):
 
     try:
         name, _, revision = source.partition("@")
-        folder = pathlib.Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
+        folder = pathlib.Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES))
+        )
     except (OSError, ValueError) as error:  # offline, unknown, private, or not the form of an id
         raise ValueError(
             f"no weights at {source!r}: it is not a folder, and the Hugging Face hub did not give it "
@@ -147,7 +181,9 @@ def _check_hash(file):
         if len(content.name) == 64:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         else:
-            found = hashlib.sha1(b"blob %d\0" % content.stat().st_size + stream.read(), usedforsecurity=False).hexdigest()
+            found = hashlib.sha1(
+                b"blob %d\0" % content.stat().st_size + stream.read(), usedforsecurity=False
+            ).hexdigest()
     if found != content.name:
         raise ValueError(
             f"{file} has the hash {found}, the hub says {content.name}: it is damaged, or was changed; remove "
@@ -157,13 +193,17 @@ def _check_hash(file):
 
 def _read_json(file):
     if not file.is_file():
-        raise ValueError(f"{file.parent} has no {file.name}; found {sorted(f.name for f in file.parent.iterdir())}")
+        raise ValueError(
+            f"{file.parent} has no {file.name}; found {sorted(f.name for f in file.parent.iterdir())}"
+        )
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}): download it again") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{file} holds {str(found)[:40]!r}, expected a JSON object: download it again")
+        raise ValueError(
+            f"{file} holds {str(found)[:40]!r}, expected a JSON object: download it again"
+        )
     return found
 
 
@@ -181,9 +221,15 @@ def settings(source):
     if not file.is_file() and (folder / open_clip.CONFIG).is_file():
         file = folder / open_clip.CONFIG
     try:
-        return open_clip.settings(_read_json(file)["model_cfg"]) if file.name == open_clip.CONFIG else _settings(file)
+        return (
+            open_clip.settings(_read_json(file)["model_cfg"])
+            if file.name == open_clip.CONFIG
+            else _settings(file)
+        )
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} does not describe CLIP's towers ({type(error).__name__}: {error}): get another") from None
+        raise ValueError(
+            f"{file} does not describe CLIP's towers ({type(error).__name__}: {error}): get another"
+        ) from None
 
 
 def _settings(file):
@@ -198,9 +244,15 @@ def _settings(file):
 
     vision, text = section("vision", VISION_DEFAULTS), section("text", TEXT_DEFAULTS)
     return ClipSettings(
-        *(Tower(**{ours: side[theirs] for ours, theirs in TOWER.items()}) for side in (vision, text)),
-        image_size=vision["image_size"], patch_size=vision["patch_size"], vocab_size=text["vocab_size"],
-        max_positions=text["max_position_embeddings"], projection_dim=config.get("projection_dim", 512),
+        *(
+            Tower(**{ours: side[theirs] for ours, theirs in TOWER.items()})
+            for side in (vision, text)
+        ),
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+        vocab_size=text["vocab_size"],
+        max_positions=text["max_position_embeddings"],
+        projection_dim=config.get("projection_dim", 512),
         eos_token_id=text["vocab_size"] - 1 if text["eos_token_id"] == 2 else text["eos_token_id"],
     )
 
@@ -219,8 +271,14 @@ def preprocessing(source):
     if not file.is_file():
         return dict(mean=MEAN, std=STD, size=settings(source).image_size)
     found = _read_json(file)
-    size = found["crop_size"] if found.get("do_center_crop", True) and "crop_size" in found else found["size"]
-    if isinstance(size, dict):  # {"height", "width"} or {"shortest_edge"}; a bare number in old files
+    size = (
+        found["crop_size"]
+        if found.get("do_center_crop", True) and "crop_size" in found
+        else found["size"]
+    )
+    if isinstance(
+        size, dict
+    ):  # {"height", "width"} or {"shortest_edge"}; a bare number in old files
         size = size.get("height", size.get("shortest_edge"))
     return dict(mean=tuple(found["image_mean"]), std=tuple(found["image_std"]), size=size)
 
@@ -238,10 +296,14 @@ def compare(found, expected):
     found, expected = (trees.flatten(dataclasses.asdict(s)) for s in (found, expected))
     lines = [
         f"{name.replace('/', '.')}: {found[name]!r} in the weights, {expected[name]!r} in the model"
-        for name in expected if found[name] != expected[name] and name != "image_size"
+        for name in expected
+        if found[name] != expected[name] and name != "image_size"
     ]
     if lines:
-        raise ValueError("weights of another architecture: choose the variant that fits them\n  " + "\n  ".join(lines))
+        raise ValueError(
+            "weights of another architecture: choose the variant that fits them\n  "
+            + "\n  ".join(lines)
+        )
 
 
 def _files(folder):
@@ -264,13 +326,22 @@ def _files(folder):
             with safe_open(file, framework="np") as opened:
                 holder |= {name: file for name in opened.keys()}
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"{file} cannot be read as safetensors ({error}): download it again") from error
-    astray = [] if weight_map is None else sorted(
-        name for name in {**weight_map, **holder}
-        if name not in holder or holder[name].name != weight_map.get(name)
+            raise ValueError(
+                f"{file} cannot be read as safetensors ({error}): download it again"
+            ) from error
+    astray = (
+        []
+        if weight_map is None
+        else sorted(
+            name
+            for name in {**weight_map, **holder}
+            if name not in holder or holder[name].name != weight_map.get(name)
+        )
     )
     if astray:
-        raise ValueError(f"{index} and its shards disagree about {astray}: download the checkpoint again")
+        raise ValueError(
+            f"{index} and its shards disagree about {astray}: download the checkpoint again"
+        )
     return holder
 
 
@@ -306,7 +377,9 @@ def load(source, wanted):
         tensors = [(name, array) for name, array in sorted(holder.items()) if name in names]
     parts = {path.split("/")[0] for path in wanted}
     known = {source_name(path) for path in parameters(settings(folder))}
-    problems = [f"missing: {name}, our {path}" for name, path in names.items() if name not in holder]
+    problems = [
+        f"missing: {name}, our {path}" for name, path in names.items() if name not in holder
+    ]
     for name in holder:
         # A tower that is not wanted may be there, but only as the checkpoint's own config.json has it.
         spare = name in known and name.split(".")[0] not in parts
@@ -321,12 +394,18 @@ def load(source, wanted):
         array, shape = from_source(path, array), tuple(wanted[path].shape)
         if path == IMAGE_POSITIONS and array.ndim == 2 and array.shape[0] != shape[0]:
             logging.info("position embeddings resized from %d to %d", array.shape[0], shape[0])
-            array = np.asarray(resize_positions(array.astype(np.float32), round((shape[0] - 1) ** 0.5)))
+            array = np.asarray(
+                resize_positions(array.astype(np.float32), round((shape[0] - 1) ** 0.5))
+            )
         if array.shape != shape:
-            problems.append(f"{name}: shape {array.shape} in the weights, {shape} in the model (as {path})")
+            problems.append(
+                f"{name}: shape {array.shape} in the weights, {shape} in the model (as {path})"
+            )
         params[path] = np.array(array, np.float32, order="C")
     if problems:
-        raise ValueError(f"the weights in {folder} do not fit the model\n  " + "\n  ".join(problems))
+        raise ValueError(
+            f"the weights in {folder} do not fit the model\n  " + "\n  ".join(problems)
+        )
     return dict(sorted(params.items()))
 
 
@@ -348,41 +427,67 @@ def save(folder, params, settings, *, mean=MEAN, std=STD, resize="shorter", stor
     """
     parts = tuple(part for part in PARTS if any(path.split("/")[0] == part for path in params))
     if parts not in ARCHITECTURES:
-        raise ValueError(f"cannot save a checkpoint of {parts}; expected one of {list(ARCHITECTURES)}")
-    expected = {path: shape for path, shape in parameters(settings).items() if path.split("/")[0] in parts}
+        raise ValueError(
+            f"cannot save a checkpoint of {parts}; expected one of {list(ARCHITECTURES)}"
+        )
+    expected = {
+        path: shape for path, shape in parameters(settings).items() if path.split("/")[0] in parts
+    }
     problems = trees.difference(params, expected, "the parameters", "the settings")
     if problems:
-        raise ValueError("these parameters are not a CLIP of these settings\n  " + "\n  ".join(problems))
+        raise ValueError(
+            "these parameters are not a CLIP of these settings\n  " + "\n  ".join(problems)
+        )
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     vision, text = (
-        {theirs: getattr(tower, ours) for ours, theirs in TOWER.items()} | {"projection_dim": settings.projection_dim}
+        {theirs: getattr(tower, ours) for ours, theirs in TOWER.items()}
+        | {"projection_dim": settings.projection_dim}
         for tower in (settings.vision, settings.text)
     )
     config = {
         "architectures": [ARCHITECTURES[parts]],
         "model_type": "clip",
         "projection_dim": settings.projection_dim,
-        "vision_config": vision | {
-            "model_type": "clip_vision_model", "image_size": settings.image_size, "patch_size": settings.patch_size,
+        "vision_config": vision
+        | {
+            "model_type": "clip_vision_model",
+            "image_size": settings.image_size,
+            "patch_size": settings.patch_size,
         },
-        "text_config": text | {
-            "model_type": "clip_text_model", "vocab_size": settings.vocab_size,
-            "max_position_embeddings": settings.max_positions, "eos_token_id": settings.eos_token_id,
-            "bos_token_id": settings.eos_token_id - 1, "pad_token_id": settings.eos_token_id,
+        "text_config": text
+        | {
+            "model_type": "clip_text_model",
+            "vocab_size": settings.vocab_size,
+            "max_position_embeddings": settings.max_positions,
+            "eos_token_id": settings.eos_token_id,
+            "bos_token_id": settings.eos_token_id - 1,
+            "pad_token_id": settings.eos_token_id,
         },
     }
     stored, crop = stored_size or settings.image_size, settings.image_size
     preprocessor = {
-        "image_processor_type": "CLIPImageProcessor", "do_convert_rgb": True, "do_resize": True,
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
         "resample": 3,  # bicubic, in Pillow's numbering
-        "size": {"shortest_edge": stored} if resize == "shorter" else {"height": stored, "width": stored},
-        "do_center_crop": True, "crop_size": {"height": crop, "width": crop}, "do_rescale": True,
-        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(mean), "image_std": list(std),
+        "size": {"shortest_edge": stored}
+        if resize == "shorter"
+        else {"height": stored, "width": stored},
+        "do_center_crop": True,
+        "crop_size": {"height": crop, "width": crop},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
     }
     for name, content in (("config.json", config), ("preprocessor_config.json", preprocessor)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     # safetensors writes the memory as it lies, so transposed views are copied; np.ascontiguousarray would turn the
     # scalar logit_scale into shape (1,), which from_pretrained refuses.
-    tensors = {source_name(path): np.array(to_source(path, np.asarray(a)), order="C") for path, a in params.items()}
+    tensors = {
+        source_name(path): np.array(to_source(path, np.asarray(a)), order="C")
+        for path, a in params.items()
+    }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -65,7 +65,9 @@ def load(file, wanted):
       ValueError: no such file; or lists everything that is missing, unexpected, of another shape, not of floating point or
         not finite (torchvision's VGG16_Weights.IMAGENET1K_FEATURES has no classifier: it is filled with NaN).
     """
-    return read(file, wanted, source_name, from_source, lambda name: not IGNORED.fullmatch(name), CONVERT)
+    return read(
+        file, wanted, source_name, from_source, lambda name: not IGNORED.fullmatch(name), CONVERT
+    )
 
 
 def read(file, wanted, source_name, from_source, expected, hint):
@@ -89,16 +91,24 @@ def read(file, wanted, source_name, from_source, expected, hint):
     try:
         with safe_open(file, framework="np") as opened:
             stored = set(opened.keys())
-            problems += [f"missing: {name}, our {path}" for name, path in names.items() if name not in stored]
-            problems += [f"unexpected: {name}" for name in sorted(stored - set(names)) if expected(name)]
+            problems += [
+                f"missing: {name}, our {path}" for name, path in names.items() if name not in stored
+            ]
+            problems += [
+                f"unexpected: {name}" for name in sorted(stored - set(names)) if expected(name)
+            ]
             for name in sorted(stored & set(names)):
                 path, array = names[name], opened.get_tensor(name)
                 if not jnp.issubdtype(array.dtype, jnp.floating):
-                    problems.append(f"{name}: {array.dtype} in the weights, expected floating point")
+                    problems.append(
+                        f"{name}: {array.dtype} in the weights, expected floating point"
+                    )
                     continue
                 array, shape = from_source(path, array), tuple(wanted[path].shape)
                 if array.shape != shape:
-                    problems.append(f"{name}: shape {array.shape} in the weights, {shape} in the model (as {path})")
+                    problems.append(
+                        f"{name}: shape {array.shape} in the weights, {shape} in the model (as {path})"
+                    )
                 found[path] = np.array(array, np.float32, order="C")
                 if not np.isfinite(found[path]).all():
                     problems.append(f"{name}: not finite in the weights")
@@ -119,5 +129,8 @@ def save(file, flat):
     file = pathlib.Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     # safetensors writes the memory as it lies, so transposed views are copied.
-    tensors = {source_name(path): np.array(to_source(path, np.asarray(a)), order="C") for path, a in flat.items()}
+    tensors = {
+        source_name(path): np.array(to_source(path, np.asarray(a)), order="C")
+        for path, a in flat.items()
+    }
     save_file(tensors, file, metadata={"format": "pt"})

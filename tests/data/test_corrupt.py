@@ -13,10 +13,21 @@ from jaxord.data.corrupt import NAMES
 pytest.importorskip("imagecorruptions")
 RNG = np.random.default_rng(0)
 # A smooth picture with some texture and a grey corner, higher than wide.
-PHOTO = ndimage.gaussian_filter(RNG.normal(size=(60, 44, 3)), (5, 5, 0)) + 0.1 * RNG.normal(size=(60, 44, 3))
+PHOTO = ndimage.gaussian_filter(RNG.normal(size=(60, 44, 3)), (5, 5, 0)) + 0.1 * RNG.normal(
+    size=(60, 44, 3)
+)
 PHOTO = np.uint8(255 * (PHOTO - PHOTO.min()) / np.ptp(PHOTO))
 PHOTO[:6, :6] = PHOTO[:6, :6, :1]
-FIXED = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression", "gaussian_blur", "saturate")
+FIXED = (
+    "defocus_blur",
+    "zoom_blur",
+    "brightness",
+    "contrast",
+    "pixelate",
+    "jpeg_compression",
+    "gaussian_blur",
+    "saturate",
+)
 
 
 @functools.cache
@@ -41,7 +52,9 @@ def test_every_corruption(name):
     np.testing.assert_array_equal(corrupt.corrupt(PHOTO, name, 3, 0), corrupted(name, 3))
     assert np.array_equal(corrupt.corrupt(PHOTO, name, 3, 1), corrupted(name, 3)) == (name in FIXED)
     np.testing.assert_array_equal(PHOTO, before)
-    for now, then in zip(np.random.get_state(), drawn, strict=True):  # whoever else draws is not disturbed
+    for now, then in zip(
+        np.random.get_state(), drawn, strict=True
+    ):  # whoever else draws is not disturbed
         np.testing.assert_array_equal(now, then)
 
 
@@ -54,7 +67,10 @@ def test_severity_damages_more():
     steps = dict(zip(NAMES, np.diff(by_severity, axis=1).min(1), strict=True))
     assert not [name for name, step in steps.items() if step <= 0 and name not in uneven]
     for name in uneven[1:]:
-        first, last = (np.corrcoef(corrupted(name, severity).ravel(), PHOTO.ravel())[0, 1] for severity in (1, 5))
+        first, last = (
+            np.corrcoef(corrupted(name, severity).ravel(), PHOTO.ravel())[0, 1]
+            for severity in (1, 5)
+        )
         assert last < first - 0.01, name
 
 
@@ -70,8 +86,14 @@ def test_threads_do_not_draw_from_each_other():
 
 def test_noises_have_the_spread_asked_for():
     grey = np.full((100, 100, 3), 102, np.uint8)
-    values = {name: corrupt.corrupt(grey, name, 1, 0) / 255 for name in NAMES[:3] + ("speckle_noise",)}
-    for name, deviation in (("gaussian_noise", 0.08), ("speckle_noise", 0.4 * 0.15), ("shot_noise", np.sqrt(0.4 / 60))):
+    values = {
+        name: corrupt.corrupt(grey, name, 1, 0) / 255 for name in NAMES[:3] + ("speckle_noise",)
+    }
+    for name, deviation in (
+        ("gaussian_noise", 0.08),
+        ("speckle_noise", 0.4 * 0.15),
+        ("shot_noise", np.sqrt(0.4 / 60)),
+    ):
         assert values[name].mean() == pytest.approx(0.398, abs=0.002)  # cut down to whole numbers
         assert values[name].std() == pytest.approx(deviation, rel=0.03)
     for extreme in (0, 1):
@@ -88,11 +110,23 @@ def test_brightness_equals_the_standard_librarys_hsv():
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (corrupt.check, ("motion_blurr", 1), "there is no corruption 'motion_blurr'. Did you mean 'motion_blur'?"),
+        (
+            corrupt.check,
+            ("motion_blurr", 1),
+            "there is no corruption 'motion_blurr'. Did you mean 'motion_blur'?",
+        ),
         (corrupt.check, ("corrupt", 1), "there is no corruption 'corrupt'"),
         (corrupt.check, ("fog", 6), "the severity of fog is 6; it takes the integers 0"),
-        (corrupt.corrupt, (PHOTO / 255, "fog", 1, 0), r"the image is float64\[60, 44, 3\]; expected uint8\[H, W, 3\]"),
-        (corrupt.corrupt, (PHOTO[:31], "fog", 1, 0), "the image is 31 x 44; corruptions need 32 a side, in the file and by"),
+        (
+            corrupt.corrupt,
+            (PHOTO / 255, "fog", 1, 0),
+            r"the image is float64\[60, 44, 3\]; expected uint8\[H, W, 3\]",
+        ),
+        (
+            corrupt.corrupt,
+            (PHOTO[:31], "fog", 1, 0),
+            "the image is 31 x 44; corruptions need 32 a side, in the file and by",
+        ),
     ],
 )
 def test_bad_arguments(function, arguments, message):
@@ -102,5 +136,8 @@ def test_bad_arguments(function, arguments, message):
 
 def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
-    with pytest.raises(ValueError, match=r"imagecorruptions, which is not installed: pip install 'jaxord\[corruptions\]'"):
+    with pytest.raises(
+        ValueError,
+        match=r"imagecorruptions, which is not installed: pip install 'jaxord\[corruptions\]'",
+    ):
         corrupt.check("fog", 1)

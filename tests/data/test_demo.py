@@ -29,11 +29,19 @@ def splits(tmp_path_factory):
 
 
 def test_photo_quality_is_split_by_scene(splits):
-    assert {split: len(part) for split, part in splits.items()} == {"train": 4155, "val": 400, "test": 600}
+    assert {split: len(part) for split, part in splits.items()} == {
+        "train": 4155,
+        "val": 400,
+        "test": 600,
+    }
     scenes = {split: set(part.columns["scene"].tolist()) for split, part in splits.items()}
-    assert not scenes["train"] & scenes["val"] and not scenes["test"] & (scenes["train"] | scenes["val"])
+    assert not scenes["train"] & scenes["val"] and not scenes["test"] & (
+        scenes["train"] | scenes["val"]
+    )
     assert len(scenes["test"]) == 3 and len(scenes["val"]) == 2 and len(scenes["train"]) == 9
-    assert sum(scene.startswith("motorcycle") for scene in set().union(*scenes.values())) == 1  # two views, one scene
+    assert (
+        sum(scene.startswith("motorcycle") for scene in set().union(*scenes.values())) == 1
+    )  # two views, one scene
 
 
 def test_photo_quality_is_balanced(splits):
@@ -42,7 +50,10 @@ def test_photo_quality_is_balanced(splits):
         assert set(collections.Counter(part.targets.tolist()).values()) == {len(part) / 5}
         for severity in range(1, 5):
             kinds = collections.Counter(part.columns["kind"][part.targets == severity].tolist())
-            assert set(kinds) == set(demo.SEVERITIES) and max(kinds.values()) - min(kinds.values()) <= 1
+            assert (
+                set(kinds) == set(demo.SEVERITIES)
+                and max(kinds.values()) - min(kinds.values()) <= 1
+            )
         assert set(part.columns["kind"][part.targets == 0].tolist()) == {"none"}
 
 
@@ -53,7 +64,9 @@ def test_photo_quality_pixels(splits):
     part = splits["test"]
     for row in np.flatnonzero(part.columns["scene"] == "coffee"):
         left, top = (int(number) for number in part.paths[row].split("/")[1].split("_")[:2])
-        pristine = np.asarray(photo.crop((left, top, left + demo.TILE, top + demo.TILE)), np.float32)
+        pristine = np.asarray(
+            photo.crop((left, top, left + demo.TILE, top + demo.TILE)), np.float32
+        )
         found = image(part, row)
         assert found.shape == (96, 96, 3)
         errors[part.columns["kind"][row], part.targets[row]].append(np.abs(found - pristine).mean())
@@ -70,7 +83,11 @@ def test_tiles_are_the_same_every_time():
 
 def test_digits(tmp_path):
     found = demo.digits(tmp_path, fold="", seed=0)
-    assert {split: len(part) for split, part in found.items()} == {"train": 1078, "val": 360, "test": 359}
+    assert {split: len(part) for split, part in found.items()} == {
+        "train": 1078,
+        "val": 360,
+        "test": 359,
+    }
     assert sorted(set(found["test"].targets.tolist())) == list(range(10))
     assert image(found["test"], 0).shape == (32, 32, 3)
     assert found["train"].name == f"{tmp_path.name} digits train"
@@ -80,7 +97,10 @@ def test_digits(tmp_path):
 
 def test_two_builds_at_once(tmp_path):
     both = [
-        subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path)], cwd=ROOT, stdout=-1, stderr=-1) for _ in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD, str(tmp_path)], cwd=ROOT, stdout=-1, stderr=-1
+        )
+        for _ in range(2)
     ]
     for run in both:
         out, err = run.communicate(timeout=120)
@@ -90,9 +110,14 @@ def test_two_builds_at_once(tmp_path):
 
 def test_a_killed_build_is_not_used(tmp_path):
     """What a build killed while writing leaves behind is not taken for a data set, and the next run builds anew."""
-    slow = BUILD.replace("print", "real = demo._png; demo._png = lambda x: time.sleep(0.05) or real(x); print")
+    slow = BUILD.replace(
+        "print", "real = demo._png; demo._png = lambda x: time.sleep(0.05) or real(x); print"
+    )
     run = subprocess.Popen(
-        [sys.executable, "-c", f"import time; {slow}", str(tmp_path)], cwd=ROOT, stdout=-1, stderr=-1
+        [sys.executable, "-c", f"import time; {slow}", str(tmp_path)],
+        cwd=ROOT,
+        stdout=-1,
+        stderr=-1,
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("store/incomplete.*")) and time.monotonic() < deadline:
@@ -107,7 +132,9 @@ def test_a_killed_build_is_not_used(tmp_path):
 def test_missing_packages_say_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
     for read, package in ((demo.photo_quality, "skimage"), (demo.digits, "sklearn")):
-        with pytest.raises(ValueError, match=rf'{package}, which is not installed: pip install "jaxord\[demo\]"'):
+        with pytest.raises(
+            ValueError, match=rf'{package}, which is not installed: pip install "jaxord\[demo\]"'
+        ):
             read(tmp_path, fold="", seed=0)
     assert not list(tmp_path.iterdir())
 

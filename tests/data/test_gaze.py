@@ -19,12 +19,18 @@ def sky(root, **settings):
 
 
 def people(splits):
-    return {split: sorted(set(part.columns["participant"].tolist())) for split, part in splits.items()}
+    return {
+        split: sorted(set(part.columns["participant"].tolist())) for split, part in splits.items()
+    }
 
 
 def gaze_list(root, participants=15, images=2):
     names = [f"p{k:02d}" for k in range(participants)]
-    lines = [f"{name}/{n}.jpg,0.{n},-0.{k:02d},{name}" for k, name in enumerate(names) for n in range(images)]
+    lines = [
+        f"{name}/{n}.jpg,0.{n},-0.{k:02d},{name}"
+        for k, name in enumerate(names)
+        for n in range(images)
+    ]
     write(root, "gaze.csv", "path,pitch,yaw,participant", *lines)
     touch(root, *(line.split(",")[0] for line in lines))
 
@@ -40,7 +46,11 @@ def test_no_participant_is_in_two_splits(tmp_path):
     for fold in range(15):
         splits = gaze(tmp_path, fold=str(fold))
         found = people(splits)
-        assert {split: len(names) for split, names in found.items()} == {"train": 11, "val": 2, "test": 2}
+        assert {split: len(names) for split, names in found.items()} == {
+            "train": 11,
+            "val": 2,
+            "test": 2,
+        }
         assert len(set().union(*found.values())) == 15
         tested.update(found["test"])
     assert set(tested.values()) == {2} and len(tested) == 15
@@ -61,11 +71,16 @@ def test_angles_of_the_annotations(tmp_path):
     centre = (27.792112, 23.422692, 524.537075)
     target = (11.040978, 166.869249, -27.728178)
     for k in range(15):
-        lines = [annotation("day01/0005.jpg", centre, target), annotation("day01/0009.jpg", (0, 0, 500), (0, 0, k - 20))]
+        lines = [
+            annotation("day01/0005.jpg", centre, target),
+            annotation("day01/0009.jpg", (0, 0, 500), (0, 0, k - 20)),
+        ]
         write(tmp_path, f"p{k:02d}/p{k:02d}.txt", *lines)
         touch(tmp_path, f"p{k:02d}/day01/0005.jpg", f"p{k:02d}/day01/0009.jpg")
     splits = gaze(tmp_path)
-    assert splits["test"].paths == tuple(f"p0{k}/day01/{n}.jpg" for k in (0, 1) for n in ("0005", "0009"))
+    assert splits["test"].paths == tuple(
+        f"p0{k}/day01/{n}.jpg" for k in (0, 1) for n in ("0005", "0009")
+    )
     assert people(splits)["val"] == ["p02", "p03"]
     pitch, yaw = splits["test"].targets[0].astype(float)
     # In float32 a gaze of 571 mm is known to 3e-5 mm.
@@ -75,7 +90,9 @@ def test_angles_of_the_annotations(tmp_path):
     assert pitch < 0 < yaw  # down, and towards -x
     np.testing.assert_array_equal(splits["test"].targets[1], [0, 0])  # into the camera
     write(tmp_path, "p07/p07.txt", annotation("day01/0005.jpg", target, target))
-    with pytest.raises(ValueError, match="p07.txt, line 1: the gaze target is the centre of the face"):
+    with pytest.raises(
+        ValueError, match="p07.txt, line 1: the gaze target is the centre of the face"
+    ):
         gaze(tmp_path)
     write(tmp_path, "p07/p07.txt", "day01/0005.jpg 1 2 3")
     with pytest.raises(ValueError, match="p07.txt, line 1: 4 fields, expected 28"):
@@ -94,7 +111,9 @@ def test_gaze_messages(tmp_path):
     with pytest.raises(ValueError, match="no fold '4'; with 4 participants it is 0 to 3"):
         gaze(tmp_path, fold="4", val=1)
     write(tmp_path, "degrees.csv", "path,pitch,yaw,participant", "p00/0.jpg,12.5,3,p00")
-    with pytest.raises(ValueError, match="degrees.csv: pitch and yaw reach 12.5; they are angles in radians"):
+    with pytest.raises(
+        ValueError, match="degrees.csv: pitch and yaw reach 12.5; they are angles in radians"
+    ):
         gaze(tmp_path, table="degrees.csv")
 
 
@@ -104,27 +123,43 @@ def metadata(root):
     for camera, count in ((65, 23), (204, 20), (3395, 5)):
         lines += [f"{k}.jpg,{camera}.0,2013,11,{k},{camera % 50 - k},0.1" for k in range(count)]
         touch(root, *(f"images/{camera}/{k}.jpg" for k in range(count)))
-    lines += ["0.jpg,65,2013,11,0,3,0.1", "90.jpg,65,2013,10,0,3,0.1"]  # stands twice, at another hour
-    lines += ["91.jpg,65,2013,11,0,-9999,0.1", "92.jpg,65,2013,11,0,,0.1", "0.jpg,999,2013,11,0,5,0.1"]
+    lines += [
+        "0.jpg,65,2013,11,0,3,0.1",
+        "90.jpg,65,2013,10,0,3,0.1",
+    ]  # stands twice, at another hour
+    lines += [
+        "91.jpg,65,2013,11,0,-9999,0.1",
+        "92.jpg,65,2013,11,0,,0.1",
+        "0.jpg,999,2013,11,0,5,0.1",
+    ]
     write(root, "complete_table_with_mcr.csv", *lines)
 
 
 def cameras(splits):
-    return {split: dict(collections.Counter(part.columns["camera"].tolist())) for split, part in splits.items()}
+    return {
+        split: dict(collections.Counter(part.columns["camera"].tolist()))
+        for split, part in splits.items()
+    }
 
 
 def test_skyfinder_divides_the_pictures_of_each_camera(tmp_path):
     metadata(tmp_path)
     splits = sky(tmp_path)
     assert cameras(splits) == {
-        "train": {"65": 19, "204": 16, "3395": 5}, "val": {"65": 2, "204": 2}, "test": {"65": 2, "204": 2}
+        "train": {"65": 19, "204": 16, "3395": 5},
+        "val": {"65": 2, "204": 2},
+        "test": {"65": 2, "204": 2},
     }
     assert len({path for part in splits.values() for path in part.paths}) == 48
     path, target = splits["test"].paths[0], splits["test"].targets[0]
     _, camera, file = path.split("/")
     assert target == int(camera) % 50 - int(file.removesuffix(".jpg"))
-    assert sky(tmp_path)["test"].paths == splits["test"].paths != sky(tmp_path, seed=1)["test"].paths
-    with pytest.raises(ValueError, match=r"1 of 49 images cannot be had .*\n.*images/65/90.jpg: not there"):
+    assert (
+        sky(tmp_path)["test"].paths == splits["test"].paths != sky(tmp_path, seed=1)["test"].paths
+    )
+    with pytest.raises(
+        ValueError, match=r"1 of 49 images cannot be had .*\n.*images/65/90.jpg: not there"
+    ):
         sky(tmp_path, hours=())
     touch(tmp_path, "images/65/90.jpg")
     assert sum(map(len, sky(tmp_path, hours=()).values())) == 49
@@ -143,9 +178,14 @@ def test_skyfinder_cameras_apart(tmp_path):
 def test_skyfinder_from_the_store(tmp_path):
     metadata(tmp_path / "sky")
     expected = sky(tmp_path / "sky")
-    assert prepare_data.prepare({"name": "outdoor.skyfinder"}, tmp_path / "sky", tmp_path / "data") == 48
+    assert (
+        prepare_data.prepare({"name": "outdoor.skyfinder"}, tmp_path / "sky", tmp_path / "data")
+        == 48
+    )
     stored = sky(tmp_path / "data")
-    assert {split: part.paths for split, part in stored.items()} == {split: part.paths for split, part in expected.items()}
+    assert {split: part.paths for split, part in stored.items()} == {
+        split: part.paths for split, part in expected.items()
+    }
     assert stored["val"].read(1) == expected["val"].read(1)
 
 
@@ -154,8 +194,14 @@ def test_skyfinder_own_list(tmp_path):
     write(tmp_path, "skyfinder.csv", "path,temperature,split,camera,weather", *lines)
     touch(tmp_path, "images/a.jpg", "images/b.jpg", "images/c.jpg")
     splits = sky(tmp_path)
-    assert {split: part.targets.tolist() for split, part in splits.items()} == {"train": [-3.5], "val": [4], "test": [20.25]}
-    assert splits["train"].columns["weather"].tolist() == ["fog"] and splits["test"].columns["camera"].tolist() == [7]
+    assert {split: part.targets.tolist() for split, part in splits.items()} == {
+        "train": [-3.5],
+        "val": [4],
+        "test": [20.25],
+    }
+    assert splits["train"].columns["weather"].tolist() == ["fog"] and splits["test"].columns[
+        "camera"
+    ].tolist() == [7]
     write(tmp_path, "drawn.csv", "path,temperature,camera", *(f"{n}.jpg,1,{n}" for n in "abc"))
     assert sorted(sky(tmp_path, table="drawn.csv", by="camera")) == ["test", "train", "val"]
     write(tmp_path, "two.csv", "path,temperature,camera", "a.jpg,1,x", "b.jpg,1,y")
@@ -173,5 +219,7 @@ def test_skyfinder_messages(tmp_path):
     assert text.startswith(f"missing under {tmp_path}: complete_table_with_mcr.csv\n")
     assert "lists: " in text and "mages: " in text and "layout: <root>/" in text
     write(tmp_path, "complete_table_with_mcr.csv", "Filename,CamId,Hour,TempM", "0.jpg,65,11,5")
-    with pytest.raises(ValueError, match="of the 1 rows of .* none has a temperature, .*there are 0 folders under"):
+    with pytest.raises(
+        ValueError, match="of the 1 rows of .* none has a temperature, .*there are 0 folders under"
+    ):
         sky(tmp_path)

@@ -28,7 +28,9 @@ def encoded(image, form="PNG", **settings):
 
 def noise(w, h, mode="RGB"):
     channels = {"RGB": (3,), "RGBA": (4,), "CMYK": (4,), "LA": (2,), "L": ()}[mode]
-    return Image.fromarray(RNG.integers(0, 256, (h, w, *channels), np.uint8), mode if mode == "CMYK" else None)
+    return Image.fromarray(
+        RNG.integers(0, 256, (h, w, *channels), np.uint8), mode if mode == "CMYK" else None
+    )
 
 
 FILES = [encoded(noise(20 + 3 * row, 30 - 2 * row)) for row in range(N)]
@@ -37,20 +39,40 @@ FILES = [encoded(noise(20 + 3 * row, 30 - 2 * row)) for row in range(N)]
 def records(files=FILES):
     paths = tuple(f"{row}.png" for row in range(len(files)))
     return sources.Records(
-        paths, np.arange(len(files), dtype=np.float32), lambda row: files[row], {}, "made train", "1"
+        paths,
+        np.arange(len(files), dtype=np.float32),
+        lambda row: files[row],
+        {},
+        "made train",
+        "1",
     )
 
 
 def settings(**fields):
-    base = {"resize": "square", "stored_size": SIDE, "image_size": 8, "tier": "cached", "cache": "", "workers": 2}
+    base = {
+        "resize": "square",
+        "stored_size": SIDE,
+        "image_size": 8,
+        "tier": "cached",
+        "cache": "",
+        "workers": 2,
+    }
     crops = {"train_crop": {"name": "random_crop"}, "eval_crop": {"name": "center_crop"}}
-    others = {"copies": 1, "bucket": 0, "corruption": {"name": "", "severity": 0}, "broken": "raise", "broken_share": 0.2}
+    others = {
+        "copies": 1,
+        "bucket": 0,
+        "corruption": {"name": "", "severity": 0},
+        "broken": "raise",
+        "broken_share": 0.2,
+    }
     return ConfigDict({**base, **crops, "batch": BATCH, **others, **fields})
 
 
 @functools.cache
 def sharding():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    mesh = jax.make_mesh(
+        (4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4]
+    )
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
 
 
@@ -63,7 +85,10 @@ def split(files=FILES, **fields):
 
 
 def some(batches, n):
-    return [{name: np.asarray(value) for name, value in batch.items()} for batch in itertools.islice(batches, n)]
+    return [
+        {name: np.asarray(value) for name, value in batch.items()}
+        for batch in itertools.islice(batches, n)
+    ]
 
 
 def assert_same(found, expected):
@@ -77,14 +102,21 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize("resize", ["square", "shorter"])
 def test_tiers_give_the_same_bytes_and_resume_anywhere(resize, tmp_path):
-    ways = [{"tier": "cached"}, {"tier": "resident"}, {"tier": "stream"}, {"tier": "cached", "cache": str(tmp_path)}]
+    ways = [
+        {"tier": "cached"},
+        {"tier": "resident"},
+        {"tier": "stream"},
+        {"tier": "cached", "cache": str(tmp_path)},
+    ]
     splits = [split(resize=resize, **way) for way in ways]
     expected = some(pipeline.train_batches(splits[0], batch=BATCH, seed=3), 6)
     evaluated = some(pipeline.eval_batches(splits[0], batch=4), 99)
     assert expected[1]["epoch"].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
     for one in splits:
         assert_same(some(pipeline.train_batches(one, batch=BATCH, seed=3), 6), expected)
-        assert_same(some(pipeline.train_batches(one, batch=BATCH, seed=3, start_step=4), 2), expected[4:])
+        assert_same(
+            some(pipeline.train_batches(one, batch=BATCH, seed=3, start_step=4), 2), expected[4:]
+        )
         assert_same(some(pipeline.eval_batches(one, batch=4), 99), evaluated)
     for batch in expected:
         for stored, size, index in zip(batch["stored"], batch["size"], batch["index"], strict=True):
@@ -103,7 +135,9 @@ def with_inputs(n=N, read=lambda row: FILES[row]):
         "motion": RNG.normal(size=(n, 2, 3)).astype(np.float16),
     }
     paths = tuple(f"{row}.png" for row in range(n))
-    return sources.Records(paths, np.arange(n, dtype=np.float32), read, {}, "made train", "1", inputs)
+    return sources.Records(
+        paths, np.arange(n, dtype=np.float32), read, {}, "made train", "1", inputs
+    )
 
 
 @pytest.mark.parametrize("tier", ["resident", "cached", "stream"])
@@ -118,13 +152,21 @@ def test_copies_are_the_same_image_seen_again(tier):
         assert batch["epoch"][::2].tolist() == (2 * once["epoch"]).tolist()
         assert batch["epoch"][1::2].tolist() == (2 * once["epoch"] + 1).tolist()
         np.testing.assert_array_equal(batch["motion"], counted.inputs["motion"][batch["index"]])
-    seen = {(row, time) for batch in batches for row, time in zip(batch["index"], batch["epoch"], strict=True)}
+    seen = {
+        (row, time)
+        for batch in batches
+        for row, time in zip(batch["index"], batch["epoch"], strict=True)
+    }
     assert len(seen) == 5 * 2 * BATCH  # no augmentation is drawn twice
-    assert_same(some(pipeline.train_batches(both, batch=BATCH, seed=3, start_step=3), 2), batches[3:])
+    assert_same(
+        some(pipeline.train_batches(both, batch=BATCH, seed=3, start_step=3), 2), batches[3:]
+    )
     assert len(next(pipeline.eval_batches(both, batch=4))["index"]) == 4
     if tier == "stream":  # prefetching decodes ahead, but a row only once for all its copies
         reads = []  # of this iterator alone: those above may still be reading ahead
-        rows = [row for step in range(99) for row in order.train_rows(3, N, BATCH, step)[0].tolist()]
+        rows = [
+            row for step in range(99) for row in order.train_rows(3, N, BATCH, step)[0].tolist()
+        ]
         told = with_inputs(read=lambda row: reads.append(row) or FILES[row])
         one_thread = tiers.decode_split(told, settings(tier=tier, workers=1, copies=2), place)
         some(pipeline.train_batches(one_thread, batch=BATCH, seed=3), 2)
@@ -138,18 +180,26 @@ def test_copies_of_a_row_lie_on_one_device():
 
 
 def test_records_without_images():
-    found = tiers.decode_split(with_inputs(read=None), settings(image_size=16), place)  # crops do not matter
+    found = tiers.decode_split(
+        with_inputs(read=None), settings(image_size=16), place
+    )  # crops do not matter
     assert (found.tier, found.images, found.sizes, found.skipped) == ("inputs", None, None, ())
     inputs = found.records.inputs
     batches = some(pipeline.train_batches(found, batch=BATCH, seed=3), 4)
     for batch in batches:
         assert sorted(batch) == ["epoch", "index", "motion", "sentence_mask", "sentences"]
-        assert batch["sentences"].shape == batch["sentence_mask"].shape == (BATCH, 8)  # at most 5 steps of 12 are valid
+        assert (
+            batch["sentences"].shape == batch["sentence_mask"].shape == (BATCH, 8)
+        )  # at most 5 steps of 12 are valid
         assert batch["motion"].dtype == np.float16 and batch["sentences"].dtype == np.int32
         for name, array in inputs.items():
             expected = array[batch["index"]]
-            np.testing.assert_array_equal(batch[name], expected if name == "motion" else expected[:, :8])
-    assert_same(some(pipeline.train_batches(found, batch=BATCH, seed=3, start_step=2), 2), batches[2:])
+            np.testing.assert_array_equal(
+                batch[name], expected if name == "motion" else expected[:, :8]
+            )
+    assert_same(
+        some(pipeline.train_batches(found, batch=BATCH, seed=3, start_step=2), 2), batches[2:]
+    )
     evaluated = some(pipeline.eval_batches(found, batch=4), 9)
     shortest_first = sorted(range(N), key=lambda row: row % 5)
     assert np.concatenate([b["index"][b["valid"]] for b in evaluated]).tolist() == shortest_first
@@ -189,12 +239,21 @@ def test_inputs_and_annotations_are_taken_and_joined(tmp_path):
     assert joined.read is None and joined.vocabulary == ("a",) and len(joined) == 10
     np.testing.assert_array_equal(joined.inputs["motion"][8:], part.inputs["motion"])
     nan = np.nan
-    expected = [[1, nan, nan], [2, 3, nan], [4, nan, nan], [5, 6, nan], *([k, nan, nan] for k in range(4)), *[[1] * 3] * 2]
+    expected = [
+        [1, nan, nan],
+        [2, 3, nan],
+        [4, nan, nan],
+        [5, 6, nan],
+        *([k, nan, nan] for k in range(4)),
+        *[[1] * 3] * 2,
+    ]
     np.testing.assert_array_equal(joined.annotations, np.array(expected, np.float32))
     assert joined.annotations.dtype == np.float32
     assert sources.concatenate([plain, plain]).annotations is None
     np.save(tmp_path / "motion.npy", both.inputs["motion"])
-    stored = sources.dataclasses.replace(plain, inputs={"motion": np.load(tmp_path / "motion.npy", mmap_mode="r")})
+    stored = sources.dataclasses.replace(
+        plain, inputs={"motion": np.load(tmp_path / "motion.npy", mmap_mode="r")}
+    )
     consecutive = stored.take([1, 2]).inputs["motion"]
     assert np.shares_memory(consecutive, stored.inputs["motion"])  # nothing is read
     np.testing.assert_array_equal(consecutive, both.inputs["motion"][1:3])
@@ -209,10 +268,17 @@ def test_lists_with_several_labels(tmp_path):
     splits = faces.morph(tmp_path, fold="", seed=0, setting="ordinalclip", label_offset=1)
     np.testing.assert_array_equal(splits["train"].annotations, [[20, 22, 30], [40, np.nan, np.nan]])
     assert splits["train"].annotations.dtype == np.float32
-    assert splits["train"].targets.tolist() == [22, 40] and splits["test"].targets.tolist() == [4, 6]
+    assert splits["train"].targets.tolist() == [22, 40] and splits["test"].targets.tolist() == [
+        4,
+        6,
+    ]
     assert splits["test"].annotations is None
     cut = faces.morph(tmp_path, fold="", seed=0, setting="ordinalclip", val_fraction=0.5)
-    assert (len(cut["val"]), cut["val"].annotations, cut["train"].annotations.shape) == (1, None, (1, 3))
+    assert (len(cut["val"]), cut["val"].annotations, cut["train"].annotations.shape) == (
+        1,
+        None,
+        (1, 3),
+    )
     table = read_table(tmp_path / "ET_proto_val.txt", ("path", "age"))
     assert table.where([False, True]).annotations("age") is None  # one label each
     (tmp_path / "ET_proto_val.txt").write_text("c.jpg x 5\n")
@@ -224,7 +290,10 @@ def test_lists_with_several_labels(tmp_path):
     ("way", "message"),
     [
         ({"copies": 0}, "config.data.copies is 0; each row"),
-        ({"bucket": 4}, r"config.data.bucket is 4, and made train has the inputs \[\]; it is a number of"),
+        (
+            {"bucket": 4},
+            r"config.data.bucket is 4, and made train has the inputs \[\]; it is a number of",
+        ),
     ],
 )
 def test_bad_copies_and_buckets(way, message):
@@ -248,7 +317,10 @@ def test_arrays_lie_as_place_lays_them(tier):
 
 def test_one_device_without_a_mesh():
     one = tiers.decode_split(records(), settings(tier="resident"), jax.numpy.asarray)
-    assert_same(some(pipeline.eval_batches(one, batch=4), 9), some(pipeline.eval_batches(split(), batch=4), 9))
+    assert_same(
+        some(pipeline.eval_batches(one, batch=4), 9),
+        some(pipeline.eval_batches(split(), batch=4), 9),
+    )
 
 
 @pytest.mark.parametrize("batch", [4, 8, 12])
@@ -256,18 +328,30 @@ def test_evaluation_sees_every_row_once(batch):
     batches = some(pipeline.eval_batches(split(), batch=batch), 99)
     assert all(len(b["stored"]) == batch for b in batches)
     assert np.concatenate([b["index"][b["valid"]] for b in batches]).tolist() == list(range(N))
-    assert not np.any(np.concatenate([b["index"][~b["valid"]] for b in batches]))  # filled up with row 0
+    assert not np.any(
+        np.concatenate([b["index"][~b["valid"]] for b in batches])
+    )  # filled up with row 0
 
 
 def test_cache_is_reused_and_follows_what_it_holds(tmp_path, monkeypatch):
     reads = []
     counted = sources.Records(
-        records().paths, records().targets, lambda row: reads.append(row) or FILES[row], {}, "x", "1"
+        records().paths,
+        records().targets,
+        lambda row: reads.append(row) or FILES[row],
+        {},
+        "x",
+        "1",
     )
-    run = lambda given=counted, **fields: tiers.decode_split(given, settings(cache=str(tmp_path), **fields), place)  # noqa: E731
+    run = lambda given=counted, **fields: tiers.decode_split(
+        given, settings(cache=str(tmp_path), **fields), place
+    )  # noqa: E731
     first = run()
     assert len(reads) == N and isinstance(first.images, np.memmap)
-    assert_same(some(pipeline.eval_batches(run(), batch=4), 9), some(pipeline.eval_batches(first, batch=4), 9))
+    assert_same(
+        some(pipeline.eval_batches(run(), batch=4), 9),
+        some(pipeline.eval_batches(first, batch=4), 9),
+    )
     assert len(reads) == N
     run(stored_size=SIDE + 1)
     run(sources.dataclasses.replace(counted, stamp="2"))
@@ -305,9 +389,15 @@ def test_broken_images_are_left_out_when_told(tier, tmp_path, caplog):
         assert [(row, path) for row, path, _ in found.skipped] == [(1, "1.png"), (3, "3.png")]
         assert found.records.paths == tuple(f"{row}.png" for row in (0, 2, 4, 5, 6, 7, 8, 9))
         batches = some(pipeline.eval_batches(found, batch=4), 9)
-        np.testing.assert_array_equal(batches[0]["stored"][1], decode(FILES[2], resize="square", stored_size=SIDE)[0])
-        np.testing.assert_array_equal(batches[1]["stored"][3], decode(FILES[9], resize="square", stored_size=SIDE)[0])
-        order = np.concatenate([b["index"] for b in some(pipeline.train_batches(found, batch=4, seed=0), 2)])
+        np.testing.assert_array_equal(
+            batches[0]["stored"][1], decode(FILES[2], resize="square", stored_size=SIDE)[0]
+        )
+        np.testing.assert_array_equal(
+            batches[1]["stored"][3], decode(FILES[9], resize="square", stored_size=SIDE)[0]
+        )
+        order = np.concatenate(
+            [b["index"] for b in some(pipeline.train_batches(found, batch=4, seed=0), 2)]
+        )
         assert sorted(order) == list(range(8))
 
 
@@ -317,7 +407,10 @@ def test_broken_images_are_all_reported(tier):
         split(BROKEN, tier=tier)
     text = str(error.value)
     assert "made train: 2 of 10 images cannot be decoded" in text
-    assert "row 1, 1.png: no image in a known format (JPEG, PNG" in text and "row 3, 3.png: OSError: " in text
+    assert (
+        "row 1, 1.png: no image in a known format (JPEG, PNG" in text
+        and "row 3, 3.png: OSError: " in text
+    )
 
 
 def test_broken_image_stops_the_stream_when_it_comes():
@@ -333,7 +426,10 @@ def test_nothing_but_broken_images():
 
 @pytest.mark.parametrize("tier", ["cached", "stream"])
 def test_more_broken_images_than_allowed_are_named(tier):
-    with pytest.raises(ValueError, match=r"(?s)2 of 10 images.*up to config.data.broken_share.*row 1, 1.png: .*row 3, 3.png: "):
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)2 of 10 images.*up to config.data.broken_share.*row 1, 1.png: .*row 3, 3.png: ",
+    ):
         split(BROKEN, tier=tier, broken="skip", broken_share=0.19)
 
 
@@ -364,7 +460,11 @@ def test_empty_split():
     ("host", "device", "tier"),
     [
         (1e12, (1e12, 1e12), "resident"),
-        (1e12, (4319 * 4, 1e12), "cached"),  # a split of 4,320 bytes gets a quarter of the device at most
+        (
+            1e12,
+            (4319 * 4, 1e12),
+            "cached",
+        ),  # a split of 4,320 bytes gets a quarter of the device at most
         (1e12, (1e12, 4319 * 2), "cached"),  # and half of what is free
         (4319 * 2, (1e12, 1e12), "stream"),  # half of the host
     ],
@@ -402,16 +502,22 @@ def test_memory_is_measured():
 def test_decoding_equals_pillow():
     photo = noise(37, 50)
     stored, size = decode(encoded(photo), resize="square", stored_size=16)
-    np.testing.assert_array_equal(stored, np.asarray(photo.resize((16, 16), Image.Resampling.BICUBIC)))
+    np.testing.assert_array_equal(
+        stored, np.asarray(photo.resize((16, 16), Image.Resampling.BICUBIC))
+    )
     assert size == (16, 16)
     stored, size = decode(encoded(photo), resize="shorter", stored_size=16)
     assert stored.shape == (32, 32, 3) and size == (21, 16)  # int(16 * 50 / 37), as torchvision
-    np.testing.assert_array_equal(stored[:21, :16], np.asarray(photo.resize((16, 21), Image.Resampling.BICUBIC)))
+    np.testing.assert_array_equal(
+        stored[:21, :16], np.asarray(photo.resize((16, 21), Image.Resampling.BICUBIC))
+    )
     assert not stored[21:].any() and not stored[:, 16:].any()
 
 
 def test_long_images_keep_their_centre():
-    ramp = Image.fromarray(np.repeat(np.arange(100, dtype=np.uint8)[None, :, None], 10, 0).repeat(3, 2))
+    ramp = Image.fromarray(
+        np.repeat(np.arange(100, dtype=np.uint8)[None, :, None], 10, 0).repeat(3, 2)
+    )
     stored, size = decode(encoded(ramp), resize="shorter", stored_size=10)
     assert size == (10, 20)
     np.testing.assert_array_equal(stored[:10, :, 0], np.tile(np.arange(40, 60), (10, 1)))
@@ -459,7 +565,10 @@ def test_orientation_tag_is_applied():
         (b"%PDF-1.4", "no image in a known format"),
         (encoded(noise(40, 40))[:300], "OSError|SyntaxError"),
         (encoded(noise(40, 40), "JPEG")[:300], "OSError: "),
-        (encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floating point numbers of unknown range"),
+        (
+            encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"),
+            "floating point numbers of unknown range",
+        ),
         (encoded(noise(8, 8), "ICO"), "no image in a known format"),
     ],
     ids=["empty", "pdf", "cut-png", "cut-jpeg", "float", "other-format"],
@@ -480,5 +589,9 @@ def test_bombs_are_refused(monkeypatch):
 def test_cache_holds_plain_files(tmp_path):
     split(BROKEN, broken="skip", cache=str(tmp_path))
     (folder,) = tmp_path.iterdir()
-    assert sorted(file.name for file in folder.iterdir()) == ["broken.json", "images.npy", "sizes.npy"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "broken.json",
+        "images.npy",
+        "sizes.npy",
+    ]
     assert sorted(json.loads((folder / "broken.json").read_text())) == ["1", "3"]

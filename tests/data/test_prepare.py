@@ -21,7 +21,9 @@ def source(tmp_path):
     for fold in range(2):
         for split, names in (("train", "abc"), ("test", "d" if fold == 0 else "e")):
             rows = [f"{20 + ord(name) - ord('a')},{name}.JPG,1" for name in names]
-            (root / f"Setting_1_fold{fold}_{split}.txt").write_text("\n".join(["age,filename,gender", *rows]))
+            (root / f"Setting_1_fold{fold}_{split}.txt").write_text(
+                "\n".join(["age,filename,gender", *rows])
+            )
     for name in "abcdef":
         (root / "images" / f"{name}.JPG").write_bytes(f"bytes of {name}".encode())
     return root
@@ -40,7 +42,9 @@ def test_readers_find_the_store(source, tmp_path):
     assert prepare_data.prepare({"name": "faces.morph"}, source, root, folds=("0", "1")) == 5
     shutil.rmtree(source)
     assert not list(root.rglob("*.JPG"))
-    assert sorted(arrayrecord.metadata(arrayrecord.find(root))["paths"]) == [f"images/{name}.JPG" for name in "abcde"]
+    assert sorted(arrayrecord.metadata(arrayrecord.find(root))["paths"]) == [
+        f"images/{name}.JPG" for name in "abcde"
+    ]
     for fold in "01":
         assert contents(faces.morph(root, fold=fold, seed=0)) == expected[fold]
 
@@ -49,7 +53,8 @@ def test_images_not_in_the_store_are_reported(source, tmp_path):
     root = tmp_path / "data"
     prepare_data.prepare({"name": "faces.morph"}, source, root, folds=("0",))
     with pytest.raises(
-        ValueError, match="morph test: 1 of 1 images cannot be had .*\n  row 0, images/e.JPG: not in the store"
+        ValueError,
+        match="morph test: 1 of 1 images cannot be had .*\n  row 0, images/e.JPG: not in the store",
     ):
         faces.morph(root, fold="1", seed=0)
 
@@ -81,8 +86,16 @@ def test_existing_stores_and_bad_readers(source, tmp_path):
 def test_the_command(source, tmp_path):
     for fold in (2, 3, 4):  # the config has five
         for split in ("train", "test"):
-            shutil.copy(source / f"Setting_1_fold1_{split}.txt", source / f"Setting_1_fold{fold}_{split}.txt")
-    command = ["tools/prepare_data.py", "--dataset=morph", f"--source={source}", f"--out={tmp_path / 'data'}"]
+            shutil.copy(
+                source / f"Setting_1_fold1_{split}.txt",
+                source / f"Setting_1_fold{fold}_{split}.txt",
+            )
+    command = [
+        "tools/prepare_data.py",
+        "--dataset=morph",
+        f"--source={source}",
+        f"--out={tmp_path / 'data'}",
+    ]
     run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "5 images and the lists are in" in run.stdout
@@ -94,5 +107,10 @@ def test_the_command(source, tmp_path):
     command = [*command[:2], f"--source={archive}", f"--out={tmp_path / 'other'}"]
     run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and "5 images" in run.stdout, run.stderr
-    stores = [arrayrecord.metadata(arrayrecord.find(tmp_path / out / "morph"))["paths"] for out in ("data", "other")]
-    assert stores[0] == stores[1] and [file.name for file in (tmp_path / "other").iterdir()] == ["morph"]
+    stores = [
+        arrayrecord.metadata(arrayrecord.find(tmp_path / out / "morph"))["paths"]
+        for out in ("data", "other")
+    ]
+    assert stores[0] == stores[1] and [file.name for file in (tmp_path / "other").iterdir()] == [
+        "morph"
+    ]

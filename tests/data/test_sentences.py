@@ -20,7 +20,10 @@ PAIRS = {
 
 def write(root, pairs=PAIRS):
     for name, rows in pairs.items():
-        lines = (f"{i}\tmain\tx\t2012\t7\tnone\tnone\t{a}\t{b}\t{score}\n" for i, (a, b, score) in enumerate(rows))
+        lines = (
+            f"{i}\tmain\tx\t2012\t7\tnone\tnone\t{a}\t{b}\t{score}\n"
+            for i, (a, b, score) in enumerate(rows)
+        )
         (root / f"{name}_new.tsv").write_text(HEADER + "".join(lines), encoding="utf-8")
     return root
 
@@ -32,16 +35,32 @@ def read(root, **settings):
 @pytest.mark.parametrize(  # what nltk.word_tokenize gives
     ("text", "expected"),
     [
-        ('He said "hello, Mr. Smith" and stopped...', "He said `` hello , Mr. Smith '' and stopped ..."),
-        ("(a) [b] it's 'quoted' dogs' they'll -- end?!", "( a ) [ b ] it 's ' quoted ' dogs ' they 'll -- end ? !"),
-        ("e-mail 50% $30 A/B re: this; 2,000, at 10:30.", "e-mail 50 % $ 30 A/B re : this ; 2,000 , at 10:30 ."),
-        ("I can't, she DOESN'T, we cannot: gonna 80s", "I ca n't , she DOES N'T , we can not : gon na 80s"),
+        (
+            'He said "hello, Mr. Smith" and stopped...',
+            "He said `` hello , Mr. Smith '' and stopped ...",
+        ),
+        (
+            "(a) [b] it's 'quoted' dogs' they'll -- end?!",
+            "( a ) [ b ] it 's ' quoted ' dogs ' they 'll -- end ? !",
+        ),
+        (
+            "e-mail 50% $30 A/B re: this; 2,000, at 10:30.",
+            "e-mail 50 % $ 30 A/B re : this ; 2,000 , at 10:30 .",
+        ),
+        (
+            "I can't, she DOESN'T, we cannot: gonna 80s",
+            "I ca n't , she DOES N'T , we can not : gon na 80s",
+        ),
         ("It fell. The U.S. Senate met Gov. Bush in Nov. 2003 (again).", None),
         ("", ""),
     ],
 )
 def test_tokens(text, expected):
-    expected = expected if expected is not None else "It fell . The U.S. Senate met Gov. Bush in Nov. 2003 ( again ) ."
+    expected = (
+        expected
+        if expected is not None
+        else "It fell . The U.S. Senate met Gov. Bush in Nov. 2003 ( again ) ."
+    )
     assert sentences.tokenize(text) == expected.split()
 
 
@@ -49,18 +68,40 @@ def test_stsb(tmp_path):
     splits = read(write(tmp_path), tokens=6)
     assert {split: len(part) for split, part in splits.items()} == {"train": 3, "val": 1, "test": 2}
     train = splits["train"]
-    assert train.paths == ("train/0", "train/1", "train/2") and splits["val"].paths == ("dev/0",) and train.read is None
+    assert (
+        train.paths == ("train/0", "train/1", "train/2")
+        and splits["val"].paths == ("dev/0",)
+        and train.read is None
+    )
     assert train.targets.tolist() == np.array([3.8, 0, 1], np.float32).tolist()
-    assert train.columns["sentence1"].tolist() == ["A man plays.", 'He said "no".', "Stop"]  # quotes are plain
+    assert train.columns["sentence1"].tolist() == [
+        "A man plays.",
+        'He said "no".',
+        "Stop",
+    ]  # quotes are plain
     words = train.vocabulary
-    assert words[:4] == ("<padding>", "<unknown>", ".", "A") and "zebra" in words and splits["test"].vocabulary == words
+    assert (
+        words[:4] == ("<padding>", "<unknown>", ".", "A")
+        and "zebra" in words
+        and splits["test"].vocabulary == words
+    )
     ids, mask = train.inputs["sentences"], train.inputs["sentence_mask"]
     assert (ids.shape, ids.dtype, mask.shape, mask.dtype) == ((3, 2, 6), np.int32, (3, 2, 6), bool)
-    texts = [" ".join(words[i] for i in row[valid]) for row, valid in zip(ids.reshape(6, 6), mask.reshape(6, 6), strict=True)]
+    texts = [
+        " ".join(words[i] for i in row[valid])
+        for row, valid in zip(ids.reshape(6, 6), mask.reshape(6, 6), strict=True)
+    ]
     assert texts[:2] == ["A man plays .", "A man is playing a flute"]  # cut at six tokens
     assert texts[2:4] == ["He said `` no '' .", "It ca n't be ."] and not ids[~mask].any()
     small = read(tmp_path, tokens=6, words=2)["train"]
-    assert small.vocabulary == words[:4] and small.inputs["sentences"][0, 0].tolist() == [3, 1, 1, 2, 0, 0]
+    assert small.vocabulary == words[:4] and small.inputs["sentences"][0, 0].tolist() == [
+        3,
+        1,
+        1,
+        2,
+        0,
+        0,
+    ]
     assert "a" in words and "A" not in read(tmp_path, lower=True)["train"].vocabulary
 
 
@@ -68,17 +109,35 @@ def test_stsb_through_load_and_pipeline(tmp_path):
     write(tmp_path)
     shift = {"labels": 0, "keep": 1.0, "choice": "top"}
     entry = {"name": "sentences.stsb", "lower": True}
-    data = ConfigDict({"reader": entry, "root": str(tmp_path), "folds": (), "table": "", "shots": 0, "shift": shift})
+    data = ConfigDict(
+        {
+            "reader": entry,
+            "root": str(tmp_path),
+            "folds": (),
+            "table": "",
+            "shots": 0,
+            "shift": shift,
+        }
+    )
     train = load.load(data, "", 0)["train"]
     both = sources.concatenate([train, train.take([2, 0])])
-    crops = {"train_crop": {"name": "random_crop"}, "eval_crop": {"name": "center_crop"}, "stored_size": 8, "image_size": 8}
+    crops = {
+        "train_crop": {"name": "random_crop"},
+        "eval_crop": {"name": "center_crop"},
+        "stored_size": 8,
+        "image_size": 8,
+    }
     crops["corruption"] = {"name": ""}
-    data = ConfigDict({"tier": "auto", "broken": "raise", "workers": 1, "copies": 1, "bucket": 2, **crops})
+    data = ConfigDict(
+        {"tier": "auto", "broken": "raise", "workers": 1, "copies": 1, "bucket": 2, **crops}
+    )
     split = tiers.decode_split(both, data, np.asarray)
     batches = pipeline.train_batches(split, batch=3, seed=0)
     for batch in (next(batches) for _ in range(4)):
         assert batch["sentences"].shape == (3, 2, 8)
-        np.testing.assert_array_equal(batch["sentences"], both.inputs["sentences"][batch["index"]][..., :8])
+        np.testing.assert_array_equal(
+            batch["sentences"], both.inputs["sentences"][batch["index"]][..., :8]
+        )
     assert len(select.select_shots(train, 1, 0)) == 3
 
 
@@ -97,7 +156,9 @@ def test_faulty_lists(tmp_path, row, message):
 
 
 def test_one_message_says_all_that_is_missing(tmp_path):
-    with pytest.raises(ValueError, match="train_new.tsv, dev_new.tsv, test_new.tsv\nlists: .*\nlayout: <root>/"):
+    with pytest.raises(
+        ValueError, match="train_new.tsv, dev_new.tsv, test_new.tsv\nlists: .*\nlayout: <root>/"
+    ):
         read(tmp_path)
 
 
@@ -109,10 +170,14 @@ def test_vectors(tmp_path, caplog):
         table = sentences.vectors(str(path), words, 3)
     assert "2 of 3 words have a vector of 3 numbers" in caplog.text
     assert (table.shape, table.dtype) == ((5, 3), np.float32)
-    np.testing.assert_array_equal(table[[0, 2, 3]], np.array([[0, 0, 0], [0.5, 0.25, 4], [1, -0.2, 3]], np.float32))
+    np.testing.assert_array_equal(
+        table[[0, 2, 3]], np.array([[0, 0, 0], [0.5, 0.25, 4], [1, -0.2, 3]], np.float32)
+    )
     np.testing.assert_array_equal(sentences.vectors(str(path), words, 3), table)
     other = sentences.vectors(str(path), words, -4)
-    assert not np.any(other[[1, 4]] == table[[1, 4]]) and np.all(other[[0, 2, 3]] == table[[0, 2, 3]])
+    assert not np.any(other[[1, 4]] == table[[1, 4]]) and np.all(
+        other[[0, 2, 3]] == table[[0, 2, 3]]
+    )
     many = sentences.vectors(str(path), (*words, *map(str, range(2000))), 0)[5:]
     assert abs(many.mean()) < 0.05 and abs(many.std() - 1) < 0.05
 
@@ -130,6 +195,8 @@ def test_vectors(tmp_path, caplog):
 def test_faulty_vectors(tmp_path, text, message):
     (tmp_path / "glove.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
-        sentences.vectors(str(tmp_path / "glove.txt"), (sentences.PADDING, sentences.UNKNOWN, "man"), 0)
+        sentences.vectors(
+            str(tmp_path / "glove.txt"), (sentences.PADDING, sentences.UNKNOWN, "man"), 0
+        )
     with pytest.raises(ValueError, match="no word vectors at"):
         sentences.vectors(str(tmp_path), (), 0)

@@ -45,13 +45,20 @@ def test_dialects(tmp_path, text, names):
 
 
 def test_several_labels_take_the_middle(tmp_path):
-    table = read_table(write(tmp_path, "ET_proto_train.txt", "a.jpg 3 5 9\nb.jpg 4\nc.jpg 1 2 7 8\n"), ("path", "age"))
+    table = read_table(
+        write(tmp_path, "ET_proto_train.txt", "a.jpg 3 5 9\nb.jpg 4\nc.jpg 1 2 7 8\n"),
+        ("path", "age"),
+    )
     np.testing.assert_array_equal(table.numbers("age"), [5, 4, 7])
 
 
 def test_quotes_in_csv_and_in_tab_files(tmp_path):
-    assert read_table(write(tmp_path, "a.csv", 'path,age\n"a, b.jpg",3\n')).texts("path") == ["a, b.jpg"]
-    assert read_table(write(tmp_path, "a.tsv", 'text\tscore\n"quoted\t1\n')).texts("text") == ['"quoted']
+    assert read_table(write(tmp_path, "a.csv", 'path,age\n"a, b.jpg",3\n')).texts("path") == [
+        "a, b.jpg"
+    ]
+    assert read_table(write(tmp_path, "a.tsv", 'text\tscore\n"quoted\t1\n')).texts("text") == [
+        '"quoted'
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +92,9 @@ def test_matlab_files_and_what_is_none(tmp_path):
     assert matlab.read(tmp_path / "a.mat", ["mos"])[0] == [1, 2]
     (tmp_path / "b.mat").write_bytes(b"not a matrix")
     for file, variable in (("a.mat", "names"), ("b.mat", "mos"), ("c.mat", "mos")):
-        with pytest.raises(ValueError, match=f"{file} is no MATLAB file .*{variable}.*export it as CSV"):
+        with pytest.raises(
+            ValueError, match=f"{file} is no MATLAB file .*{variable}.*export it as CSV"
+        ):
             matlab.read(tmp_path / file, [variable])
     data = bytearray((tmp_path / "a.mat").read_bytes())
     data[176] = 14  # numbers become an array of arrays: scipy reads where it has no memory

@@ -34,30 +34,67 @@ def tarred(path, entries, mode="w:gz", **fields):
     return path
 
 
-@pytest.mark.parametrize("make", [lambda place: zipped(place / "a.ZIP", FILES), lambda place: tarred(place / "a.tar.gz", FILES),
-                                  lambda place: tarred(place / "a.tar", FILES, "w")])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda place: zipped(place / "a.ZIP", FILES),
+        lambda place: tarred(place / "a.tar.gz", FILES),
+        lambda place: tarred(place / "a.tar", FILES, "w"),
+    ],
+)
 def test_an_archive_becomes_its_folder(make, tmp_path):
     (tmp_path / "out").mkdir()
     root = unpack.unpack(make(tmp_path), tmp_path / "out")
     assert root == tmp_path / "out/set"
-    assert {file.relative_to(root.parent).as_posix(): file.read_bytes() for file in root.rglob("*") if file.is_file()} == FILES
+    assert {
+        file.relative_to(root.parent).as_posix(): file.read_bytes()
+        for file in root.rglob("*")
+        if file.is_file()
+    } == FILES
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda place: zipped(place / "a.zip", {**FILES, "../evil": b"x"}), "'../evil' leads out"),
-    (lambda place: zipped(place / "a.zip", {**FILES, "set/..\\..\\evil": b"x"}), "leads out"),
-    (lambda place: zipped(place / "a.zip", {**FILES, "/evil": b"x"}), "'/evil' leads out"),
-    (lambda place: zipped(place / "a.zip", {"C:/evil": b"x"}), "leads out"),
-    (lambda place: zipped(place / "a.zip", {"link": b"/etc/passwd"}, mode=stat.S_IFLNK | 0o777), "is a link"),
-    (lambda place: zipped(place / "a.zip", {"zeros": bytes(10_000_000)}), "expected at most .* 200 times the bytes"),
-    (lambda place: tarred(place / "a.tgz", {"../evil": b"x"}), "leads out"),
-    (lambda place: tarred(place / "a.tgz", {"/evil": b"x"}), "leads out"),
-    (lambda place: tarred(place / "a.tgz", {"link": b""}, type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link"),
-    (lambda place: tarred(place / "a.tgz", {"link": b""}, type=tarfile.LNKTYPE, linkname="../../x"), "is a link"),
-    (lambda place: tarred(place / "a.tgz", {"pipe": b""}, type=tarfile.FIFOTYPE), "is a link or a device"),
-    (lambda place: tarred(place / "a.tgz", {"zeros": bytes(10_000_000)}), "200 times the bytes"),
-    (lambda place: place / "none.zip", "No such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda place: zipped(place / "a.zip", {**FILES, "../evil": b"x"}), "'../evil' leads out"),
+        (lambda place: zipped(place / "a.zip", {**FILES, "set/..\\..\\evil": b"x"}), "leads out"),
+        (lambda place: zipped(place / "a.zip", {**FILES, "/evil": b"x"}), "'/evil' leads out"),
+        (lambda place: zipped(place / "a.zip", {"C:/evil": b"x"}), "leads out"),
+        (
+            lambda place: zipped(
+                place / "a.zip", {"link": b"/etc/passwd"}, mode=stat.S_IFLNK | 0o777
+            ),
+            "is a link",
+        ),
+        (
+            lambda place: zipped(place / "a.zip", {"zeros": bytes(10_000_000)}),
+            "expected at most .* 200 times the bytes",
+        ),
+        (lambda place: tarred(place / "a.tgz", {"../evil": b"x"}), "leads out"),
+        (lambda place: tarred(place / "a.tgz", {"/evil": b"x"}), "leads out"),
+        (
+            lambda place: tarred(
+                place / "a.tgz", {"link": b""}, type=tarfile.SYMTYPE, linkname="/etc/passwd"
+            ),
+            "is a link",
+        ),
+        (
+            lambda place: tarred(
+                place / "a.tgz", {"link": b""}, type=tarfile.LNKTYPE, linkname="../../x"
+            ),
+            "is a link",
+        ),
+        (
+            lambda place: tarred(place / "a.tgz", {"pipe": b""}, type=tarfile.FIFOTYPE),
+            "is a link or a device",
+        ),
+        (
+            lambda place: tarred(place / "a.tgz", {"zeros": bytes(10_000_000)}),
+            "200 times the bytes",
+        ),
+        (lambda place: place / "none.zip", "No such file"),
+    ],
+)
 def test_what_is_refused_is_not_written(make, words, tmp_path):
     archive, folder = make(tmp_path), tmp_path / "deep/out"
     folder.mkdir(parents=True)
@@ -73,8 +110,13 @@ def test_more_than_the_disk_holds(tmp_path, monkeypatch):
         unpack.unpack(zipped(tmp_path / "a.zip", FILES), tmp_path)
 
 
-@pytest.mark.parametrize("make", [lambda place: zipped(place / "a.zip", FILES),
-                                  lambda place: tarred(place / "a.tar", FILES, "w")])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda place: zipped(place / "a.zip", FILES),
+        lambda place: tarred(place / "a.tar", FILES, "w"),
+    ],
+)
 def test_damaged_archives_are_unpacked_or_refused(make, tmp_path):
     archive = make(tmp_path)
     good, draw = archive.read_bytes(), random.Random(0)
@@ -89,5 +131,8 @@ def test_damaged_archives_are_unpacked_or_refused(make, tmp_path):
         except ValueError as error:
             assert "is not unpacked: " in str(error)
             outcomes.add("refused")
-        assert sorted(os.listdir(tmp_path)) == [archive.name, "deep"] and len(os.listdir(tmp_path / "deep")) == number + 1
+        assert (
+            sorted(os.listdir(tmp_path)) == [archive.name, "deep"]
+            and len(os.listdir(tmp_path / "deep")) == number + 1
+        )
     assert outcomes == {"unpacked", "refused"}

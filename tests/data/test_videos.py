@@ -11,7 +11,14 @@ from jaxord.data import extraction, videos
 from tests.data.test_sources import write
 
 RUN = {"fold": "0", "seed": 0}
-FORM = {"frames": 8, "clips": 8, "clip_frames": 4, "clip_size": 32, "resize": "square", "stored_size": 16}
+FORM = {
+    "frames": 8,
+    "clips": 8,
+    "clip_frames": 4,
+    "clip_size": 32,
+    "resize": "square",
+    "stored_size": 16,
+}
 STEP = 4  # of the brightness from frame to frame
 
 
@@ -20,9 +27,16 @@ def film(path, frames, first=0, picture=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=fractions.Fraction(30))
-        stream.width, stream.height, stream.pix_fmt, stream.options = 48, 32, "yuv420p", {"bf": "2", "qp": "0"}
+        stream.width, stream.height, stream.pix_fmt, stream.options = (
+            48,
+            32,
+            "yuv420p",
+            {"bf": "2", "qp": "0"},
+        )
         for i in range(frames):
-            pixels = np.full((32, 48, 3), STEP * (first + i), np.uint8) if picture is None else picture
+            pixels = (
+                np.full((32, 48, 3), STEP * (first + i), np.uint8) if picture is None else picture
+            )
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -45,7 +59,9 @@ def network(monkeypatch):
 
     def motion(clips):
         seen.append(len(clips))
-        return np.broadcast_to(clips.mean((1, 2, 3, 4))[:, None, None, None, None], (len(clips), 4, 1, 1, 256))
+        return np.broadcast_to(
+            clips.mean((1, 2, 3, 4))[:, None, None, None, None], (len(clips), 4, 1, 1, 256)
+        )
 
     monkeypatch.setattr(extraction, "fast_motion", lambda weights: motion)
     return seen
@@ -78,7 +94,9 @@ def test_rotation_that_the_file_asks_for_is_applied(tmp_path):
     picture[:16] = 240  # bright above; turned clockwise: bright to the right
     path = film(tmp_path / "phone.mp4", 4, picture=picture)
     content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 44  # behind version, times, id, duration, layer, group and volume
+    matrix = (
+        content.index(b"tkhd") + 44
+    )  # behind version, times, id, duration, layer, group and volume
     one, minus = (1 << 16).to_bytes(4, "big"), (2**32 - (1 << 16)).to_bytes(4, "big")
     content[matrix : matrix + 20] = bytes(4) + one + bytes(4) + minus + bytes(4)
     path.write_bytes(content)
@@ -93,7 +111,11 @@ def library(root, count=6):
     """KoNViD's list and videos."""
     for i in range(count):
         film(root / f"videos/part{i % 2}/{100 + i}.mp4", 9, first=i)
-    write(root, "KoNViD_1k_mos.csv", '"flickr_id","mos"\n' + "".join(f"{100 + i},{1 + i / 2}\n" for i in range(count)))
+    write(
+        root,
+        "KoNViD_1k_mos.csv",
+        '"flickr_id","mos"\n' + "".join(f"{100 + i},{1 + i / 2}\n" for i in range(count)),
+    )
 
 
 def test_splits_share_one_extraction(tmp_path, network):
@@ -105,7 +127,11 @@ def test_splits_share_one_extraction(tmp_path, network):
         assert part.read is None and sorted(part.inputs) == ["frames", "motion", "size"]
         frames, motion = part.inputs["frames"], part.inputs["motion"]
         assert frames.shape == (3, 8, 16, 16, 3) and frames.dtype == np.uint8 and len(frames) == 3
-        assert motion.shape == (3, 8, 4, 1, 1, 256) and motion.dtype == np.float16 and motion[:1].shape[0] == 1
+        assert (
+            motion.shape == (3, 8, 4, 1, 1, 256)
+            and motion.dtype == np.float16
+            and motion[:1].shape[0] == 1
+        )
         first = [int(path[-5]) for path in part.paths]  # 10<i>.mp4 begins with the brightness of i
         np.testing.assert_array_equal(part.targets, [1 + i / 2 for i in first])
         assert numbers(np.asarray(frames)[:, 0]) == first == numbers(frames[np.arange(3)][:, 0])
@@ -117,7 +143,9 @@ def test_splits_share_one_extraction(tmp_path, network):
     larger = videos.konvid(tmp_path, extract={**settings, "stored_size": 24}, **RUN)
     assert larger["train"].inputs["frames"].shape[2:] == (24, 24, 3)
     assert len(network) == 6, "other frames leave the motion as it is"
-    assert sorted(videos.konvid(tmp_path, extract={**settings, "clips": 0}, **RUN)["test"].inputs) == ["frames", "size"]
+    assert sorted(
+        videos.konvid(tmp_path, extract={**settings, "clips": 0}, **RUN)["test"].inputs
+    ) == ["frames", "size"]
     videos.konvid(tmp_path, extract={**settings, "clip_frames": 8}, **RUN)
     assert len(network) == 12, "other clips do not"
     assert len([path for path in (tmp_path / "extracted").iterdir() if path.is_dir()]) == 4
@@ -140,7 +168,9 @@ def test_a_crash_loses_no_video(tmp_path, monkeypatch, network):
     monkeypatch.setattr(extraction, "decode_video", crash)
     with pytest.raises(KeyboardInterrupt):
         videos.konvid(tmp_path, extract=settings, **RUN)
-    assert not [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")], "nothing half done"
+    assert not [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")], (
+        "nothing half done"
+    )
     finished = len(network)
     assert finished >= 2
     monkeypatch.setattr(extraction, "decode_video", decode)
@@ -156,9 +186,13 @@ def test_broken_videos_are_named_or_left_out(tmp_path, network):
     pattern = r"konvid: 1 of 6 videos cannot be decoded .*\n  row 2, videos/part0/102.mp4: InvalidDataError"
     with pytest.raises(ValueError, match=pattern):
         videos.konvid(tmp_path, extract=settings, **RUN)
-    splits = videos.konvid(tmp_path, extract={**settings, "broken": "skip", "broken_share": 0.5}, **RUN)
+    splits = videos.konvid(
+        tmp_path, extract={**settings, "broken": "skip", "broken_share": 0.5}, **RUN
+    )
     assert len(network) == 5, "the five good ones were kept"
-    assert sum(map(len, splits.values())) == 5 and "102" not in str([part.paths for part in splits.values()])
+    assert sum(map(len, splits.values())) == 5 and "102" not in str(
+        [part.paths for part in splits.values()]
+    )
     for part in splits.values():
         assert numbers(part.inputs["frames"][:][:, 0]) == [int(path[-5]) for path in part.paths]
     with pytest.raises(ValueError, match=pattern):
@@ -175,8 +209,13 @@ def test_settings_that_cannot_be(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             videos.konvid(tmp_path, extract=settings, **RUN)
-    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
-    with pytest.raises(ValueError, match=r"arrays take 6,152 bytes more, but the disk of .* has 10; set config.data.reader.ex"):
+    monkeypatch.setattr(
+        extraction.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"arrays take 6,152 bytes more, but the disk of .* has 10; set config.data.reader.ex",
+    ):
         videos.konvid(tmp_path, extract={**FORM, "clips": 0}, **RUN)
 
 
@@ -192,7 +231,10 @@ def touch(root, *names):
 
 
 def shown(splits):
-    return {split: dict(zip(part.paths, part.targets.tolist(), strict=True)) for split, part in splits.items()}
+    return {
+        split: dict(zip(part.paths, part.targets.tolist(), strict=True))
+        for split, part in splits.items()
+    }
 
 
 def test_lsvq(tmp_path, listed):
@@ -208,11 +250,17 @@ def test_lsvq(tmp_path, listed):
     large = videos.lsvq(tmp_path, test="1080p", val_fraction=1 / 3, **RUN)
     assert large["val"].name == "lsvq val" and len(large["train"]) == 2
     assert shown(large)["test"] == {"videos/big/9.mp4": 77.25}
-    with pytest.raises(ValueError, match="missing under .*: LSVQ_whole_train.csv, LSVQ_whole_test_1080p.csv\nlists: baidut"):
+    with pytest.raises(
+        ValueError,
+        match="missing under .*: LSVQ_whole_train.csv, LSVQ_whole_test_1080p.csv\nlists: baidut",
+    ):
         videos.lsvq(tmp_path, lists="modularbvqa", test="1080p", **RUN)
     for split, line in (("train", lines[0]), ("test", lines[1])):
         write(tmp_path, f"LSVQ_whole_{split}.csv", f"name,p1,mos,is_test\n{line}\n")
-    whole = {"train": {"videos/yfcc-batch1/1.mp4": 40.5}, "test": {"videos/yfcc-batch1/2.mp4": 41.5}}
+    whole = {
+        "train": {"videos/yfcc-batch1/1.mp4": 40.5},
+        "test": {"videos/yfcc-batch1/2.mp4": 41.5},
+    }
     assert shown(videos.lsvq(tmp_path, lists="modularbvqa", **RUN)) == whole
     with pytest.raises(ValueError, match="lsvq has lists 'mine'"):
         videos.lsvq(tmp_path, lists="mine", **RUN)
@@ -234,17 +282,26 @@ def test_the_lists_of_the_smaller_sets(tmp_path, listed):
 
     root = tmp_path / "konvid"
     touch(root, "a/1.mp4", "2.mp4")
-    scipy.io.savemat(root / "set.mat", {"video_names": cells("1_cut.mp4", "2_cut.mp4"), "scores": [[3.5], [2.0]]})
+    scipy.io.savemat(
+        root / "set.mat", {"video_names": cells("1_cut.mp4", "2_cut.mp4"), "scores": [[3.5], [2.0]]}
+    )
     assert both(videos.konvid, root, table="set.mat") == {"videos/a/1.mp4": 3.5, "videos/2.mp4": 2}
-    with pytest.raises(ValueError, match=r"set.mat is no MATLAB file .* with \['video_list', 'mos'\]: KeyError 'video_list'"):
+    with pytest.raises(
+        ValueError,
+        match=r"set.mat is no MATLAB file .* with \['video_list', 'mos'\]: KeyError 'video_list'",
+    ):
         both(videos.live_vqc, root, table="set.mat")
     touch(root, "b/1.mp4")
-    with pytest.raises(ValueError, match=re.escape("more than once, such as ['videos/a/1.mp4', 'videos/b/1.mp4']")):
+    with pytest.raises(
+        ValueError, match=re.escape("more than once, such as ['videos/a/1.mp4', 'videos/b/1.mp4']")
+    ):
         both(videos.konvid, root, table="set.mat")
 
     root = tmp_path / "live"
     touch(root, "Video/A001.mp4", "Video/B002.mp4")
-    scipy.io.savemat(root / "data.mat", {"video_list": cells("A001.mp4", "B002.mp4"), "mos": [[80.25], [12.5]]})
+    scipy.io.savemat(
+        root / "data.mat", {"video_list": cells("A001.mp4", "B002.mp4"), "mos": [[80.25], [12.5]]}
+    )
     expected = {"videos/Video/A001.mp4": 80.25, "videos/Video/B002.mp4": 12.5}
     assert both(videos.live_vqc, root) == expected
     write(root, "list.csv", "File,MOS,width\nA001.mp4,80.25,404\nB002.mp4,12.5,404\n")
@@ -253,7 +310,11 @@ def test_the_lists_of_the_smaller_sets(tmp_path, listed):
     root = tmp_path / "cvd"
     touch(root, "Test1/City/Test01_City_D01.avi", "Test4/City/Test04_City_D06.avi")
     rows = "City;Test01_City_D01;71,17;67,25;;;;\nCity;Test04_City_D06;4,58;-6,50;;;;\n;;;;;;;\n;;;;;;;\n"
-    write(root, "CVD2014_Realignment_MOS.csv", "Content;File_name;Original MOS;Realignment MOS;;;;\n" + rows)
+    write(
+        root,
+        "CVD2014_Realignment_MOS.csv",
+        "Content;File_name;Original MOS;Realignment MOS;;;;\n" + rows,
+    )
     assert both(videos.cvd2014, root) == {
         "videos/Test1/City/Test01_City_D01.avi": 67.25,
         "videos/Test4/City/Test04_City_D06.avi": -6.5,
@@ -261,12 +322,20 @@ def test_the_lists_of_the_smaller_sets(tmp_path, listed):
 
     root = tmp_path / "ugc"
     touch(root, "Gaming_1080P-0ef8.mkv", "Vlog_720P-20f8.mp4")
-    write(root, "YOUTUBE_UGC_metadata.csv", "vid,MOSFull\nGaming_1080P-0ef8,3.5\nVlog_720P-20f8,4.25\n")
+    write(
+        root,
+        "YOUTUBE_UGC_metadata.csv",
+        "vid,MOSFull\nGaming_1080P-0ef8,3.5\nVlog_720P-20f8,4.25\n",
+    )
     expected = {"videos/Gaming_1080P-0ef8.mkv": 3.5, "videos/Vlog_720P-20f8.mp4": 4.25}
     assert both(videos.youtube_ugc, root) == expected
     names = cells("Gaming_1080P-0ef8.mkv", "Vlog_720P-20f8.mp4")
-    scipy.io.savemat(root / "youtube_ugc_data.mat", {"video_names": names, "scores": [[3.5, 4.25]]})  # a row here
+    scipy.io.savemat(
+        root / "youtube_ugc_data.mat", {"video_names": names, "scores": [[3.5, 4.25]]}
+    )  # a row here
     assert both(videos.youtube_ugc, root, table="youtube_ugc_data.mat") == expected
     (root / "videos/Vlog_720P-20f8.mp4").unlink()
-    with pytest.raises(ValueError, match="row 1, videos/Vlog_720P-20f8: not there\nlists: vztu/VIDEVAL"):
+    with pytest.raises(
+        ValueError, match="row 1, videos/Vlog_720P-20f8: not there\nlists: vztu/VIDEVAL"
+    ):
         both(videos.youtube_ugc, root)

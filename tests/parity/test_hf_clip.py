@@ -17,13 +17,24 @@ from jaxord.weights import hf_clip
 from jaxord.weights.variants import VARIANTS
 
 SMALL = clip.ClipSettings(
-    vision=clip.Tower(width=24, layers=2, heads=3, mlp=40), text=clip.Tower(width=16, layers=1, heads=2, mlp=24),
-    image_size=16, patch_size=8, vocab_size=30, max_positions=12, projection_dim=8, eos_token_id=29,
+    vision=clip.Tower(width=24, layers=2, heads=3, mlp=40),
+    text=clip.Tower(width=16, layers=1, heads=2, mlp=24),
+    image_size=16,
+    patch_size=8,
+    vocab_size=30,
+    max_positions=12,
+    projection_dim=8,
+    eos_token_id=29,
 )
 OTHER = clip.ClipSettings(
     vision=clip.Tower(width=20, layers=1, heads=5, mlp=36, hidden_act="gelu", layer_norm_eps=1e-4),
     text=clip.Tower(width=18, layers=2, heads=1, mlp=50, hidden_act="gelu", layer_norm_eps=1e-6),
-    image_size=12, patch_size=4, vocab_size=41, max_positions=9, projection_dim=14, eos_token_id=40,
+    image_size=12,
+    patch_size=4,
+    vocab_size=41,
+    max_positions=9,
+    projection_dim=14,
+    eos_token_id=40,
 )
 CASES = {"quick_gelu": SMALL, "gelu": OTHER}
 
@@ -32,12 +43,20 @@ def sentences(settings):
     """Two rows of full length with their ends, filled up by id 0."""
     tokens = np.zeros((2, settings.max_positions), np.int32)
     for row, length in enumerate((4, 6)):
-        tokens[row, :length] = [settings.eos_token_id - 1, *range(3, 1 + length), settings.eos_token_id]
+        tokens[row, :length] = [
+            settings.eos_token_id - 1,
+            *range(3, 1 + length),
+            settings.eos_token_id,
+        ]
     return tokens, np.asarray([3, 5])
 
 
 def images(settings, n=2):
-    return np.random.default_rng(1).normal(size=(n, settings.image_size, settings.image_size, 3)).astype(np.float32)
+    return (
+        np.random.default_rng(1)
+        .normal(size=(n, settings.image_size, settings.image_size, 3))
+        .astype(np.float32)
+    )
 
 
 def features(settings, flat, image, tokens, end):
@@ -48,7 +67,9 @@ def features(settings, flat, image, tokens, end):
         return model(model.embed(tokens), end)
 
     image = clip.VisionModel(settings).apply({"params": params["vision_model"]}, image)
-    text = clip.TextModel(settings).apply({"params": params["text_model"]}, tokens, end, method=text)
+    text = clip.TextModel(settings).apply(
+        {"params": params["text_model"]}, tokens, end, method=text
+    )
     return image @ params["visual_projection"]["kernel"], text @ params["text_projection"]["kernel"]
 
 
@@ -60,17 +81,35 @@ def case(request, tmp_path_factory):
 
     s = CASES[request.param]
     sides = [
-        dict(hidden_size=t.width, num_hidden_layers=t.layers, num_attention_heads=t.heads, intermediate_size=t.mlp,
-             hidden_act=t.hidden_act, layer_norm_eps=t.layer_norm_eps) for t in (s.vision, s.text)
+        dict(
+            hidden_size=t.width,
+            num_hidden_layers=t.layers,
+            num_attention_heads=t.heads,
+            intermediate_size=t.mlp,
+            hidden_act=t.hidden_act,
+            layer_norm_eps=t.layer_norm_eps,
+        )
+        for t in (s.vision, s.text)
     ]
     sides[0] |= dict(image_size=s.image_size, patch_size=s.patch_size)
-    sides[1] |= dict(vocab_size=s.vocab_size, max_position_embeddings=s.max_positions, bos_token_id=s.eos_token_id - 1,
-                     eos_token_id=2 if s is OTHER else s.eos_token_id)  # 2: OpenAI's files, pooled at the highest id
+    sides[1] |= dict(
+        vocab_size=s.vocab_size,
+        max_position_embeddings=s.max_positions,
+        bos_token_id=s.eos_token_id - 1,
+        eos_token_id=2 if s is OTHER else s.eos_token_id,
+    )  # 2: OpenAI's files, pooled at the highest id
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(vision_config=sides[0], text_config=sides[1], projection_dim=s.projection_dim)).eval()
+    model = CLIPModel(
+        CLIPConfig(vision_config=sides[0], text_config=sides[1], projection_dim=s.projection_dim)
+    ).eval()
     with torch.no_grad():
-        for name, p in model.named_parameters():  # as if trained: biases and scales matter, activations are of order 1
+        for (
+            name,
+            p,
+        ) in (
+            model.named_parameters()
+        ):  # as if trained: biases and scales matter, activations are of order 1
             if p.ndim < 2:
                 p.add_(torch.randn(p.shape) * 0.3)
             elif "embedding" in name:
@@ -86,8 +125,10 @@ def torch_features(model, image, tokens):
     import torch
 
     pixels = torch.tensor(image).permute(0, 3, 1, 2)
-    return (model.get_image_features(pixel_values=pixels).pooler_output,
-            model.get_text_features(input_ids=torch.tensor(tokens, dtype=torch.long)).pooler_output)
+    return (
+        model.get_image_features(pixel_values=pixels).pooler_output,
+        model.get_text_features(input_ids=torch.tensor(tokens, dtype=torch.long)).pooler_output,
+    )
 
 
 def test_settings_are_read_from_config_json(case):
@@ -101,7 +142,9 @@ def test_features_and_gradients_are_torchs(case):
 
     settings, model, _, flat = case
     image, (tokens, end) = images(settings), sentences(settings)
-    weights = np.random.default_rng(2).normal(size=(2, 2, settings.projection_dim)).astype(np.float32)
+    weights = (
+        np.random.default_rng(2).normal(size=(2, 2, settings.projection_dim)).astype(np.float32)
+    )
 
     def loss(flat):
         found = features(settings, flat, image, tokens, end)
@@ -117,7 +160,10 @@ def test_features_and_gradients_are_torchs(case):
     total = sum(torch.tanh(f * torch.tensor(w)).sum() for f, w in zip(theirs, weights, strict=True))
     (total * torch.exp(0.1 * model.logit_scale)).backward()
     # k_proj's bias drops out of the softmax: its gradient is rounding, so its error is relative to the whole model.
-    parameters, largest = dict(model.named_parameters()), max(float(np.abs(g).max()) for g in gradients.values())
+    parameters, largest = (
+        dict(model.named_parameters()),
+        max(float(np.abs(g).max()) for g in gradients.values()),
+    )
     assert len(parameters) == len(gradients)
     for path, gradient in gradients.items():
         expected = parameters[hf_clip.source_name(path)].grad.numpy()
@@ -134,14 +180,25 @@ def test_the_variants_have_the_names_and_shapes_of_torchs_models(variant):
 
     s = VARIANTS[variant]
     sides = [
-        dict(hidden_size=t.width, num_hidden_layers=t.layers, num_attention_heads=t.heads, intermediate_size=t.mlp)
+        dict(
+            hidden_size=t.width,
+            num_hidden_layers=t.layers,
+            num_attention_heads=t.heads,
+            intermediate_size=t.mlp,
+        )
         for t in (s.vision, s.text)
     ]
     sides[0] |= dict(image_size=s.image_size, patch_size=s.patch_size)
     with torch.device("meta"):
-        model = CLIPModel(CLIPConfig(vision_config=sides[0], text_config=sides[1], projection_dim=s.projection_dim))
+        model = CLIPModel(
+            CLIPConfig(
+                vision_config=sides[0], text_config=sides[1], projection_dim=s.projection_dim
+            )
+        )
     ours = {
-        hf_clip.source_name(path): hf_clip.to_source(path, np.broadcast_to(np.float32(0), shape.shape)).shape
+        hf_clip.source_name(path): hf_clip.to_source(
+            path, np.broadcast_to(np.float32(0), shape.shape)
+        ).shape
         for path, shape in hf_clip.parameters(s).items()
     }
     assert ours == {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -150,10 +207,15 @@ def test_the_variants_have_the_names_and_shapes_of_torchs_models(variant):
 def test_export_of_import_is_the_same_bytes(case, tmp_path):
     settings, _, folder, flat = case
     hf_clip.save(tmp_path, flat, settings)
-    ours, theirs = load_file(tmp_path / "model.safetensors"), load_file(folder / "model.safetensors")
+    ours, theirs = (
+        load_file(tmp_path / "model.safetensors"),
+        load_file(folder / "model.safetensors"),
+    )
     assert ours.keys() == theirs.keys()
     for name in theirs:
-        assert ours[name].dtype == theirs[name].dtype and ours[name].shape == theirs[name].shape, name
+        assert ours[name].dtype == theirs[name].dtype and ours[name].shape == theirs[name].shape, (
+            name
+        )
         assert ours[name].tobytes() == theirs[name].tobytes(), name
     assert ours["logit_scale"].shape == ()
     assert hf_clip.settings(tmp_path) == settings
@@ -176,17 +238,25 @@ def test_transformers_loads_the_export_and_gives_the_same_features(case, tmp_pat
         np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
 
 
-@pytest.mark.parametrize("parts, name", [
-    (("vision_model", "visual_projection"), "CLIPVisionModelWithProjection"), (("vision_model",), "CLIPVisionModel"),
-])
+@pytest.mark.parametrize(
+    "parts, name",
+    [
+        (("vision_model", "visual_projection"), "CLIPVisionModelWithProjection"),
+        (("vision_model",), "CLIPVisionModel"),
+    ],
+)
 def test_an_image_tower_alone_goes_there_and_back(parts, name, tmp_path):
     pytest.importorskip("torch")
     import torch
     import transformers
 
-    flat = {path: array for path, array in random_params(SMALL).items() if path.split("/")[0] in parts}
+    flat = {
+        path: array for path, array in random_params(SMALL).items() if path.split("/")[0] in parts
+    }
     hf_clip.save(tmp_path, flat, SMALL)
-    again = hf_clip.load(tmp_path, {path: s for path, s in hf_clip.parameters(SMALL).items() if path in flat})
+    again = hf_clip.load(
+        tmp_path, {path: s for path, s in hf_clip.parameters(SMALL).items() if path in flat}
+    )
     assert trees.difference(again, flat) == []
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [name]
     model, report = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
@@ -208,12 +278,18 @@ def test_the_preprocessor_is_transformers(tmp_path):
     from transformers import CLIPImageProcessorPil
 
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-    hf_clip.save(tmp_path, random_params(SMALL), SMALL, mean=mean, std=std, resize="square", stored_size=24)
+    hf_clip.save(
+        tmp_path, random_params(SMALL), SMALL, mean=mean, std=std, resize="square", stored_size=24
+    )
     assert hf_clip.preprocessing(tmp_path) == dict(mean=mean, std=std, size=16)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
     image = Image.fromarray(pixels)
-    theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)(image, return_tensors="np")["pixel_values"][0]
-    ours = (np.asarray(image.resize((24, 24), Image.Resampling.BICUBIC))[4:20, 4:20] / 255 - mean) / std
+    theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)(image, return_tensors="np")[
+        "pixel_values"
+    ][0]
+    ours = (
+        np.asarray(image.resize((24, 24), Image.Resampling.BICUBIC))[4:20, 4:20] / 255 - mean
+    ) / std
     np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-6)  # measured 1.5e-7
 
 
@@ -227,15 +303,21 @@ def test_positions_are_resized_as_torch_does_with_antialiasing(tmp_path):
         found = hf_clip.load(tmp_path, wanted)[hf_clip.IMAGE_POSITIONS]
         assert found.shape == (1 + grid**2, 20) and found.dtype == np.float32
         rest = torch.tensor(table[1:]).reshape(1, 3, 3, 20).permute(0, 3, 1, 2)
-        rest = torch.nn.functional.interpolate(rest, (grid, grid), mode="bicubic", align_corners=False, antialias=True)
+        rest = torch.nn.functional.interpolate(
+            rest, (grid, grid), mode="bicubic", align_corners=False, antialias=True
+        )
         np.testing.assert_array_equal(found[0], table[0])
-        np.testing.assert_allclose(found[1:], rest[0].permute(1, 2, 0).reshape(-1, 20), atol=1e-5)  # measured 6e-7
+        np.testing.assert_allclose(
+            found[1:], rest[0].permute(1, 2, 0).reshape(-1, 20), atol=1e-5
+        )  # measured 6e-7
 
 
 def random_params(settings):
     rng = np.random.default_rng(7)
     shapes = hf_clip.parameters(settings)
-    return {path: np.asarray(rng.normal(size=s.shape) * 0.3, np.float32) for path, s in shapes.items()}
+    return {
+        path: np.asarray(rng.normal(size=s.shape) * 0.3, np.float32) for path, s in shapes.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -259,12 +341,17 @@ def rewrite(folder, change):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_becomes_float32(copy, dtype):
-    half = {name: array.astype(jnp.dtype(dtype)) for name, array in load_file(copy / "model.safetensors").items()}
+    half = {
+        name: array.astype(jnp.dtype(dtype))
+        for name, array in load_file(copy / "model.safetensors").items()
+    }
     rewrite(copy, lambda tensors: tensors.update(half))
     found = hf_clip.load(copy, hf_clip.parameters(SMALL))
     for path, array in random_params(SMALL).items():
         assert found[path].dtype == np.float32 and found[path].flags.c_contiguous
-        np.testing.assert_array_equal(found[path], array.astype(jnp.dtype(dtype)).astype(np.float32))
+        np.testing.assert_array_equal(
+            found[path], array.astype(jnp.dtype(dtype)).astype(np.float32)
+        )
 
 
 def test_shards_and_position_ids(copy):
@@ -287,14 +374,22 @@ def test_shards_and_position_ids(copy):
     with pytest.raises(ValueError, match=r"and its shards disagree about \['logit_scale'\]"):
         hf_clip.load(copy, hf_clip.parameters(SMALL))
     (copy / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ValueError, match="model-00002-of-00002.safetensors cannot be read as safetensors"):
+    with pytest.raises(
+        ValueError, match="model-00002-of-00002.safetensors cannot be read as safetensors"
+    ):
         hf_clip.load(copy, hf_clip.parameters(SMALL))
 
 
 def test_only_the_wanted_parts_are_read(copy):
-    wanted = {path: s for path, s in hf_clip.parameters(SMALL).items() if path.startswith(("vision_model", "visual"))}
+    wanted = {
+        path: s
+        for path, s in hf_clip.parameters(SMALL).items()
+        if path.startswith(("vision_model", "visual"))
+    }
     assert list(hf_clip.load(copy, wanted)) == list(wanted)
-    rewrite(copy, lambda tensors: tensors.update({"text_model.extra.weight": np.ones(3, np.float32)}))
+    rewrite(
+        copy, lambda tensors: tensors.update({"text_model.extra.weight": np.ones(3, np.float32)})
+    )
     with pytest.raises(ValueError, match="unexpected: text_model.extra.weight") as error:
         hf_clip.load(copy, wanted)
     assert len(str(error.value).splitlines()) == 2
@@ -315,31 +410,37 @@ def test_every_problem_is_in_one_error(copy):
         hf_clip.load(copy, hf_clip.parameters(SMALL))
     first, *lines = str(error.value).splitlines()
     assert first == f"the weights in {copy} do not fit the model"
-    assert sorted(line.strip() for line in lines) == sorted([
-        "missing: logit_scale, our logit_scale",
-        "missing: text_model.encoder.layers.0.mlp.fc1.bias, our text_model/encoder/layers/0/mlp/fc1/bias",
-        "unexpected: vision_model.encoder.layers.2.mlp.fc1.bias",
-        "unexpected: classifier.weight",
-        "visual_projection.weight: shape (24, 9) in the weights, (24, 8) in the model (as visual_projection/kernel)",
-        "text_projection.weight: int8 in the weights, expected floating point",
-        "vision_model.embeddings.patch_embedding.weight: shape (192, 24) in the weights, (8, 8, 3, 24) in the model "
-        "(as vision_model/embeddings/patch_embedding/kernel)",
-        "text_model.embeddings.position_embedding.weight: shape (10, 16) in the weights, (12, 16) in the model (as "
-        "text_model/embeddings/position_embedding/embedding)",
-    ])
+    assert sorted(line.strip() for line in lines) == sorted(
+        [
+            "missing: logit_scale, our logit_scale",
+            "missing: text_model.encoder.layers.0.mlp.fc1.bias, our text_model/encoder/layers/0/mlp/fc1/bias",
+            "unexpected: vision_model.encoder.layers.2.mlp.fc1.bias",
+            "unexpected: classifier.weight",
+            "visual_projection.weight: shape (24, 9) in the weights, (24, 8) in the model (as visual_projection/kernel)",
+            "text_projection.weight: int8 in the weights, expected floating point",
+            "vision_model.embeddings.patch_embedding.weight: shape (192, 24) in the weights, (8, 8, 3, 24) in the model "
+            "(as vision_model/embeddings/patch_embedding/kernel)",
+            "text_model.embeddings.position_embedding.weight: shape (10, 16) in the weights, (12, 16) in the model (as "
+            "text_model/embeddings/position_embedding/embedding)",
+        ]
+    )
 
 
 @pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"", "cut"])
 def test_a_broken_weights_file_is_refused(copy, content):
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-5] if content == "cut" else content)
-    with pytest.raises(ValueError, match="model.safetensors cannot be read as safetensors .*: download it again"):
+    with pytest.raises(
+        ValueError, match="model.safetensors cannot be read as safetensors .*: download it again"
+    ):
         hf_clip.load(copy, hf_clip.parameters(SMALL))
 
 
 def test_pickles_are_refused(copy):
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"found \[.*'pytorch_model.bin'\]. Pickled weights .* never loaded"):
+    with pytest.raises(
+        ValueError, match=r"found \[.*'pytorch_model.bin'\]. Pickled weights .* never loaded"
+    ):
         hf_clip.load(copy, hf_clip.parameters(SMALL))
 
 
@@ -349,27 +450,40 @@ def test_config_json_is_checked(copy):
     file.write_text(json.dumps(config | {"model_type": "siglip"}))
     with pytest.raises(ValueError, match="is of model_type 'siglip', expected 'clip'"):
         hf_clip.settings(copy)
-    file.write_text(json.dumps(config | {"text_config": config["text_config"] | {"hidden_act": "relu"}}))
+    file.write_text(
+        json.dumps(config | {"text_config": config["text_config"] | {"hidden_act": "relu"}})
+    )
     with pytest.raises(ValueError, match="text hidden_act 'relu' is unknown"):
         hf_clip.settings(copy)
     file.write_text("{")
     with pytest.raises(ValueError, match="config.json is not JSON .*: download it again"):
         hf_clip.settings(copy)
     file.unlink()
-    with pytest.raises(ValueError, match=r"no config.json; found \['model.safetensors', 'preprocessor_config.json'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"no config.json; found \['model.safetensors', 'preprocessor_config.json'\]",
+    ):
         hf_clip.settings(copy)
 
 
 def test_save_refuses_what_does_not_fit(tmp_path):
     params = random_params(SMALL)
     towers = {p: a for p, a in params.items() if p.split("/")[0] in ("vision_model", "text_model")}
-    with pytest.raises(ValueError, match=r"checkpoint of \('vision_model', 'text_model'\); expected one of"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint of \('vision_model', 'text_model'\); expected one of"
+    ):
         hf_clip.save(tmp_path, towers, SMALL)
-    bad = params | {"visual_projection/kernel": np.zeros((24, 9), np.float32), "text_model/extra": np.zeros(3)}
+    bad = params | {
+        "visual_projection/kernel": np.zeros((24, 9), np.float32),
+        "text_model/extra": np.zeros(3),
+    }
     del bad["vision_model/pre_layrnorm/scale"]
     with pytest.raises(ValueError) as error:
         hf_clip.save(tmp_path, bad, SMALL)
-    for line in ("only in the settings: vision_model/pre_layrnorm/scale", "only in the parameters: text_model/extra",
-                 "visual_projection/kernel: shape (24, 9) in the parameters, (24, 8) in the settings"):
+    for line in (
+        "only in the settings: vision_model/pre_layrnorm/scale",
+        "only in the parameters: text_model/extra",
+        "visual_projection/kernel: shape (24, 9) in the parameters, (24, 8) in the settings",
+    ):
         assert line in str(error.value)
     assert not list(tmp_path.iterdir())

@@ -15,9 +15,15 @@ from jaxord.weights import hf_clip, open_clip
 from tools import convert_weights, torchscript
 
 SMALL = ClipSettings(
-    vision=Tower(width=128, layers=2, heads=2, mlp=512), text=Tower(width=64, layers=1, heads=1, mlp=256),
-    image_size=16, patch_size=8, vocab_size=30, max_positions=12, projection_dim=8, eos_token_id=29,
-)  # fmt: skip
+    vision=Tower(width=128, layers=2, heads=2, mlp=512),
+    text=Tower(width=64, layers=1, heads=1, mlp=256),
+    image_size=16,
+    patch_size=8,
+    vocab_size=30,
+    max_positions=12,
+    projection_dim=8,
+    eos_token_id=29,
+)
 
 
 def tensors(settings):
@@ -25,20 +31,40 @@ def tensors(settings):
     rng = np.random.default_rng(0)
 
     def block(start, width, mlp):
-        shapes = {"ln_1.weight": (width,), "ln_1.bias": (width,), "ln_2.weight": (width,), "ln_2.bias": (width,),
-                  "attn.in_proj_weight": (3 * width, width), "attn.in_proj_bias": (3 * width,),
-                  "attn.out_proj.weight": (width, width), "attn.out_proj.bias": (width,), "mlp.c_fc.weight": (mlp, width),
-                  "mlp.c_fc.bias": (mlp,), "mlp.c_proj.weight": (width, mlp), "mlp.c_proj.bias": (width,)}  # fmt: skip
+        shapes = {
+            "ln_1.weight": (width,),
+            "ln_1.bias": (width,),
+            "ln_2.weight": (width,),
+            "ln_2.bias": (width,),
+            "attn.in_proj_weight": (3 * width, width),
+            "attn.in_proj_bias": (3 * width,),
+            "attn.out_proj.weight": (width, width),
+            "attn.out_proj.bias": (width,),
+            "mlp.c_fc.weight": (mlp, width),
+            "mlp.c_fc.bias": (mlp,),
+            "mlp.c_proj.weight": (width, mlp),
+            "mlp.c_proj.bias": (width,),
+        }
         return {f"{start}.{name}": shape for name, shape in shapes.items()}
 
     v, t, s = settings.vision.width, settings.text.width, settings
     shapes = {
-        "visual.class_embedding": (v,), "visual.positional_embedding": (1 + (s.image_size // s.patch_size) ** 2, v),
-        "visual.proj": (v, s.projection_dim), "visual.conv1.weight": (v, 3, s.patch_size, s.patch_size),
-        **{f"visual.{norm}.{leaf}": (v,) for norm in ("ln_pre", "ln_post") for leaf in ("weight", "bias")},
-        "positional_embedding": (s.max_positions, t), "text_projection": (t, s.projection_dim), "logit_scale": (),
-        "token_embedding.weight": (s.vocab_size, t), "ln_final.weight": (t,), "ln_final.bias": (t,),
-    }  # fmt: skip
+        "visual.class_embedding": (v,),
+        "visual.positional_embedding": (1 + (s.image_size // s.patch_size) ** 2, v),
+        "visual.proj": (v, s.projection_dim),
+        "visual.conv1.weight": (v, 3, s.patch_size, s.patch_size),
+        **{
+            f"visual.{norm}.{leaf}": (v,)
+            for norm in ("ln_pre", "ln_post")
+            for leaf in ("weight", "bias")
+        },
+        "positional_embedding": (s.max_positions, t),
+        "text_projection": (t, s.projection_dim),
+        "logit_scale": (),
+        "token_embedding.weight": (s.vocab_size, t),
+        "ln_final.weight": (t,),
+        "ln_final.bias": (t,),
+    }
     for i in range(s.vision.layers):
         shapes |= block(f"visual.transformer.resblocks.{i}", v, s.vision.mlp)
     for i in range(s.text.layers):
@@ -60,7 +86,9 @@ def test_names_go_there_and_back_and_the_rows_are_where_they_belong():
     ours = open_clip.to_hf({**theirs, "attn_mask": np.zeros((2, 2), np.float32)})
     assert set(ours) == {hf_clip.source_name(path) for path in hf_clip.parameters(SMALL)}
     joined = theirs["visual.transformer.resblocks.1.attn.in_proj_weight"]
-    np.testing.assert_array_equal(ours["vision_model.encoder.layers.1.self_attn.k_proj.weight"], joined[128:256])
+    np.testing.assert_array_equal(
+        ours["vision_model.encoder.layers.1.self_attn.k_proj.weight"], joined[128:256]
+    )
     np.testing.assert_array_equal(ours["text_projection.weight"], theirs["text_projection"].T)
     again = open_clip.from_hf(ours)
     assert again.keys() == theirs.keys()
@@ -71,10 +99,24 @@ def test_names_go_there_and_back_and_the_rows_are_where_they_belong():
 def test_sizes_come_from_the_config_or_from_the_shapes():
     assert open_clip.settings(open_clip.config(SMALL)["model_cfg"]) == SMALL
     assert open_clip.sizes(tensors(SMALL), "quick_gelu") == SMALL
-    vit = {"embed_dim": 512, "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
-           "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}}
+    vit = {
+        "embed_dim": 512,
+        "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 512,
+            "heads": 8,
+            "layers": 12,
+        },
+    }
     found = open_clip.settings(vit)
-    assert (found.vision.heads, found.vision.mlp, found.vision.hidden_act, found.eos_token_id) == (12, 3072, "gelu", 49407)
+    assert (found.vision.heads, found.vision.mlp, found.vision.hidden_act, found.eos_token_id) == (
+        12,
+        3072,
+        "gelu",
+        49407,
+    )
     with pytest.raises(ValueError, match="no plain CLIP.*vision_cfg.timm_model_name"):
         open_clip.settings(vit | {"vision_cfg": {"timm_model_name": "convnext", "image_size": 224}})
 
@@ -84,7 +126,11 @@ def test_a_folder_with_these_files_is_a_checkpoint(folder):
     assert hf_clip.preprocessing(folder) == dict(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), size=16)
     found, theirs = hf_clip.load(folder, hf_clip.parameters(SMALL)), tensors(SMALL)
     np.testing.assert_array_equal(found["visual_projection/kernel"], theirs["visual.proj"])
-    image = {path: shape for path, shape in hf_clip.parameters(SMALL).items() if path.startswith("vision_model/")}
+    image = {
+        path: shape
+        for path, shape in hf_clip.parameters(SMALL).items()
+        if path.startswith("vision_model/")
+    }
     assert list(hf_clip.load(folder, image)) == list(image)
 
 
@@ -93,7 +139,9 @@ def test_what_does_not_fit_is_reported(folder, tmp_path):
     del stored["ln_final.bias"]
     save_file(stored, tmp_path / open_clip.WEIGHTS)
     (tmp_path / open_clip.CONFIG).write_text((folder / open_clip.CONFIG).read_text())
-    with pytest.raises(ValueError, match="(?s)missing: text_model.final_layer_norm.bias.*unexpected: visual.extra"):
+    with pytest.raises(
+        ValueError, match="(?s)missing: text_model.final_layer_norm.bias.*unexpected: visual.extra"
+    ):
         hf_clip.load(tmp_path, hf_clip.parameters(SMALL))
 
 
@@ -101,14 +149,18 @@ def test_pickles_are_converted_by_the_tool(folder, tmp_path):
     torch = pytest.importorskip("torch")
     state = {name: torch.tensor(array).half() for name, array in tensors(SMALL).items()}
     torch.save({"state_dict": state}, tmp_path / "clip.pt")
-    with pytest.raises(ValueError, match=r"clip.pt is a file.*python tools/convert_weights.py --source=<file>"):
+    with pytest.raises(
+        ValueError, match=r"clip.pt is a file.*python tools/convert_weights.py --source=<file>"
+    ):
         hf_clip.load(tmp_path / "clip.pt", hf_clip.parameters(SMALL))
     convert_weights.convert(tmp_path / "clip.pt", tmp_path / "out")
     assert hf_clip.settings(tmp_path / "out") == SMALL
     found = hf_clip.load(tmp_path / "out", hf_clip.parameters(SMALL))
     expected = hf_clip.load(folder, hf_clip.parameters(SMALL))
     for path, array in expected.items():
-        np.testing.assert_array_equal(found[path], array.astype(np.float16).astype(np.float32), err_msg=path)
+        np.testing.assert_array_equal(
+            found[path], array.astype(np.float16).astype(np.float32), err_msg=path
+        )
 
 
 def original(settings):
@@ -126,7 +178,9 @@ def original(settings):
             self.ln_1, self.ln_2 = nn.LayerNorm(tower.width), nn.LayerNorm(tower.width)
             self.attn = nn.MultiheadAttention(tower.width, tower.heads)
             wide, back = nn.Linear(tower.width, tower.mlp), nn.Linear(tower.mlp, tower.width)
-            self.mlp = nn.Sequential(collections.OrderedDict(c_fc=wide, gelu=QuickGELU(), c_proj=back))
+            self.mlp = nn.Sequential(
+                collections.OrderedDict(c_fc=wide, gelu=QuickGELU(), c_proj=back)
+            )
             self.attn_mask = mask
 
         def forward(self, x):  # [T, N, C]
@@ -157,7 +211,10 @@ def original(settings):
 
         def forward(self, image):
             x = self.conv1(image).flatten(2).transpose(1, 2)
-            x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], 1) + self.positional_embedding
+            x = (
+                torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], 1)
+                + self.positional_embedding
+            )
             return self.ln_post(self.transformer(self.ln_pre(x))[:, 0]) @ self.proj
 
     class Whole(nn.Module):
@@ -165,15 +222,25 @@ def original(settings):
             super().__init__()
             width, length = settings.text.width, settings.max_positions
             self.visual, self.logit_scale = Visual(), nn.Parameter(torch.tensor(2.0))
-            self.transformer = Transformer(settings.text, torch.full((length, length), -torch.inf).triu(1))
-            self.token_embedding, self.positional_embedding = nn.Embedding(settings.vocab_size, width), drawn(length, width)
-            self.ln_final, self.text_projection = nn.LayerNorm(width), drawn(width, settings.projection_dim)
+            self.transformer = Transformer(
+                settings.text, torch.full((length, length), -torch.inf).triu(1)
+            )
+            self.token_embedding, self.positional_embedding = (
+                nn.Embedding(settings.vocab_size, width),
+                drawn(length, width),
+            )
+            self.ln_final, self.text_projection = (
+                nn.LayerNorm(width),
+                drawn(width, settings.projection_dim),
+            )
             for name in ("input_resolution", "context_length", "vocab_size"):
                 self.register_buffer(name, torch.tensor(7))
 
         def forward(self, image, text):
             x = self.transformer(self.token_embedding(text) + self.positional_embedding)
-            texts = self.ln_final(x)[torch.arange(x.shape[0]), text.argmax(-1)] @ self.text_projection
+            texts = (
+                self.ln_final(x)[torch.arange(x.shape[0]), text.argmax(-1)] @ self.text_projection
+            )
             unit = [x / x.norm(dim=1, keepdim=True) for x in (self.visual(image), texts)]
             return self.logit_scale.exp() * unit[0] @ unit[1].T
 
@@ -190,7 +257,9 @@ def archive(tmp_path_factory):
     texts[0, 5], texts[1, 11] = 29, 29
     with torch.no_grad():
         expected = model(images, texts).numpy()
-        torch.jit.trace(model, (images, texts), check_trace=False).half().save(file)  # the trace shares the model's tensors
+        torch.jit.trace(model, (images, texts), check_trace=False).half().save(
+            file
+        )  # the trace shares the model's tensors
     return file, images, texts, expected
 
 
@@ -215,11 +284,18 @@ def test_an_archive_of_openai_becomes_a_checkpoint_without_torch(archive, tmp_pa
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("change, words", [
-    ((b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\nsystem\n"), "names os.system, which is no part"),
-    ((b"ctorch\nHalfStorage\n", b"ctorch\nload\n"), "names torch.load"),
-    ((b"K\x1eK\x40", b"K\x1fK\x40"), "lies outside of its storage"), (None, "cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            (b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\nsystem\n"),
+            "names os.system, which is no part",
+        ),
+        ((b"ctorch\nHalfStorage\n", b"ctorch\nload\n"), "names torch.load"),
+        ((b"K\x1eK\x40", b"K\x1fK\x40"), "lies outside of its storage"),
+        (None, "cannot be read"),
+    ],
+)
 def test_an_archive_of_something_else_is_refused(archive, tmp_path, change, words):
     other = tmp_path / "evil.pt"
     with zipfile.ZipFile(archive[0]) as source, zipfile.ZipFile(other, "w") as target:

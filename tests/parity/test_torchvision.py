@@ -38,7 +38,9 @@ class TorchBlock(tnn.Module):
         self.bottleneck, outside = bottleneck, 4 * width if bottleneck else width
         self.downsample = None
         if stride != 1 or inside != outside:
-            self.downsample = tnn.Sequential(tnn.Conv2d(inside, outside, 1, stride, bias=False), tnn.BatchNorm2d(outside))
+            self.downsample = tnn.Sequential(
+                tnn.Conv2d(inside, outside, 1, stride, bias=False), tnn.BatchNorm2d(outside)
+            )
 
     def forward(self, x):
         out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
@@ -80,16 +82,25 @@ class TorchVGG(tnn.Module):
         self.features = tnn.Sequential(*layers)
         self.avgpool = tnn.AdaptiveAvgPool2d((7, 7))
         self.classifier = tnn.Sequential(
-            tnn.Linear(inside * 49, hidden), tnn.ReLU(), tnn.Dropout(), tnn.Linear(hidden, hidden), tnn.ReLU(), tnn.Dropout(),
+            tnn.Linear(inside * 49, hidden),
+            tnn.ReLU(),
+            tnn.Dropout(),
+            tnn.Linear(hidden, hidden),
+            tnn.ReLU(),
+            tnn.Dropout(),
             tnn.Linear(hidden, 1000),
         )
 
     def forward(self, x):
-        return self.classifier[:6](torch.flatten(self.avgpool(self.features(x)), 1))  # the input of classifier.6
+        return self.classifier[:6](
+            torch.flatten(self.avgpool(self.features(x)), 1)
+        )  # the input of classifier.6
 
 
 FULL = dict(stages=((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3), hidden=4096)
-NARROW = dict(stages=((4, 6), (8, 6), (6, 8, 10), (8, 12, 10), (12, 10, 8)), hidden=24)  # as deep, thin enough for a test
+NARROW = dict(
+    stages=((4, 6), (8, 6), (6, 8, 10), (8, 12, 10), (12, 10, 8)), hidden=24
+)  # as deep, thin enough for a test
 MODELS = {"resnet18": resnet.ResNet(18), "resnet50": resnet.ResNet(50), "vgg": vgg.VGG(**NARROW)}
 
 
@@ -101,7 +112,9 @@ def shapes_of(model, size=32):
 
 def collections(flat):
     stats = {path: x for path, x in flat.items() if path.split("/")[-1] in ("mean", "var")}
-    return trees.unflatten({path: x for path, x in flat.items() if path not in stats}), trees.unflatten(stats)
+    return trees.unflatten(
+        {path: x for path, x in flat.items() if path not in stats}
+    ), trees.unflatten(stats)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -112,7 +125,10 @@ def case(request, tmp_path_factory):
     name = request.param
     theirs = TorchVGG(**NARROW) if name == "vgg" else TorchResNet(int(name[6:]))
     with torch.no_grad():
-        for key, x in theirs.state_dict().items():  # as if trained: scales, biases and statistics matter
+        for (
+            key,
+            x,
+        ) in theirs.state_dict().items():  # as if trained: scales, biases and statistics matter
             if key.endswith("running_var"):
                 x.uniform_(0.5, 2.0)
             elif key.endswith("running_mean") or x.ndim == 1 and key.endswith("bias"):
@@ -137,7 +153,9 @@ def to_torch(image):
 def close(found, expected, tolerance, name=""):
     """Both of any size, relative to the largest expected value."""
     expected = np.asarray(expected)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=name)
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=name
+    )
 
 
 def quick_jit(function):
@@ -170,7 +188,11 @@ def test_a_training_step_is_torchs(case, monkeypatch):
 
     def loss(params):
         variables = {"params": params, "stats": stats}
-        features, new = model.apply(variables, image, mutable=["stats"]) if train else (model.apply(variables, image), {})
+        features, new = (
+            model.apply(variables, image, mutable=["stats"])
+            if train
+            else (model.apply(variables, image), {})
+        )
         return jnp.sum(jnp.tanh(features) ** 2), (features, trees.flatten(new.get("stats", {})))
 
     gradients, (features, new) = jax.device_get(quick_jit(jax.grad(loss, has_aux=True))(params))
@@ -178,7 +200,9 @@ def test_a_training_step_is_torchs(case, monkeypatch):
     expected = theirs(to_torch(image))
     (torch.tanh(expected) ** 2).sum().backward()
     close(features, expected.detach(), 1e-4)
-    parameters = {name: p for name, p in theirs.named_parameters() if p.grad is not None}  # all but the ignored head's
+    parameters = {
+        name: p for name, p in theirs.named_parameters() if p.grad is not None
+    }  # all but the ignored head's
     gradients = trees.flatten(gradients)
     assert parameters.keys() == {torchvision.source_name(path) for path in gradients}
     for path, gradient in gradients.items():
@@ -206,11 +230,15 @@ def test_export_of_import_is_the_same_bytes_and_loads_into_torch(case, tmp_path)
     theirs.load_state_dict({name: torch.tensor(x) for name, x in saved.items()}, strict=True)
 
 
-@pytest.mark.parametrize("model, make, count, head", [
-    (resnet.ResNet(18), lambda: TorchResNet(18), 11_689_512, 512 * 1000 + 1000),
-    (resnet.ResNet(50), lambda: TorchResNet(50), 25_557_032, 2048 * 1000 + 1000),
-    (vgg.VGG(), lambda: TorchVGG(**FULL), 138_357_544, 4096 * 1000 + 1000),
-], ids=MODELS)
+@pytest.mark.parametrize(
+    "model, make, count, head",
+    [
+        (resnet.ResNet(18), lambda: TorchResNet(18), 11_689_512, 512 * 1000 + 1000),
+        (resnet.ResNet(50), lambda: TorchResNet(50), 25_557_032, 2048 * 1000 + 1000),
+        (vgg.VGG(), lambda: TorchVGG(**FULL), 138_357_544, 4096 * 1000 + 1000),
+    ],
+    ids=MODELS,
+)
 def test_full_size_has_torchvisions_names_shapes_and_count(model, make, count, head):
     """The counts are those that torchvision publishes, with its head."""
     with torch.device("meta"):
@@ -219,10 +247,16 @@ def test_full_size_has_torchvisions_names_shapes_and_count(model, make, count, h
     ours = shapes_of(model)
     params = trees.flatten(collections(ours)[0])
     assert sum(math.prod(s.shape) for s in params.values()) == count - head
-    expected = {name: tuple(x.shape) for name, x in theirs.state_dict().items() if not torchvision.IGNORED.fullmatch(name)}
+    expected = {
+        name: tuple(x.shape)
+        for name, x in theirs.state_dict().items()
+        if not torchvision.IGNORED.fullmatch(name)
+    }
     nothing = np.float32(0)
     assert expected == {
-        torchvision.source_name(path): torchvision.to_source(path, np.broadcast_to(nothing, s.shape)).shape
+        torchvision.source_name(path): torchvision.to_source(
+            path, np.broadcast_to(nothing, s.shape)
+        ).shape
         for path, s in ours.items()
     }
 
@@ -234,14 +268,23 @@ def test_adaptive_average_is_torchs(height, width):
     close(found, tnn.functional.adaptive_avg_pool2d(to_torch(x), 7).permute(0, 2, 3, 1), 1e-6)
 
 
-SMALL = {"conv1/kernel": (3, 3, 2, 4), "bn1/scale": (4,), "bn1/mean": (4,), "classifier/0/kernel": (49 * 2, 5)}
+SMALL = {
+    "conv1/kernel": (3, 3, 2, 4),
+    "bn1/scale": (4,),
+    "bn1/mean": (4,),
+    "classifier/0/kernel": (49 * 2, 5),
+}
 WANTED = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in SMALL.items()}
 
 
 def small(tmp_path, **changes):
     """A file of four arrays, changed: None removes one."""
-    arrays = {"conv1.weight": np.ones((4, 2, 3, 3)), "bn1.weight": np.ones(4), "bn1.running_mean": np.ones(4),
-              "classifier.0.weight": np.ones((5, 98))}
+    arrays = {
+        "conv1.weight": np.ones((4, 2, 3, 3)),
+        "bn1.weight": np.ones(4),
+        "bn1.running_mean": np.ones(4),
+        "classifier.0.weight": np.ones((5, 98)),
+    }
     arrays = {name: x.astype(np.float32) for name, x in arrays.items()} | changes
     file = tmp_path / "small.safetensors"
     save_file({name: x for name, x in arrays.items() if x is not None}, file)
@@ -250,23 +293,40 @@ def small(tmp_path, **changes):
 
 def test_the_flattened_map_is_permuted(tmp_path):
     theirs = np.arange(5 * 98, dtype=np.float32).reshape(5, 98)
-    found = torchvision.load(small(tmp_path, **{"classifier.0.weight": theirs}), WANTED)["classifier/0/kernel"]
+    found = torchvision.load(small(tmp_path, **{"classifier.0.weight": theirs}), WANTED)[
+        "classifier/0/kernel"
+    ]
     for channel, y, x in ((0, 0, 0), (1, 2, 3), (0, 6, 5)):  # torch: channel slowest; ours: fastest
-        np.testing.assert_array_equal(found[(7 * y + x) * 2 + channel], theirs[:, 49 * channel + 7 * y + x])
+        np.testing.assert_array_equal(
+            found[(7 * y + x) * 2 + channel], theirs[:, 49 * channel + 7 * y + x]
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_becomes_float32(tmp_path, dtype):
-    found = torchvision.load(small(tmp_path, **{"bn1.weight": np.asarray([1, 2, 3, 0.5], dtype)}), WANTED)["bn1/scale"]
+    found = torchvision.load(
+        small(tmp_path, **{"bn1.weight": np.asarray([1, 2, 3, 0.5], dtype)}), WANTED
+    )["bn1/scale"]
     assert found.dtype == np.float32 and found.tolist() == [1, 2, 3, 0.5]
 
 
 def test_every_fault_is_reported_at_once(tmp_path):
-    ignored = {"fc.weight": np.ones(3), "classifier.6.bias": np.ones(3), "bn1.num_batches_tracked": np.ones(())}
-    file = small(tmp_path, **ignored, **{
-        "bn1.running_mean": None, "bn9.bias": np.ones(2), "conv1.weight": np.ones((4, 2, 5, 5)),
-        "bn1.weight": np.ones(4, np.int32), "classifier.0.weight": np.full((5, 98), np.nan),
-    })
+    ignored = {
+        "fc.weight": np.ones(3),
+        "classifier.6.bias": np.ones(3),
+        "bn1.num_batches_tracked": np.ones(()),
+    }
+    file = small(
+        tmp_path,
+        **ignored,
+        **{
+            "bn1.running_mean": None,
+            "bn9.bias": np.ones(2),
+            "conv1.weight": np.ones((4, 2, 5, 5)),
+            "bn1.weight": np.ones(4, np.int32),
+            "classifier.0.weight": np.full((5, 98), np.nan),
+        },
+    )
     with pytest.raises(ValueError) as error:
         torchvision.load(file, WANTED)
     assert str(error.value).splitlines() == [
@@ -280,7 +340,10 @@ def test_every_fault_is_reported_at_once(tmp_path):
 
 
 def test_a_flattened_map_of_another_size_is_a_fault_of_shape(tmp_path):
-    with pytest.raises(ValueError, match=r"classifier.0.weight: shape \(50, 5\) in the weights, \(98, 5\) in the model"):
+    with pytest.raises(
+        ValueError,
+        match=r"classifier.0.weight: shape \(50, 5\) in the weights, \(98, 5\) in the model",
+    ):
         torchvision.load(small(tmp_path, **{"classifier.0.weight": np.ones((5, 50))}), WANTED)
 
 
@@ -288,5 +351,8 @@ def test_what_is_no_safetensors_file_is_refused_with_the_way_to_make_one(tmp_pat
     with pytest.raises(ValueError, match=r"no weights at '.*none.safetensors'.*save_file"):
         torchvision.load(tmp_path / "none.safetensors", WANTED)
     torch.save({"conv1.weight": torch.ones(3)}, tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet.pth cannot be read as safetensors .*Pickled weights.*never loaded"):
+    with pytest.raises(
+        ValueError,
+        match=r"resnet.pth cannot be read as safetensors .*Pickled weights.*never loaded",
+    ):
         torchvision.load(tmp_path / "resnet.pth", WANTED)
