@@ -1,7 +1,7 @@
 """Adience (Eidinger et al. 2014): age group of a face, eight classes, the five official folds.
 
-One fold is the test split, the other four train; no validation split: the last parameters are taken. Targets 0-7. The lists
-in use hold 17,470 images."""
+One fold is the test split, the other four train; no validation split: the last parameters are
+taken. Targets 0-7. The lists in use hold 17,470 images."""
 
 from ml_collections import ConfigDict
 

@@ -1,8 +1,10 @@
-"""Image aesthetics (Schifanella et al. 2015): the grade of a photograph from Flickr, five grades, four categories.
+"""Image aesthetics (Schifanella et al. 2015): the grade of a photograph from Flickr, five grades,
+four categories.
 
-Each category is a fold and is trained on its own; the summary's mean over the categories is the papers' "Overall". The
-public lists are one split of 80/20 a category, without a validation split: the last parameters are taken. Targets 0-4.
-Answering the commonest grade scores 50-69 %: the majority row says how far a method is from that."""
+Each category is a fold and is trained on its own; the summary's mean over the categories is the
+papers' "Overall". The public lists are one split of 80/20 a category, without a validation split:
+the last parameters are taken. Targets 0-4. Answering the commonest grade scores 50-69 %: the
+majority row says how far a method is from that."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,5 @@
-"""AgeDB-DIR (Moschoglou et al. 2017, split of Yang et al. 2021): age, 1 to 101 years, imbalanced; 12,208 / 2,140 / 2,140.
+"""AgeDB-DIR (Moschoglou et al. 2017, split of Yang et al. 2021): age, 1 to 101 years, imbalanced;
+12,208 / 2,140 / 2,140.
 
 The backbone of the papers on imbalance is backbone=ResNet-50 from scratch."""
 

@@ -1,7 +1,8 @@
 """Every field once, with its default; and how a data set's file becomes a finished config.
 
-A data set's file sets the data, the ranks and what differs for that set; a method's file in configs/methods sets the rest;
-the command line comes last: `--config=configs/hci.py:method=coop,preset=vanilla,fold=3 --config.seed=1`.
+A data set's file sets the data, the ranks and what differs for that set; a method's file in
+configs/methods sets the rest; the command line comes last:
+`--config=configs/hci.py:method=coop,preset=vanilla,fold=3 --config.seed=1`.
 """
 
 import difflib
@@ -22,7 +23,8 @@ WEIGHTS = {  # hub ids of the pretrained variants
 }
 
 TOWERS = ("ResNet-18", "ResNet-50", "VGG-16", "BiLSTM")  # instead of CLIP's image tower
-IMAGE = "(vision_model|visual_projection|resnet|vgg|sentence)/.*"  # parameters of the tower that sees the example
+# Parameters of the tower that sees the example
+IMAGE = "(vision_model|visual_projection|resnet|vgg|sentence)/.*"
 
 
 def start(name, argument, *, method, fold="", backbone="ViT-B/16"):
@@ -98,7 +100,8 @@ def finish(config, options):
 
 
 def apart(value):
-    """A copy in which no two places hold one ConfigDict: a field that is set there would change elsewhere too."""
+    """A copy in which no two places hold one ConfigDict: a field that is set there would change
+    elsewhere too."""
     if isinstance(value, ConfigDict):
         return ConfigDict(
             {key: apart(each) for key, each in value.items()}, type_safe=value.is_type_safe
@@ -107,7 +110,8 @@ def apart(value):
 
 
 def from_scratch(config):
-    """Without pretrained weights there is nothing to keep: every parameter is trained, at a rate for random ones.
+    """Without pretrained weights there is nothing to keep: every parameter is trained, at a rate
+    for random ones.
 
     Later stages keep what they freeze, which the first one has trained.
     """
@@ -173,7 +177,8 @@ def did_you_mean(name, names):
 
 
 def base():
-    """The complete config. Ordered things are tuples of ConfigDicts; names are strings; there is no None."""
+    """The complete config. Ordered things are tuples of ConfigDicts; names are strings; there is no
+    None."""
     c = ConfigDict()
     c.name = ""  # the data set; its workdir is runs/<name>-<method>
     c.method = ""  # set by configs/methods/<method>.py
@@ -188,7 +193,8 @@ def base():
     d.root = ""  # folder that holds the lists and the images
     d.table = ""  # list file under root, for readers that take one
     d.folds = ()  # names of the folds
-    d.resize = "square"  # stored form: "square" (both sides = stored_size) or "shorter" (aspect kept, padded)
+    # Stored form: "square" (both sides = stored_size) or "shorter" (aspect kept, padded)
+    d.resize = "square"
     d.stored_size = 256  # pixels; every tier stores this uint8 image, the crop is taken from it
     d.image_size = 224  # pixels; what the model sees
     d.train_crop = ConfigDict(
@@ -200,18 +206,24 @@ def base():
         {"probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     )  # of colours
     d.grey = 0.0  # probability of turning a training image grey
-    d.copies = 1  # rows an image has in a training batch, each augmented apart: 2 for losses between two augmentations
+    # Rows an image has in a training batch, each augmented apart: 2 for losses between two
+    # augmentations
+    d.copies = 1
     d.bucket = (
         0  # sentences: sort by length within windows of that many batches; 0 leaves the order
     )
-    d.target_scale = 1.0  # models are trained on label / target_scale; predictions and metrics are on the label's scale
+    # Models are trained on label / target_scale; predictions and metrics are on the label's scale
+    d.target_scale = 1.0
     d.normalize = (
         "clip"  # "clip", "imagenet" or "half": mean and standard deviation of the channels
     )
-    d.tier = "auto"  # "resident" (device memory), "cached" (host memory), "stream" (decoded by workers), "auto": by size
+    # "resident" (device memory), "cached" (host memory), "stream" (decoded by workers), "auto": by
+    # size
+    d.tier = "auto"
     d.cache = ""  # folder of the decoded images of the cached tier; "" keeps them in memory
     d.workers = 4  # decoding threads
-    d.broken = "raise"  # an image that cannot be decoded: "raise", or "skip": batches are filled from the others
+    # An image that cannot be decoded: "raise", or "skip": batches are filled from the others
+    d.broken = "raise"
     d.broken_share = (
         0.05  # of "skip": the largest share of a split's images that may be broken; more raise
     )
@@ -230,7 +242,9 @@ def base():
     r.edges = ()  # left edges of bins; () gives a target the nearest value's rank
     r.last = 0.0  # with edges: the last label of the top bin, inclusive
     r.step = 1.0  # with edges: distance of neighbouring labels; 0 where labels are real numbers
-    r.bins = 10  # derived ranks: number of equal bins, where there are too many distinct labels to be ranks themselves
+    # Derived ranks: number of equal bins, where there are too many distinct labels to be ranks
+    # themselves
+    r.bins = 10
     r.anchor = "centre"  # with edges: value of a bin is its "centre" or its "left_edge"
     r.names = ()  # text of each rank; () writes the value
 
@@ -256,24 +270,37 @@ def base():
 
     m = c.model = ConfigDict()
     m.image_tower = ""  # "" is CLIP's own; "ResNet-18", "ResNet-50", "VGG-16", "BiLSTM"
-    m.image_weights = ""  # safetensors file with torchvision's names for another image tower; "" starts it from scratch
+    # Safetensors file with torchvision's names for another image tower; "" starts it from scratch
+    m.image_weights = ""
     m.sentence = ConfigDict({"hidden": 1500, "layers": 2, "dropout": 0.2})  # of the BiLSTM
     m.vector_size = 300  # of the BiLSTM's word vectors; those of a file have their own
-    m.vectors = ""  # of the BiLSTM: GloVe text file, a word and its vector a line; "" learns the vectors from scratch
+    # Of the BiLSTM: GloVe text file, a word and its vector a line; "" learns the vectors from
+    # scratch
+    m.vectors = ""
     m.variant = "ViT-B/16"  # a name in jaxord.weights.variants
-    m.weights = ""  # folder or hub id (<id>@<commit> pins it) of a Hugging Face CLIP checkpoint; "" starts from scratch
+    # Folder or hub id (<id>@<commit> pins it) of a Hugging Face CLIP checkpoint; "" starts from
+    # scratch
+    m.weights = ""
     m.pretrained = False  # the method is meaningless without pretrained weights
     m.dtype = "auto"  # of activations: "float32", "bfloat16"; "auto" is bfloat16 on an accelerator
-    m.attention = "auto"  # "xla", "cudnn"; "auto" is the fastest of them on this accelerator at the run's shapes
-    m.remat = False  # recompute each transformer block in the backward pass: less memory, a third more time
-    m.fsdp = 0  # parameters of at least that many elements, and their optimizer state, are split over the devices; 0: none
-    m.features = ""  # folder of a frozen image tower's features, of the evaluation's crop, not augmented; "": no such cache
-    m.logit_scale = 100.0  # exp(logit_scale) at the start of a model from scratch; pretrained weights bring theirs
+    # "xla", "cudnn"; "auto" is the fastest of them on this accelerator at the run's shapes
+    m.attention = "auto"
+    # Recompute each transformer block in the backward pass: less memory, a third more time
+    m.remat = False
+    # Parameters of at least that many elements, and their optimizer state, are split over the
+    # devices; 0: none
+    m.fsdp = 0
+    # Folder of a frozen image tower's features, of the evaluation's crop, not augmented; "": no
+    # such cache
+    m.features = ""
+    # exp(logit_scale) at the start of a model from scratch; pretrained weights bring theirs
+    m.logit_scale = 100.0
 
     p = c.prompt = ConfigDict()
     p.name = ""  # module of jaxord.models.prompts; "" builds no text tower
     p.template = ""  # words around the rank, "{}" stands for it: "a photo of a {} year old person"
-    p.context_tokens = 0  # > 0: that many vectors drawn from N(0, 0.02^2) are the context; 0: the template's words are
+    # > 0: that many vectors drawn from N(0, 0.02^2) are the context; 0: the template's words are
+    p.context_tokens = 0
     p.context_position = (
         "tail"  # with context_tokens: where the rank stands among them: "tail", "middle", "front"
     )
@@ -299,7 +326,8 @@ def base():
     o.gamma = 0.1
     o.final = 0.0  # of cosine: factor at the end
     o.clip = 0.0  # largest global gradient norm; 0 leaves it
-    o.groups = ()  # ordered dict(parameters=<regular expression>, group=<name>); the first full match wins
+    # Ordered dict(parameters=<regular expression>, group=<name>); the first full match wins
+    o.groups = ()
     o.rates = ConfigDict(
         type_safe=False
     )  # group -> dict(lr=..., weight_decay=...); the group "frozen" needs none
@@ -307,21 +335,32 @@ def base():
     t = c.train = ConfigDict()
     t.duration = "100 epochs"  # or "5000 steps"
     t.evaluate_every = "1 epochs"  # on the validation split, where there is one
-    t.curves = ()  # further splits whose metrics are logged then, such as ("train",); they select nothing
+    # Further splits whose metrics are logged then, such as ("train",); they select nothing
+    t.curves = ()
     t.checkpoint_every = "1 epochs"
     t.log_every = "20 steps"
     t.share = 1.0  # of the duration: what a stage takes of it
-    t.steps_per_call = 0  # updates of one call of the compiled step; 0: 20 with resident images or cached features, else 1
-    t.together = False  # all folds in one program (jaxord.population); their inputs are cached features, or other arrays
-    t.skips = 10  # steps in a row whose loss or gradient is not finite; none is applied, and that many stop the run
+    # Updates of one call of the compiled step; 0: 20 with resident images or cached features, else
+    # 1
+    t.steps_per_call = 0
+    # All folds in one program (jaxord.population); their inputs are cached features, or other
+    # arrays
+    t.together = False
+    # Steps in a row whose loss or gradient is not finite; none is applied, and that many stop the
+    # run
+    t.skips = 10
     t.statistics = (
         "update"  # running statistics and dropout; "keep": all modules behave as in evaluation
     )
 
-    c.stages = ()  # trained one after the other, each a folder of the run: dict(name=..., set=fields); see `stage`
-    c.fresh = ""  # of a stage: regular expression of parameters that begin anew instead of going on from the stage before
+    # Trained one after the other, each a folder of the run: dict(name=..., set=fields); see `stage`
+    c.stages = ()
+    # Of a stage: regular expression of parameters that begin anew instead of going on from the
+    # stage before
+    c.fresh = ""
 
-    c.select = "val"  # "val": the best on the validation split; "last"; "test": for comparison with figures that did
+    # "val": the best on the validation split; "last"; "test": for comparison with figures that did
+    c.select = "val"
     c.select_metric = "mae"
     c.rules = ()  # functions of jaxord.inference; all are reported, the first is the headline
     c.shots = ConfigDict(

@@ -1,4 +1,5 @@
-"""CLAP 2015 (ChaLearn, Escalera et al. 2015): apparent age, 3 to 85 years; trained on train and validation, tested on test."""
+"""CLAP 2015 (ChaLearn, Escalera et al. 2015): apparent age, 3 to 85 years; trained on train and
+validation, tested on test."""
 
 from ml_collections import ConfigDict
 

@@ -1,7 +1,8 @@
-"""CLIVE, LIVE In the Wild Challenge (Ghadiyaram and Bovik 2016): the quality of 1,162 photographs, MOS 0 to 100.
+"""CLIVE, LIVE In the Wild Challenge (Ghadiyaram and Bovik 2016): the quality of 1,162 photographs,
+MOS 0 to 100.
 
-Ten random splits of 80/20, median of SRCC and PCC. Without the lists of a fold it is drawn with the config's seed. No
-validation part: the last parameters are taken."""
+Ten random splits of 80/20, median of SRCC and PCC. Without the lists of a fold it is drawn with the
+config's seed. No validation part: the last parameters are taken."""
 
 from configs.base import finish, start
 from configs.quality_sets import rated

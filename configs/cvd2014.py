@@ -1,6 +1,8 @@
-"""CVD2014 (Nuutinen et al. 2016): the quality of 234 videos from 78 cameras, realigned MOS -6.5 to 93.4.
+"""CVD2014 (Nuutinen et al. 2016): the quality of 234 videos from 78 cameras, realigned MOS -6.5 to
+93.4.
 
-No public split: ten random ones of 80/20 are drawn with the seed, median of SRCC and PCC; scenes are in both parts. The paper
+No public split: ten random ones of 80/20 are drawn with the seed, median of SRCC and PCC; scenes
+  are in both parts. The paper
 trains on LSVQ instead."""
 
 from configs.base import finish, start

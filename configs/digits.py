@@ -1,4 +1,5 @@
-"""The one-minute run: scikit-learn's 1,797 handwritten digits, read as ordinal numbers 0-9. A toy, but a complete run."""
+"""The one-minute run: scikit-learn's 1,797 handwritten digits, read as ordinal numbers 0-9. A toy,
+but a complete run."""
 
 from ml_collections import ConfigDict
 

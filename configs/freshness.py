@@ -1,9 +1,11 @@
-"""FGrade (Das, Kar and Sekh 2020): how far tomatoes have gone, 1 (fresh) to 10 (rotten); 6,397 photographs, imbalanced.
+"""FGrade (Das, Kar and Sekh 2020): how far tomatoes have gone, 1 (fresh) to 10 (rotten); 6,397
+photographs, imbalanced.
 
-github.com/skarifahmed/FGrade (MIT); here as a folder with labels.csv (path, label, split) and the images it names, the
-shorter side 112 pixels. Grade 1 holds 46 % of the images. Near-duplicates may cross the official split, so the nearest
-neighbour stands beside every figure. A tenth of the training part is kept for validation. A small CLIP starts from scratch on
-32-pixel inputs; every other backbone from its weights."""
+github.com/skarifahmed/FGrade (MIT); here as a folder with labels.csv (path, label, split) and the
+images it names, the shorter side 112 pixels. Grade 1 holds 46 % of the images. Near-duplicates may
+cross the official split, so the nearest neighbour stands beside every figure. A tenth of the
+training part is kept for validation. A small CLIP starts from scratch on 32-pixel inputs; every
+other backbone from its weights."""
 
 from ml_collections import ConfigDict
 

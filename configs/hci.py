@@ -1,7 +1,8 @@
 """Historical colour images (Palermo et al. 2012): the decade of a photograph, 1930s to 1970s.
 
-265 images a decade; ten random splits of 210 / 5 / 50 a decade, drawn with the config's seed (no split is public, and ten
-folds of 50 do not fit into 265). Targets 0-4. The command trains all ten and prints mean and standard deviation."""
+265 images a decade; ten random splits of 210 / 5 / 50 a decade, drawn with the config's seed (no
+split is public, and ten folds of 50 do not fit into 265). Targets 0-4. The command trains all ten
+and prints mean and standard deviation."""
 
 from ml_collections import ConfigDict
 

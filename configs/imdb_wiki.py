@@ -1,7 +1,8 @@
-"""IMDB-WIKI-DIR (Rothe et al. 2018, split of Yang et al. 2021): age, imbalanced; 191,500 / 11,000 / 11,000.
+"""IMDB-WIKI-DIR (Rothe et al. 2018, split of Yang et al. 2021): age, imbalanced; 191,500 / 11,000 /
+11,000.
 
-Ages are computed from dates of birth and are noisy: a few in the list are impossible. Ranks end at 120. The papers' backbone
-is backbone=ResNet-50 from scratch."""
+Ages are computed from dates of birth and are noisy: a few in the list are impossible. Ranks end at
+120. The papers' backbone is backbone=ResNet-50 from scratch."""
 
 from ml_collections import ConfigDict
 

@@ -1,7 +1,8 @@
 """KonIQ-10k (Hosu et al. 2020): the quality of 10,073 photographs, MOS 0 to 100.
 
-Ten random splits of 80/20, median of SRCC and PCC. Without the lists of a fold it is drawn with the config's seed. No
-validation part: the last parameters are taken. `:fold=official` is the data set's own split of 7,058 / 1,000 / 2,015."""
+Ten random splits of 80/20, median of SRCC and PCC. Without the lists of a fold it is drawn with the
+config's seed. No validation part: the last parameters are taken. `:fold=official` is the data set's
+own split of 7,058 / 1,000 / 2,015."""
 
 from configs.base import finish, start
 from configs.quality_sets import FOLDS, rated

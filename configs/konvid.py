@@ -1,6 +1,7 @@
 """KoNViD-1k (Hosu et al. 2017): the quality of 1,200 videos of everyday life, MOS 1 to 5.
 
-No public split: ten random ones of 80/20 are drawn with the seed, median of SRCC and PCC. The paper trains on LSVQ instead."""
+No public split: ten random ones of 80/20 are drawn with the seed, median of SRCC and PCC. The paper
+  trains on LSVQ instead."""
 
 from configs.base import finish, start
 from configs.video_sets import filmed

@@ -1,6 +1,7 @@
 """LIVE-VQC (Sinno and Bovik 2018): the quality of 585 videos from phones, MOS 0 to 100.
 
-No public split: ten random ones of 80/20 are drawn with the seed, median of SRCC and PCC. The paper trains on LSVQ instead."""
+No public split: ten random ones of 80/20 are drawn with the seed, median of SRCC and PCC. The paper
+  trains on LSVQ instead."""
 
 from configs.base import finish, start
 from configs.video_sets import filmed

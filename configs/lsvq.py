@@ -1,7 +1,9 @@
-"""LSVQ (Ying et al. 2021): the quality of 39,000 videos from the web, MOS 0 to 100; trained on 28,000.
+"""LSVQ (Ying et al. 2021): the quality of 39,000 videos from the web, MOS 0 to 100; trained on
+28,000.
 
-The test list has 7,220 videos; --config.data.reader.test=1080p takes the 3,561 of high resolution instead. ConOrd needs the
-weights of SlowFast: without --config.data.reader.extract.motion_weights the run says how to get them. The paper: five seeds."""
+The test list has 7,220 videos; --config.data.reader.test=1080p takes the 3,561 of high resolution
+instead. ConOrd needs the weights of SlowFast: without --config.data.reader.extract.motion_weights
+the run says how to get them. The paper: five seeds."""
 
 from configs.base import finish, start
 from configs.video_sets import filmed

@@ -1,7 +1,8 @@
 """MORPH II (Ricanek and Tesafaye 2006), setting A: age of 5,492 faces, 16 to 77 years.
 
-Five independent random splits of 80/20; whether the papers print one or their mean they do not say: the command trains all
-five, and fold 0 stands in its own folder. No validation split: the last parameters are taken."""
+Five independent random splits of 80/20; whether the papers print one or their mean they do not say:
+the command trains all five, and fold 0 stands in its own folder. No validation split: the last
+parameters are taken."""
 
 from ml_collections import ConfigDict
 

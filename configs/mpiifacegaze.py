@@ -1,9 +1,12 @@
-"""MPIIFaceGaze (Zhang et al. 2017): where a face looks, pitch and yaw in radians; the metric is the angular error in degrees.
+"""MPIIFaceGaze (Zhang et al. 2017): where a face looks, pitch and yaw in radians; the metric is the
+angular error in degrees.
 
-15 participants, none in two splits: fold k tests on the participants k and k + 1 and validates on the two after them,
-which gives the published sizes of 33,000 / 6,000 (and 6,000 for validation). Which participants are tested on is not
-published; the command trains all fifteen folds. data.reader.test=1, data.reader.val=0 leaves one participant out. Images
-are not mirrored: the targets would have to be, too."""
+15 participants, none in two splits: fold k tests on the participants k and k + 1 and validates on
+  the two after them,
+which gives the published sizes of 33,000 / 6,000 (and 6,000 for validation). Which participants are
+tested on is not published; the command trains all fifteen folds. data.reader.test=1,
+data.reader.val=0 leaves one participant out. Images are not mirrored: the targets would have to be,
+too."""
 
 from ml_collections import ConfigDict
 

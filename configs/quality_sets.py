@@ -1,4 +1,5 @@
-"""What sets of rated photographs share: ranks from mean opinion scores (MOS), metrics, ten random splits."""
+"""What sets of rated photographs share: ranks from mean opinion scores (MOS), metrics, ten random
+splits."""
 
 from ml_collections import ConfigDict
 
@@ -10,9 +11,10 @@ FOLDS = tuple(str(k) for k in range(10))
 def rated(c, folds=FOLDS):
     """Sets the data, ranks and metrics of a set of rated photographs.
 
-    Methods that need ranks get five equal bins of the scale, bad to excellent (our choice: the papers regress). The
-    shorter side of a photograph is resized and its aspect kept, because stretching changes the quality. Figures over the
-    ten splits are medians, as in the papers; these splits have no validation part, so the last parameters are taken.
+    Methods that need ranks get five equal bins of the scale, bad to excellent (our choice: the
+    papers regress). The shorter side of a photograph is resized and its aspect kept, because
+    stretching changes the quality. Figures over the ten splits are medians, as in the papers; these
+    splits have no validation part, so the last parameters are taken.
     """
     c.data.root = f"data/{c.name}"
     c.data.reader = ConfigDict({"name": f"quality.{c.name}"}, type_safe=False)

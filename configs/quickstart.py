@@ -1,8 +1,9 @@
 """The first run: how degraded is a photograph? Real photographs, no downloads, minutes on a CPU.
 
-The photographs that scikit-image and scikit-learn carry, cut into tiles, each blurred, JPEG-compressed or made noisy at
-severity 0-4. The rank is the severity. Splits are by scene: nothing of a test photograph is ever trained on. A small CLIP
-starts from scratch on 32-pixel crops; a test image is the mean over 20 crops spread over it.
+The photographs that scikit-image and scikit-learn carry, cut into tiles, each blurred,
+JPEG-compressed or made noisy at severity 0-4. The rank is the severity. Splits are by scene:
+nothing of a test photograph is ever trained on. A small CLIP starts from scratch on 32-pixel crops;
+a test image is the mean over 20 crops spread over it.
 """
 
 from ml_collections import ConfigDict

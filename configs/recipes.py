@@ -9,7 +9,8 @@ from configs.texts import AGE, VIDEO, kind
 
 
 def rates(**groups):
-    """config.optim.rates: rates(image=(1e-5, 0.01)) -> learning rate and weight decay of each group."""
+    """config.optim.rates: rates(image=(1e-5, 0.01)) -> learning rate and weight decay of each
+    group."""
     return ConfigDict(
         {name: {"lr": lr, "weight_decay": decay} for name, (lr, decay) in groups.items()},
         type_safe=False,
@@ -27,7 +28,8 @@ def at_rate(part, **groups):
 
 
 def image_and_heads(config, image, heads):
-    """Parameter groups: the image tower, and whatever heads there are; (learning rate, weight decay) of each."""
+    """Parameter groups: the image tower, and whatever heads there are; (learning rate, weight
+    decay) of each."""
     config.optim.groups = entries(
         {"parameters": IMAGE, "group": "image"}, {"parameters": ".*", "group": "heads"}
     )
@@ -48,23 +50,26 @@ def batch(config, size):
 
 
 def own_crops(config):
-    """Whether the data set, or the method before, has chosen crops that a recipe then leaves as they are."""
+    """Whether the data set, or the method before, has chosen crops that a recipe then leaves as
+    they are."""
     return config.data.train_crop.to_dict() != {"name": "random_crop"}
 
 
 def spread(config):
-    """Standard deviation of the ranks' values, by which Regressor and Experts multiply what their weights give.
+    """Standard deviation of the ranks' values, by which Regressor and Experts multiply what their
+    weights give.
 
-    A program without this factor takes the same steps at rate / spread (Adam) or rate / spread^2 (SGD). 1 where the ranks
-    come from the data.
+    A program without this factor takes the same steps at rate / spread (Adam) or rate / spread^2
+    (SGD). 1 where the ranks come from the data.
     """
     values = config.ranks.labels or config.ranks.edges
     return statistics.pstdev(values) / config.data.target_scale if values else 1.0
 
 
 def dir_program(config, lr=1e-3, images=256, epochs=90):
-    """From scratch as the program of the imbalanced-regression benchmark (Yang et al., ICML 2021) trains its ResNet-50:
-    Adam 1e-3, batch 256, 90 epochs, a tenth of the rate after 60 and 80, random crops out of 16 pixels of padding.
+    """From scratch as the program of the imbalanced-regression benchmark (Yang et al., ICML 2021)
+    trains its ResNet-50: Adam 1e-3, batch 256, 90 epochs, a tenth of the rate after 60 and 80,
+    random crops out of 16 pixels of padding.
 
     Each of several stages takes these epochs, whose shares are then equal ones.
     """
@@ -108,7 +113,8 @@ def regression(config, *losses, heads=()):
 
 
 def lds(config, kernel="gaussian", scheme=""):
-    """Weights by smoothed frequencies, window 5 and 2: roots for ages, the frequencies themselves for sentences."""
+    """Weights by smoothed frequencies, window 5 and 2: roots for ages, the frequencies themselves
+    for sentences."""
     config.weights.update(
         {
             "scheme": scheme or ("inverse" if config.name == "stsb" else "sqrt_inverse"),
@@ -118,7 +124,8 @@ def lds(config, kernel="gaussian", scheme=""):
 
 
 def retrain(config, share, fields, noise=False):
-    """Two stages: all is trained; then the tower is kept, and a new regressor trained with what `fields` change."""
+    """Two stages: all is trained; then the tower is kept, and a new regressor trained with what
+    `fields` change."""
     own = ({"parameters": "noise_scale/.*", "group": "noise"},) if noise else ()
     config.stages = (
         stage("encoder", {"train.share": 1 - share}),
@@ -143,7 +150,8 @@ def retrain(config, share, fields, noise=False):
 
 
 def balanced_mse(config, loss, noise, both):
-    """Balanced MSE for a new regressor on a finished encoder, or for all at once; its own noise scale is learned."""
+    """Balanced MSE for a new regressor on a finished encoder, or for all at once; its own noise
+    scale is learned."""
     initial = float(noise or (10.0 if kind(config.name) == AGE else 1.0)) / config.data.target_scale
     heads, losses = ({"name": "NoiseScale", "initial": initial},), ({"name": loss},)
     regression(config, *([plain(config)] if both else losses), heads=() if both else heads)
@@ -169,7 +177,8 @@ def balanced_mse_from_scratch(config):
 
 
 def contrastive_program(config, lr):
-    """From scratch as the programs of SupCon and RnC: SGD at this rate, batch 256, cosine to a thousandth, 400 epochs."""
+    """From scratch as the programs of SupCon and RnC: SGD at this rate, batch 256, cosine to a
+    thousandth, 400 epochs."""
     config.optim.update({"name": "sgd", "momentum": 0.9, "schedule": "cosine", "final": 1e-3})
     config.optim.groups = entries({"parameters": ".*", "group": "all"})
     config.optim.rates = rates(all=(lr, 1e-4))
@@ -179,7 +188,8 @@ def contrastive_program(config, lr):
 
 
 def two_views(config):
-    """Two augmentations of each image, with the transforms of SupCon and RnC; crops of the data set's own stay."""
+    """Two augmentations of each image, with the transforms of SupCon and RnC; crops of the data
+    set's own stay."""
     config.data.copies = 2
     if not own_crops(config):
         config.data.train_crop = ConfigDict(

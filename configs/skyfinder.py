@@ -1,9 +1,11 @@
-"""SkyFinder (Mihail et al. 2016): the temperature in degrees Celsius when a webcam took the picture.
+"""SkyFinder (Mihail et al. 2016): the temperature in degrees Celsius when a webcam took the
+picture.
 
-The published sizes are 28,373 / 3,522 (and 3,522 for validation); the list is not public. Default: the pictures taken at
-11 o'clock, of each camera a tenth for validation and a tenth for testing, drawn with the config's seed, which gives about
-these sizes (our reading); data.reader.by=camera keeps the cameras apart instead. Methods that need ranks get bins
-from freezing cold to hot (our choice)."""
+The published sizes are 28,373 / 3,522 (and 3,522 for validation); the list is not public. Default:
+the pictures taken at 11 o'clock, of each camera a tenth for validation and a tenth for testing,
+drawn with the config's seed, which gives about these sizes (our reading); data.reader.by=camera
+keeps the cameras apart instead. Methods that need ranks get bins from freezing cold to hot (our
+choice)."""
 
 from ml_collections import ConfigDict
 

@@ -1,14 +1,16 @@
-"""STS-B-DIR (Cer et al. 2017, split of Yang et al. 2021): how alike two sentences are, 0 to 5; 5,249 / 1,000 / 1,000 pairs.
+"""STS-B-DIR (Cer et al. 2017, split of Yang et al. 2021): how alike two sentences are, 0 to 5;
+5,249 / 1,000 / 1,000 pairs.
 
     python -m jaxord.main --config=configs/stsb.py:method=group_dir,vectors=glove.840B.300d.txt
 
-Sentence encoder and schedule of the benchmark's program: two-layer BiLSTM of 1,500 units each way over frozen GloVe vectors,
-Adam 1e-4, weight decay 1e-5, gradient norm 5, batch 128; it validates every 400 batches and stops after ten without gain or
-100 in all: here all 100 (two stages share them), the best of them on validation. Trained on score / 5. Without a file of
-vectors (a word and its numbers a line, found under data.root or by its own path) they are learned with the rest; where a file
-has small letters only, add --config.data.reader.lower=True.
-size=small has 128 units, batches sorted by length and 30 epochs, for a CPU, and ten times the rate, since it makes a thirtieth
-of the steps; the vectors' width comes from their file.
+Sentence encoder and schedule of the benchmark's program: two-layer BiLSTM of 1,500 units each way
+over frozen GloVe vectors, Adam 1e-4, weight decay 1e-5, gradient norm 5, batch 128; it validates
+every 400 batches and stops after ten without gain or 100 in all: here all 100 (two stages share
+them), the best of them on validation. Trained on score / 5. Without a file of vectors (a word and
+its numbers a line, found under data.root or by its own path) they are learned with the rest; where
+a file has small letters only, add --config.data.reader.lower=True. size=small has 128 units,
+batches sorted by length and 30 epochs, for a CPU, and ten times the rate, since it makes a
+thirtieth of the steps; the vectors' width comes from their file.
 """
 
 from ml_collections import ConfigDict

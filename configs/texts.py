@@ -1,8 +1,10 @@
-"""Sentences by kind of label, with their sources; and the concepts of configs/concepts, the texts of ranges of labels.
+"""Sentences by kind of label, with their sources; and the concepts of configs/concepts, the texts
+of ranges of labels.
 
-A concept file holds the task in words, the scale (low, high, step; step 0: real numbers) and the concepts in ascending order,
-each with its text, its range and its centre, and where they come from. Both ends belong to a range; on a scale of real numbers,
-where one range ends at the number at which the next starts, that number is the next one's. tools/make_concepts.py writes more.
+A concept file holds the task in words, the scale (low, high, step; step 0: real numbers) and the
+concepts in ascending order, each with its text, its range and its centre, and where they come from.
+Both ends belong to a range; on a scale of real numbers, where one range ends at the number at which
+the next starts, that number is the next one's. tools/make_concepts.py writes more.
 """
 
 import json
@@ -37,7 +39,8 @@ NUMCLIP_TEMPLATES = {
     AGE: "age estimation: the person is a {}",
     DECADE: "a photo taken in the {}",
     GRADE: "aesthetics assessment: the quality of the photo is {}",
-    QUALITY: "image quality assessment: the quality of the photo is {}",  # this and the rest but Adience's: our choice
+    # This and the rest but Adience's: our choice
+    QUALITY: "image quality assessment: the quality of the photo is {}",
     VIDEO: "video quality assessment: the quality of the video is {}",
     TEMPERATURE: "a photo taken in {} weather",
     OTHER: "a photo of rank {}",
@@ -68,7 +71,8 @@ TEMPLATES = {
     **{one: (NUMCLIP_TEMPLATES[one],) for one in (DECADE, GRADE, QUALITY, VIDEO, TEMPERATURE)},
     OTHER: (
         NUMCLIP_TEMPLATES[OTHER],
-        "diabetic retinopathy assessment: this is a patient fundus image with {}",  # of NumCLIP's configs
+        # Of NumCLIP's configs
+        "diabetic retinopathy assessment: this is a patient fundus image with {}",
     ),
 }
 
@@ -90,7 +94,8 @@ def template(name, choice):
 
 
 def concept_file(name):
-    """Concept file of a data set: of its own name, else of its kind of label; "" where there is neither."""
+    """Concept file of a data set: of its own name, else of its kind of label; "" where there is
+    neither."""
     return next((file for file in (name, kind(name)) if (CONCEPTS / f"{file}.json").is_file()), "")
 
 
@@ -123,7 +128,8 @@ def read_concepts(choice):
 
 
 def concept_ranks(choice):
-    """Entries of config.ranks that a concept file gives: bins, or labels where every range is one label."""
+    """Entries of config.ranks that a concept file gives: bins, or labels where every range is one
+    label."""
     found = read_concepts(choice)
     lows, highs, names = zip(
         *((float(c["low"]), float(c["high"]), c["text"]) for c in found["concepts"]), strict=True
@@ -140,7 +146,8 @@ def concept_ranks(choice):
 
 
 def check_scale(task, low, high, step):
-    """Raises ValueError unless the task can stand in a sentence and low to high is a scale with that step."""
+    """Raises ValueError unless the task can stand in a sentence and low to high is a scale with
+    that step."""
     if (
         not isinstance(task, str)
         or not task.strip()
@@ -158,7 +165,8 @@ def check_scale(task, low, high, step):
 
 
 def check_concepts(concepts, low, high, step):
-    """Raises ValueError unless distinct short texts have ranges that ascend from low to high without gap or overlap."""
+    """Raises ValueError unless distinct short texts have ranges that ascend from low to high
+    without gap or overlap."""
     if not isinstance(concepts, list) or len(concepts) < 2:
         raise ValueError(f"expected a list of at least two concepts, found {shown(concepts)}")
     start, seen = low, set()

@@ -1,4 +1,5 @@
-"""What sets of rated videos share: frames as views, motion for the methods that use it, ranks from mean opinion scores."""
+"""What sets of rated videos share: frames as views, motion for the methods that use it, ranks from
+mean opinion scores."""
 
 from ml_collections import ConfigDict
 
@@ -8,9 +9,10 @@ from configs.quality_sets import FOLDS, rated
 def filmed(c, folds=FOLDS):
     """Sets the data, ranks and metrics of a set of rated videos.
 
-    Eight frames a video, the shorter side resized to what the model sees, as ModularBVQA does; no public split but LSVQ's,
-    so ten of 80/20 are drawn. Frames are extracted once, and so is motion where the method reads it (ConOrd's fusion). What
-    is stored follows config.data; `data.resize=square` takes a quarter of the disk and stretches the frames.
+    Eight frames a video, the shorter side resized to what the model sees, as ModularBVQA does; no
+    public split but LSVQ's, so ten of 80/20 are drawn. Frames are extracted once, and so is motion
+    where the method reads it (ConOrd's fusion). What is stored follows config.data;
+    `data.resize=square` takes a quarter of the disk and stretches the frames.
     """
     rated(c, folds)
     c.select = "last"

@@ -1,6 +1,7 @@
 """YouTube-UGC (Wang et al. 2019): the quality of 1,140 videos of 20 seconds, MOS 1 to 5.
 
-No public split: ten random ones of 80/20 are drawn with the seed, median of SRCC and PCC. The paper trains on LSVQ instead."""
+No public split: ten random ones of 80/20 are drawn with the seed, median of SRCC and PCC. The paper
+  trains on LSVQ instead."""
 
 from configs.base import finish, start
 from configs.video_sets import filmed

@@ -1,4 +1,5 @@
-"""For the API pages: paragraphs of a docstring whose line breaks mean something, formulas and tables, become code blocks."""
+"""For the API pages: paragraphs of a docstring whose line breaks mean something, formulas and
+tables, become code blocks."""
 
 import itertools
 import re

@@ -1,6 +1,7 @@
 """What methods.md and configuration.md have from the files of configs/, whenever the site is built.
 
-Nothing is imported but configs/pairs.py: headers, the options of `apply` and the fields are read as source.
+Nothing is imported but configs/pairs.py: headers, the options of `apply` and the fields are read as
+source.
 """
 
 import ast
@@ -41,7 +42,8 @@ def headers_of_methods():
 
 
 def paper_and_line(header):
-    """The paper, "" where there is none, and the header's first sentence without it: its first parenthesis with a year."""
+    """The paper, "" where there is none, and the header's first sentence without it: its first
+    parenthesis with a year."""
     sentence = re.split(r"(?<!et al)\.(?: |$)", " ".join(header.split()), maxsplit=1)[0]
     paper = re.search(r" \(([^()]*\b(?:19|20)\d\d)\)", sentence)
     return (

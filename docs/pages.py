@@ -1,4 +1,5 @@
-"""What stands on the pages, README.md, docs/ and experiments/*.md, that can be executed: commands and pieces of Python."""
+"""What stands on the pages, README.md, docs/ and experiments/*.md, that can be executed: commands
+and pieces of Python."""
 
 import collections
 import os
@@ -63,7 +64,8 @@ def all_pieces(pages=()):
 
 
 def commands(pages=()):
-    """{command: where it stands first}, without comments and line breaks; `cd` stays with what follows it."""
+    """{command: where it stands first}, without comments and line breaks; `cd` stays with what
+    follows it."""
     found = {}
     for piece in all_pieces(pages):
         if piece.language == "bash":

@@ -5,9 +5,10 @@ import importlib.util
 import re
 import shutil
 
-# how "runs": it succeeds. "wants": it ends in one message, which holds `words`. "serves": it says `words`, and is ended then.
-# "parsed": flags, config and files are checked; `words` are the reason. "checks": .ci/run has it as it stands. `more` is added
-# to it. order: 1 before those that need its run, 3 after those that it needs, 4 with one that it waits for.
+# how "runs": it succeeds. "wants": it ends in one message, which holds `words`. "serves": it says
+# `words`, and is ended then. "parsed": flags, config and files are checked; `words` are the reason.
+# "checks": .ci/run has it as it stands. `more` is added to it. order: 1 before those that need its
+# run, 3 after those that it needs, 4 with one that it waits for.
 Rule = collections.namedtuple("Rule", "pattern how words more order", defaults=("", "", 2))
 
 MAIN = r"python -m jaxord\.main "
@@ -18,7 +19,8 @@ HERE = {
     for module in ("jax2onnx", "torch", "atheris", "mkdocs")
 }
 
-# What makes a command small: it is added to it (a flag that is there twice counts as the last says).
+# What makes a command small: it is added to it (a flag that is there twice counts as the last
+# says).
 STEPS = {"train.duration": "'2 steps'", "data.batch": "8", "data.eval_batch": "64"}
 SHORT = " ".join(f"--config.{field}={value}" for field, value in STEPS.items())
 SETS = " ".join(f"--set {field}={value}" for field, value in STEPS.items())

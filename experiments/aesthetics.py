@@ -1,9 +1,11 @@
-"""Grades of photographs in four categories, each trained on its own (NumCLIP and RegCLIP Table 3, L2RCLIP Table 8).
+"""Grades of photographs in four categories, each trained on its own (NumCLIP and RegCLIP Table 3,
+L2RCLIP Table 8).
 
     python tools/sweep.py experiments/aesthetics.py
 
-The mean over the categories is the papers' "Overall", and ± beside it is the spread between categories. NumCLIP and L2RCLIP use
-one split of 80/20 a category, numclip,preset=regclip RegCLIP's five folds. Answering the commonest grade comes to 50-69 %.
+The mean over the categories is the papers' "Overall", and ± beside it is the spread between
+categories. NumCLIP and L2RCLIP use one split of 80/20 a category, numclip,preset=regclip RegCLIP's
+five folds. Answering the commonest grade comes to 50-69 %.
 """
 
 from experiments.grid import runs

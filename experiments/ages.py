@@ -1,10 +1,12 @@
-"""Ages of faces: every method on six data sets (NumCLIP Table 1, L2RCLIP Tables 1 and 2 and Figure 3, ConOrd Table 2).
+"""Ages of faces: every method on six data sets (NumCLIP Table 1, L2RCLIP Tables 1 and 2 and Figure
+3, ConOrd Table 2).
 
     python tools/sweep.py experiments/ages.py
 
-MORPH II and Adience train all their folds; the others have three seeds. Rows of the papers under "coop" and "ordinalclip" come
-from VGG-16 pretrained on IMDB-WIKI, which is not public: ours have CLIP's tower. ResNets start from scratch; ConOrd does not
-say from what the rows that it quotes start. numclip,preset=code is the public program, to which its author gives the figures.
+MORPH II and Adience train all their folds; the others have three seeds. Rows of the papers under
+"coop" and "ordinalclip" come from VGG-16 pretrained on IMDB-WIKI, which is not public: ours have
+CLIP's tower. ResNets start from scratch; ConOrd does not say from what the rows that it quotes
+start. numclip,preset=code is the public program, to which its author gives the figures.
 """
 
 from experiments.grid import runs

@@ -1,9 +1,11 @@
-"""Every method that can start without pretrained weights, three seeds each: what the two comparisons share.
+"""Every method that can start without pretrained weights, three seeds each: what the two
+comparisons share.
 
-Tower, initial rate, optimizer and schedule are the same for all (a small CLIP from scratch under AdamW), so are crop, flip and
-normalisation, and each run sees as many training images, in as many steps of 32: where a method wants two augmentations of an
-image, 16 images stand in a step twice. Its colour jitter is off, because colours are what grades a tomato. What differs is the
-loss, the head, the rule, the prompt. The last step is evaluated, so no run chooses among checkpoints.
+Tower, initial rate, optimizer and schedule are the same for all (a small CLIP from scratch under
+AdamW), so are crop, flip and normalisation, and each run sees as many training images, in as many
+steps of 32: where a method wants two augmentations of an image, 16 images stand in a step twice.
+Its colour jitter is off, because colours are what grades a tomato. What differs is the loss, the
+head, the rule, the prompt. The last step is evaluated, so no run chooses among checkpoints.
 """
 
 import itertools

@@ -1,4 +1,5 @@
-"""ConOrd's loss against the expected error itself, Eq 2 (ConOrd Figure 6, which prints no figures but curves).
+"""ConOrd's loss against the expected error itself, Eq 2 (ConOrd Figure 6, which prints no figures
+but curves).
 
 python tools/sweep.py experiments/conord_expected_error.py
 """

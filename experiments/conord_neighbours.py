@@ -1,4 +1,5 @@
-"""How many neighbours predict: finished ConOrd runs evaluated with other k, without training again (ConOrd Table 12).
+"""How many neighbours predict: finished ConOrd runs evaluated with other k, without training again
+(ConOrd Table 12).
 
 python tools/sweep.py experiments/conord_neighbours.py
 """

@@ -1,4 +1,5 @@
-"""What the tables of ConOrd's settings share: three data sets, three seeds on ages, ten splits of BID, one run on LSVQ."""
+"""What the tables of ConOrd's settings share: three data sets, three seeds on ages, ten splits of
+BID, one run on LSVQ."""
 
 from experiments import grid
 

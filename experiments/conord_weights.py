@@ -1,4 +1,5 @@
-"""ConOrd's thirteen choices of similarity, attraction and repulsion (ConOrd Tables 1, 7 and 14; Figure 15 are their curves).
+"""ConOrd's thirteen choices of similarity, attraction and repulsion (ConOrd Tables 1, 7 and 14;
+Figure 15 are their curves).
 
 python tools/sweep.py experiments/conord_weights.py
 """

@@ -1,9 +1,11 @@
-"""Contrastive losses, each with and without reference points, on ages, photographs and videos (ConOrd Tables 5, 6, 15, 20).
+"""Contrastive losses, each with and without reference points, on ages, photographs and videos
+(ConOrd Tables 5, 6, 15, 20).
 
     python tools/sweep.py experiments/contrastive_losses.py --slots=1
 
-Five seeds on CLAP 2015, and on LSVQ of the three losses of Table 20; BID's ten splits are Table 20's ten seeds (our reading).
-On LSVQ ConOrd alone sees motion beside the frames, and the other losses the frames only.
+Five seeds on CLAP 2015, and on LSVQ of the three losses of Table 20; BID's ten splits are Table
+20's ten seeds (our reading). On LSVQ ConOrd alone sees motion beside the frames, and the other
+losses the frames only.
 """
 
 from experiments.grid import high_resolution, runs

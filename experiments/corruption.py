@@ -1,4 +1,5 @@
-"""Trained on clean faces, evaluated on damaged ones: 19 kinds of damage, five severities (ConOrd Table 19, Figure 12b).
+"""Trained on clean faces, evaluated on damaged ones: 19 kinds of damage, five severities (ConOrd
+Table 19, Figure 12b).
 
     pip install -e ".[corruptions]" && python tools/sweep.py experiments/corruption.py
 

@@ -1,4 +1,5 @@
-"""Imbalanced ages, ResNet-50 from scratch: AgeDB-DIR and IMDB-WIKI-DIR (Group-DIR Tables 1 and 2; Figure 6 is balanced MAE).
+"""Imbalanced ages, ResNet-50 from scratch: AgeDB-DIR and IMDB-WIKI-DIR (Group-DIR Tables 1 and 2;
+Figure 6 is balanced MAE).
 
 python tools/sweep.py experiments/dir_ages.py
 """

@@ -1,6 +1,7 @@
 """STS-B-DIR with the encoder of the paper, 1,500 units each way, for a GPU (Group-DIR Table 3).
 
-    python tools/sweep.py experiments/dir_sentences.py --set data.root=<folder of the three files> --option vectors=<GloVe file>
+    python tools/sweep.py experiments/dir_sentences.py --set data.root=<folder of the three files>
+    --option vectors=<GloVe file>
 
 experiments/stsb.py is the same with a small encoder, for a CPU.
 """

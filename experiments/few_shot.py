@@ -2,7 +2,8 @@
 
     python tools/sweep.py experiments/few_shot.py
 
-NumCLIP's last column, all images, is that of its Table 1 but for 2.11 where that has 2.08, a typing error (its author).
+NumCLIP's last column, all images, is that of its Table 1 but for 2.11 where that has 2.08, a typing
+error (its author).
 """
 
 from experiments.grid import runs

@@ -1,4 +1,5 @@
-"""FGrade: how far tomatoes have gone, 1-10, imbalanced; 32-pixel inputs. About 40 s a run on two cores: 1,500 steps of 32.
+"""FGrade: how far tomatoes have gone, 1-10, imbalanced; 32-pixel inputs. About 40 s a run on two
+cores: 1,500 steps of 32.
 
 python tools/sweep.py experiments/freshness.py --set data.root=<folder of FGrade>
 """

@@ -29,7 +29,8 @@ def runs(add, data_sets, labels, seeds=(0,), option="", fields=(), suffix=""):
 
 
 def high_resolution(add, labels):
-    """Adds the evaluation of LSVQ's models on its videos of 1080p, the part "1080p" of the table."""
+    """Adds the evaluation of LSVQ's models on its videos of 1080p, the part "1080p" of the
+    table."""
     for label in labels:
         add(
             "lsvq", label, "1080p", f"configs/lsvq.py:method={label}", {"data.reader.test": "1080p"}

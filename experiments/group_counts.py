@@ -1,8 +1,11 @@
-"""How many groups? Group-DIR on STS-B-DIR with 5 to 40 groups and its three ways to classify them (Group-DIR Figures 7 and 8).
+"""How many groups? Group-DIR on STS-B-DIR with 5 to 40 groups and its three ways to classify them
+(Group-DIR Figures 7 and 8).
 
-    python tools/sweep.py experiments/group_counts.py --set data.root=<folder of the three files> --option vectors=<GloVe file>
+    python tools/sweep.py experiments/group_counts.py --set data.root=<folder of the three files>
+    --option vectors=<GloVe file>
 
-Each run's groups.json has the histograms of true and predicted groups and the mean distance of each (Figures 2, 4 and 5).
+Each run's groups.json has the histograms of true and predicted groups and the mean distance of each
+(Figures 2, 4 and 5).
 """
 
 METHODS = tuple(

@@ -1,9 +1,11 @@
-"""How many groups of ages? Group-DIR's three ways to classify them on AgeDB-DIR (Group-DIR Figures 2 to 5, 7 and 8).
+"""How many groups of ages? Group-DIR's three ways to classify them on AgeDB-DIR (Group-DIR Figures
+2 to 5, 7 and 8).
 
     python tools/sweep.py experiments/group_counts_ages.py
 
-The figures print no numbers; their text names 15, 20, 25 and 40 groups. Each run's groups.json has the histograms and distances
-of Figures 2, 4 and 5; curves of both splits, of the regression alone and of the true and the predicted expert, are Figure 3.
+The figures print no numbers; their text names 15, 20, 25 and 40 groups. Each run's groups.json has
+the histograms and distances of Figures 2, 4 and 5; curves of both splits, of the regression alone
+and of the true and the predicted expert, are Figure 3.
 """
 
 from experiments.grid import runs

@@ -1,4 +1,5 @@
-"""Decades of photographs, ten random splits (NumCLIP and RegCLIP Table 2, L2RCLIP Table 9, where two rows cannot be read).
+"""Decades of photographs, ten random splits (NumCLIP and RegCLIP Table 2, L2RCLIP Table 9, where
+two rows cannot be read).
 
 python tools/sweep.py experiments/hci.py
 """

@@ -2,8 +2,9 @@
 
     python tools/sweep.py experiments/l2rclip_components.py
 
-The check marks of the table are lost in its text; which column is which follows from the ordinality scores, which SCOP leaves
-alone. Without RankFormer (prompt=off) the vectors of the ranks are trained themselves.
+The check marks of the table are lost in its text; which column is which follows from the ordinality
+scores, which SCOP leaves alone. Without RankFormer (prompt=off) the vectors of the ranks are
+trained themselves.
 """
 
 from experiments.grid import runs

@@ -1,8 +1,10 @@
-"""What L2RCLIP's rank templates start from, on MORPH II (L2RCLIP Table 6: 2.14 ± 0.01 and 71.57 ± 0.40 over the five).
+"""What L2RCLIP's rank templates start from, on MORPH II (L2RCLIP Table 6: 2.14 ± 0.01 and 71.57 ±
+0.40 over the five).
 
     python tools/sweep.py experiments/l2rclip_templates.py
 
-The numbers are those of configs/texts.py: "a photo of {} years old face" is 8, "the age of the face is {}" 12.
+The numbers are those of configs/texts.py: "a photo of {} years old face" is 8, "the age of the face
+is {}" 12.
 """
 
 from experiments.grid import runs

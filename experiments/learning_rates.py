@@ -1,9 +1,10 @@
-"""Which rate and weight decay suit a method on the quickstart's photographs, by the MAE on the validation scenes.
+"""Which rate and weight decay suit a method on the quickstart's photographs, by the MAE on the
+validation scenes.
 
     python tools/sweep.py experiments/learning_rates.py --search=tpe --trials=20
 
-Each method has its own twenty trials of about 40 s; those that are behind after an evaluation are stopped. Without --search the
-same file runs each method once, with the rate that its config has.
+Each method has its own twenty trials of about 40 s; those that are behind after an evaluation are
+stopped. Without --search the same file runs each method once, with the rate that its config has.
 """
 
 SPACE = {

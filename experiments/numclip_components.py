@@ -1,4 +1,5 @@
-"""NumCLIP without its parts on MORPH II, with all images (NumCLIP Table 5) and with one of each age (RegCLIP Table 6).
+"""NumCLIP without its parts on MORPH II, with all images (NumCLIP Table 5) and with one of each age
+(RegCLIP Table 6).
 
 python tools/sweep.py experiments/numclip_components.py
 """

@@ -1,8 +1,10 @@
-"""Temperature of outdoor pictures and direction of the gaze, ResNet-18 from scratch (ConOrd Table 9).
+"""Temperature of outdoor pictures and direction of the gaze, ResNet-18 from scratch (ConOrd Table
+9).
 
     python tools/sweep.py experiments/outdoor_gaze.py
 
-DEX is cross-entropy whose expectation predicts, method=ce. Of two angles only ConOrd can be trained here.
+DEX is cross-entropy whose expectation predicts, method=ce. Of two angles only ConOrd can be trained
+here.
 """
 
 from experiments.grid import runs

@@ -1,5 +1,5 @@
-"""The quickstart's photographs with 4 to 256 tiles of each severity, as NumCLIP Table 4 has it for ages: 500 steps of 32
-tiles, about 20 s a run on two cores.
+"""The quickstart's photographs with 4 to 256 tiles of each severity, as NumCLIP Table 4 has it for
+ages: 500 steps of 32 tiles, about 20 s a run on two cores.
 """
 
 from experiments import comparison

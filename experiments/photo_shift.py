@@ -1,5 +1,6 @@
-"""The quickstart's photographs where two of the five severities, random ones, lose 80 or 90 % of their training tiles, as
-RegCLIP Table 5 has it for ages: 500 steps of 32 tiles, about 20 s a run on two cores.
+"""The quickstart's photographs where two of the five severities, random ones, lose 80 or 90 % of
+their training tiles, as RegCLIP Table 5 has it for ages: 500 steps of 32 tiles, about 20 s a run on
+two cores.
 """
 
 from experiments import comparison

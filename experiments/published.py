@@ -1,19 +1,21 @@
 """Figures that the papers print, as they print them, and how they stand beside ours.
 
-An experiment holds them as PAPER, a tuple of `Table`. A column is "<data set>:<metric>" or "<data set>:<metric>,<part>", a part
-being one that tools/table.py knows: many, median and few-shot labels, a category of folds, an evaluation. "%" at the end says
-that the paper prints percent where ours are shares. A row is a text of as many figures, "-" where there is none.
+An experiment holds them as PAPER, a tuple of `Table`. A column is "<data set>:<metric>" or "<data
+set>:<metric>,<part>", a part being one that tools/table.py knows: many, median and few-shot labels,
+a category of folds, an evaluation. "%" at the end says that the paper prints percent where ours are
+shares. A row is a text of as many figures, "-" where there is none.
 """
 
 import collections
 
-# source: "NumCLIP Table 2"; columns: a text of columns; rows: label of the experiment -> text of figures; others: the same of
-# what is quoted only and not run here, by its name in the paper.
+# source: "NumCLIP Table 2"; columns: a text of columns; rows: label of the experiment -> text of
+# figures; others: the same of what is quoted only and not run here, by its name in the paper.
 Table = collections.namedtuple("Table", "source columns rows others", defaults=({},))
 
 
 def across(source, column, settings, rows, others=()):
-    """A table whose columns are settings of one metric: the figures of "label" stand at the labels "label,setting".
+    """A table whose columns are settings of one metric: the figures of "label" stand at the labels
+    "label,setting".
 
     Args:
       source, column: of the Table.
@@ -32,7 +34,8 @@ def across(source, column, settings, rows, others=()):
 
 
 def among(tables, labels, note):
-    """The tables with the rows of these labels only, and what is different there behind their source."""
+    """The tables with the rows of these labels only, and what is different there behind their
+    source."""
     return tuple(
         table._replace(
             source=f"{table.source} ({note})",
@@ -51,8 +54,9 @@ def printed(tables, data_set):
       data_set: name of its config file.
 
     Returns:
-      (cells, titles, sources): {(name of a row, title of a column): text}, a text being figures with the numbers of their
-      sources, "6.09 [1, 2]; 6.91 [3]"; the titles of all columns, "mae" or "mae, few"; the sources, [1] first.
+      (cells, titles, sources): {(name of a row, title of a column): text}, a text being figures
+      with the numbers of their sources, "6.09 [1, 2]; 6.91 [3]"; the titles of all columns, "mae"
+      or "mae, few"; the sources, [1] first.
     """
     found, titles, sources = collections.defaultdict(dict), [], []
     for table in tables:

@@ -1,4 +1,5 @@
-"""Quality of photographs on five data sets (ConOrd Table 3): medians over ten splits, FLIVE's own split with three seeds.
+"""Quality of photographs on five data sets (ConOrd Table 3): medians over ten splits, FLIVE's own
+split with three seeds.
 
 python tools/sweep.py experiments/quality.py
 """

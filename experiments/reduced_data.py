@@ -2,7 +2,8 @@
 
     python tools/sweep.py experiments/reduced_data.py
 
-Each age keeps the same share, rounded down, and one image at least; the paper may have drawn from all of them together.
+Each age keeps the same share, rounded down, and one image at least; the paper may have drawn from
+all of them together.
 """
 
 from experiments.grid import runs

@@ -1,8 +1,10 @@
-"""Distribution shift on MORPH II: 10 to 40 ages lose 80 or 90 % of their training images (RegCLIP Table 5, L2RCLIP Table 4).
+"""Distribution shift on MORPH II: 10 to 40 ages lose 80 or 90 % of their training images (RegCLIP
+Table 5, L2RCLIP Table 4).
 
     python tools/sweep.py experiments/shift.py
 
-The ages are the most frequent ones, as in the public program; the papers say random ones, --set data.shift.choice=random.
+The ages are the most frequent ones, as in the public program; the papers say random ones, --set
+data.shift.choice=random.
 """
 
 import itertools

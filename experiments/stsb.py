@@ -1,9 +1,11 @@
-"""STS-B-DIR: Group-DIR against the plain MSE baseline, three seeds, with 128 hidden units on a CPU: 30 epochs of 42 steps,
-about 15 minutes a run on one core.
+"""STS-B-DIR: Group-DIR against the plain MSE baseline, three seeds, with 128 hidden units on a CPU:
+30 epochs of 42 steps, about 15 minutes a run on one core.
 
-    python tools/sweep.py experiments/stsb.py --set data.root=<folder of the three files> --option vectors=glove_twitter_25d.txt
+    python tools/sweep.py experiments/stsb.py --set data.root=<folder of the three files> --option
+    vectors=glove_twitter_25d.txt
 
-With --option size=paper and another --output it is the encoder of the paper (1,500 units), for a GPU.
+With --option size=paper and another --output it is the encoder of the paper (1,500 units), for a
+GPU.
 """
 
 from experiments import dir_sentences, published

@@ -1,8 +1,10 @@
-"""Quality of videos: trained on LSVQ, evaluated there and on four other sets without training (ConOrd Table 4).
+"""Quality of videos: trained on LSVQ, evaluated there and on four other sets without training
+(ConOrd Table 4).
 
     python tools/sweep.py experiments/video.py --set data.reader.extract.motion_weights=<SlowFast>
 
-The other sets are split in ten random ways as for training, and a figure is the mean over the ten test parts, a fifth each.
+The other sets are split in ten random ways as for training, and a figure is the mean over the ten
+test parts, a fifth each.
 """
 
 from experiments.grid import VIDEO, high_resolution, runs

@@ -18,7 +18,8 @@ _HOMES = {"Prediction": "predictor", "Predictor": "predictor", "OrdinalRegressor
 
 
 def __getattr__(name):
-    """Public names are imported when they are first asked for: `import jaxord` alone needs no jax (PEP 562)."""
+    """Public names are imported when they are first asked for: `import jaxord` alone needs no jax
+    (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxord' has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f"jaxord.{_HOMES[name]}"), name)

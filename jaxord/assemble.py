@@ -1,4 +1,5 @@
-"""From a config and a fold to everything a run is made of: data, ranks, model, constants, initial parameters."""
+"""From a config and a fold to everything a run is made of: data, ranks, model, constants, initial
+parameters."""
 
 import copy
 import dataclasses
@@ -38,16 +39,18 @@ class Task:
     Attributes:
       config: the whole config.
       splits: split name -> jaxord.data.tiers.Split.
-      labels: split name -> dict of replicated arrays [N], what jaxord.labels makes of the targets; "annotations" -> the
-        same [N, A] for a training split whose images have several labels.
+      labels: split name -> dict of replicated arrays [N], what jaxord.labels makes of the targets;
+        "annotations" -> the same [N, A] for a training split whose images have several labels.
       ranks: the task's ranks; None where a target is two angles.
       model: the linen module.
-      constants: name -> replicated array; with `text_embeds` where everything they depend on is frozen.
+      constants: name -> replicated array; with `text_embeds` where everything they depend on is
+        frozen.
       trained, frozen: initial parameters, flat, on the host.
       stats: initial running statistics, flat, on the host.
       groups: path -> parameter group.
       mesh: of the devices.
-      rounded: paths of frozen parameters that training and evaluation only ever round to the dtype of the activations.
+      rounded: paths of frozen parameters that training and evaluation only ever round to the dtype
+        of the activations.
     """
 
     config: object
@@ -64,14 +67,16 @@ class Task:
     rounded: frozenset = frozenset()
 
     def held(self, frozen):
-        """Frozen parameters as the devices hold them: rounded where nothing reads more of them, so without a float32 copy."""
+        """Frozen parameters as the devices hold them: rounded where nothing reads more of them, so
+        without a float32 copy."""
         return {
             path: x.astype(self.model.dtype) if path in self.rounded else x
             for path, x in frozen.items()
         }
 
     def prepare(self, train):
-        """The function (stored batch, labels, constants) -> batch with image, target and rank; to be called inside jit."""
+        """The function (stored batch, labels, constants) -> batch with image, target and rank; to
+        be called inside jit."""
         data = self.config.data
         images = functools.partial(
             augment.augment,
@@ -117,10 +122,12 @@ def assemble(config, fold, start=None, facts=None):
       config: of one stage; its `fresh` says which parameters do not come from `start`.
       fold: name of the fold, "" without folds.
       start: the stage before: {"params": flat, "stats": flat}.
-      facts: (ranks, constants, targets) of the training of a run that is evaluated again; else those of this data.
+      facts: (ranks, constants, targets) of the training of a run that is evaluated again; else
+        those of this data.
 
     Raises:
-      ValueError: anything that a user can mend: files, labels, settings, weights; before any training.
+      ValueError: anything that a user can mend: files, labels, settings, weights; before any
+        training.
     """
     mesh = sharding.data_mesh()
     for name, rows in (
@@ -197,7 +204,8 @@ def data_of(config, split):
 
 
 def annotated(made, annotations):
-    """Columns [N, A] of a training split whose images have several labels, and `annotations` i32[N], how many they are.
+    """Columns [N, A] of a training split whose images have several labels, and `annotations`
+    i32[N], how many they are.
 
     Args:
       made: jaxord.labels.Labels.
@@ -213,7 +221,8 @@ def annotated(made, annotations):
 
 
 def check(task, size):
-    """Traces one training batch through crops, model, losses and rules, so that what does not fit together fails at once.
+    """Traces one training batch through crops, model, losses and rules, so that what does not fit
+    together fails at once.
 
     Args:
       task: the Task, but for `rounded`.
@@ -354,7 +363,8 @@ def attentions(config, settings, dtype, rows, tokens, gradient=True):
 
 
 def rank_names(records):
-    """Names of the training split's labels in ascending order, where the data gives one per label (folders)."""
+    """Names of the training split's labels in ascending order, where the data gives one per label
+    (folders)."""
     if "rank_name" not in records.columns:
         return ()
     names = dict(zip(records.targets.tolist(), records.columns["rank_name"].tolist(), strict=True))
@@ -365,7 +375,8 @@ def clip_settings(config):
     """Sizes of the towers: those of the variant, which pretrained weights must have too.
 
     Raises:
-      ValueError: weights of another architecture or made for other normalisation; none where the method needs them.
+      ValueError: weights of another architecture or made for other normalisation; none where the
+        method needs them.
     """
     source, variant = config.model.weights, config.model.variant
     if variant and variant not in variants.VARIANTS:

@@ -22,8 +22,9 @@ def choose(wanted, shape, dtype, causal, gradient=True):
     """The implementation that a run takes.
 
     Args:
-      wanted: config.model.attention: one of IMPLEMENTATIONS, or "auto": the fastest of them on an accelerator, "xla" on a CPU,
-        which has no other, and where the same command is to give the same bytes.
+      wanted: config.model.attention: one of IMPLEMENTATIONS, or "auto": the fastest of them on an
+        accelerator, "xla" on a CPU, which has no other, and where the same command is to give the
+        same bytes.
       shape: (N, T, H, D) of one device.
       dtype: of queries, keys and values.
       causal: whether a token sees only those before it.
@@ -48,7 +49,8 @@ def choose(wanted, shape, dtype, causal, gradient=True):
 
 @functools.cache
 def fastest(shape, dtype, causal, gradient, implementations=IMPLEMENTATIONS):
-    """(name, seconds of a call) of the fastest, by the median of a few rounds in turn; arguments as of `choose`.
+    """(name, seconds of a call) of the fastest, by the median of a few rounds in turn; arguments as
+    of `choose`.
 
     What does not run on this device or at these shapes is left out.
 

@@ -1,7 +1,8 @@
 """Functions found by name, and called with the arrays their parameters name.
 
-A loss, a rule or a metric is a plain function. Its positional parameters are names of arrays (one with a default is
-optional), its keyword-only parameters are settings that a config gives. Nothing has to be registered.
+A loss, a rule or a metric is a plain function. Its positional parameters are names of arrays (one
+with a default is optional), its keyword-only parameters are settings that a config gives. Nothing
+has to be registered.
 """
 
 import difflib
@@ -10,7 +11,8 @@ import inspect
 
 
 def lookup(module, name):
-    """The public member `name` of `module`; an unknown name raises ValueError with the nearest one."""
+    """The public member `name` of `module`; an unknown name raises ValueError with the nearest
+    one."""
     public = [n for n, member in vars(module).items() if callable(member) and not n.startswith("_")]
     if name not in public:
         near = difflib.get_close_matches(name, public, n=1)
@@ -34,7 +36,8 @@ def needs(function):
 
 
 def settings(function):
-    """{name: value} of the settings of a function as `configured` gives it: the config's, else their defaults."""
+    """{name: value} of the settings of a function as `configured` gives it: the config's, else
+    their defaults."""
     parameters = inspect.signature(function).parameters.values()
     return {
         p.name: p.default

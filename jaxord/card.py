@@ -1,4 +1,5 @@
-"""The model card of a finished run: what it was trained on, how good it is and how surely, where it is weakest, its limits.
+"""The model card of a finished run: what it was trained on, how good it is and how surely, where it
+is weakest, its limits.
 
 N rows of predictions.csv, R resamples.
 """
@@ -34,7 +35,8 @@ ETHICS = (
     "ask that predictions about people support a decision and never make it, after a fair evaluation of every group that is "
     "concerned. Do not use this model to identify, watch or rank people, or to refuse them anything."
 )
-LIMITS = {  # of what a family of readers in jaxord.data gives; from the limits that ConOrd's authors report
+# Of what a family of readers in jaxord.data gives; from the limits that ConOrd's authors report
+LIMITS = {
     "faces": "Known of such models: older people with smooth skin are estimated too young, young faces in shadow too old.",
     "quality": "Known of such models: the lowest and the highest opinion scores are predicted worst.",
     "videos": "Known of such models: the lowest and the highest opinion scores are predicted worst.",
@@ -125,7 +127,8 @@ def numbers(table, name):
 
 
 def row(config, ranks, rule, prediction, target):
-    """{"rule": name, metric: "0.31 (0.29 - 0.33)"} of the metrics that compare predictions with labels."""
+    """{"rule": name, metric: "0.31 (0.29 - 0.33)"} of the metrics that compare predictions with
+    labels."""
     facts = {"prediction": prediction, "target": target}
     if ranks:
         facts |= {"predicted_rank": ranks.index(prediction), "rank": ranks.index(target)}
@@ -139,7 +142,8 @@ def row(config, ranks, rule, prediction, target):
 
 
 def interval(metric, facts, seed=0):
-    """The 2.5 % and 97.5 % quantiles of a metric over resamples of the rows; resamples where it is not defined are left out."""
+    """The 2.5 % and 97.5 % quantiles of a metric over resamples of the rows; resamples where it is
+    not defined are left out."""
     size = len(facts["target"])
     generator = np.random.default_rng(seed)
     values = []
@@ -167,7 +171,8 @@ def weak_ranks(ranks, prediction, target):
 
 
 def weak_groups(table, prediction, target, known):
-    """Lines on the values of further columns of the data (gender, race, kind of distortion) with the largest mean error."""
+    """Lines on the values of further columns of the data (gender, race, kind of distortion) with
+    the largest mean error."""
     own = {
         "path",
         "rank",

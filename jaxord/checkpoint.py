@@ -1,13 +1,16 @@
-"""Checkpoints that are whole or not there and are checked before they are read; a run's JSON files and lock.
+"""Checkpoints that are whole or not there and are checked before they are read; a run's JSON files
+and lock.
 
     <folder>/120/arrays/          orbax: one entry for each leaf of the state, named by its path
     <folder>/120/checkpoint.json  step, meta, and path -> [shape, dtype] of every leaf
     <folder>/120/sha256.json      name -> [bytes, sha256] of each of the files above
 
-A checkpoint is written as `.unfinished-120` and renamed when all of it is on disk, so a kill never leaves half of one.
+A checkpoint is written as `.unfinished-120` and renamed when all of it is on disk, so a kill never
+leaves half of one.
 
-What happens to a file by accident is found: bits that flip, a file that is cut, lost or emptied, one that was not written.
-It is no protection against intent: who changes a file and its sum in sha256.json alike is believed.
+What happens to a file by accident is found: bits that flip, a file that is cut, lost or emptied,
+one that was not written. It is no protection against intent: who changes a file and its sum in
+sha256.json alike is believed.
 """
 
 import collections
@@ -38,8 +41,9 @@ class Checkpoints:
             checkpoints.save(120, state, dict(score=2.31))
             state = checkpoints.restore(checkpoints.latest(), state)
 
-    Only `save` writes, moves or removes anything, so reading a running or a read-only workdir is safe. Several processes
-    call the same methods, on one file system: each writes and reads its arrays, all else is what the first one finds.
+    Only `save` writes, moves or removes anything, so reading a running or a read-only workdir is
+    safe. Several processes call the same methods, on one file system: each writes and reads its
+    arrays, all else is what the first one finds.
     """
 
     def __init__(self, folder, keep=2):
@@ -76,7 +80,8 @@ class Checkpoints:
         return max(self._ask(self._sound), default=None)
 
     def best(self):
-        """The sound step of the lowest score, the earliest of equal ones, or None where none has a score."""
+        """The sound step of the lowest score, the earliest of equal ones, or None where none has a
+        score."""
         return self._ask(lambda: self._best(self._sound()))
 
     def meta(self, step):
@@ -84,20 +89,23 @@ class Checkpoints:
         return self._ask(self._checked, step)["meta"]
 
     def save(self, step, state, meta):
-        """Stores the state of a step; the writing goes on in the background, the state may be donated at once.
+        """Stores the state of a step; the writing goes on in the background, the state may be
+        donated at once.
 
-        Nothing is done where the step is stored already, so evaluate first: `meta` should hold its score; but one whose meta
-        says `unjudged` is replaced. Damaged checkpoints of this or a later step are set aside as `<step>.damaged`.
+        Nothing is done where the step is stored already, so evaluate first: `meta` should hold its
+        score; but one whose meta says `unjudged` is replaced. Damaged checkpoints of this or a
+        later step are set aside as `<step>.damaged`.
 
         Args:
           step: int, the updates made.
           state: a tree of arrays.
-          meta: a dict that JSON can hold; `score`, if it is there, is better when lower; NaN is never the best and comes
-            back as None.
+          meta: a dict that JSON can hold; `score`, if it is there, is better when lower; NaN is
+            never the best and comes back as None.
 
         Raises:
-          ValueError: a sound checkpoint of a later step is there: the run did not go on from it. Or the step before could not
-            be written, as on a full disk: what was there before that one is as it was.
+          ValueError: a sound checkpoint of a later step is there: the run did not go on from it. Or
+            the step before could not be written, as on a full disk: what was there before that one
+            is as it was.
         """
         arrays = _by_path(state)
         specs = {path: [list(x.shape), str(x.dtype)] for path, x in arrays.items()}
@@ -114,15 +122,18 @@ class Checkpoints:
 
         Args:
           step: from `latest` or `best`.
-          like: a tree of arrays or jax.ShapeDtypeStructs with the structure, shapes, dtypes and shardings to give
-            back; a leaf without sharding comes to the first device. The saving run may have had other devices.
-          parts: the state's fields to read, e.g. ("trained", "frozen"), where `like` has only those; () is all.
+          like: a tree of arrays or jax.ShapeDtypeStructs with the structure, shapes, dtypes and
+            shardings to give back; a leaf without sharding comes to the first device. The saving
+            run may have had other devices.
+          parts: the state's fields to read, e.g. ("trained", "frozen"), where `like` has only
+            those; () is all.
 
         Returns:
           A tree like `like`, equal to what was saved bit by bit.
 
         Raises:
-          ValueError: no such step, damaged files, or paths, shapes or dtypes that differ, all of them listed.
+          ValueError: no such step, damaged files, or paths, shapes or dtypes that differ, all of
+            them listed.
         """
         arrays = self._ask(self._checked, step)["arrays"]
         stored = {
@@ -144,7 +155,8 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(like), [found[path] for path in targets])
 
     def read(self, step, parts):
-        """The parts of a step as they were saved, on the host: {part: {path: numpy array}}; needs to know no shapes."""
+        """The parts of a step as they were saved, on the host: {part: {path: numpy array}}; needs
+        to know no shapes."""
         like = {part: {} for part in parts}
         for path, (shape, dtype) in self._ask(self._checked, step)["arrays"].items():
             part, _, rest = path.partition("/")
@@ -153,7 +165,8 @@ class Checkpoints:
         return self.restore(step, like, parts)
 
     def _ask(self, question, *arguments):
-        """What the first process answers once all that was saved is on disk; the methods below are such questions."""
+        """What the first process answers once all that was saved is on disk; the methods below are
+        such questions."""
         self._wait()
         return sharding.first(question)(*arguments)
 
@@ -164,7 +177,8 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
 
     def _sound(self):
-        """The steps without damage; where all have some, starting again would hide that, and ValueError says so."""
+        """The steps without damage; where all have some, starting again would hide that, and
+        ValueError says so."""
         steps = self._stored()
         sound = [step for step in steps if not self._damage(step)]
         if steps and not sound:
@@ -200,7 +214,8 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self, step):
-        """Makes one ValueError of what the system refuses to write, and leaves nothing of the step, which would take room."""
+        """Makes one ValueError of what the system refuses to write, and leaves nothing of the step,
+        which would take room."""
         try:
             yield
         except (OSError, ValueError) as error:  # the latter is orbax's
@@ -232,7 +247,8 @@ class Checkpoints:
             pending.result()
 
     def _finish(self, step):
-        """In the background: the rename that makes the checkpoint exist, removal of those not kept."""
+        """In the background: the rename that makes the checkpoint exist, removal of those not
+        kept."""
         with self._writing(step):
             self._orbax.wait_until_finished()  # until all processes have written
             if sharding.is_first():
@@ -289,13 +305,15 @@ class Checkpoints:
 
 
 def _by_path(tree):
-    """{'opt_state/0/mu/...': leaf}. Names are stored, not containers, so NamedTuples and dataclasses need no care."""
+    """{'opt_state/0/mu/...': leaf}. Names are stored, not containers, so NamedTuples and
+    dataclasses need no care."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _once(leaf):
-    """One device's copy of an array that all have: orbax would cut it in as many parts, though one process writes them all."""
+    """One device's copy of an array that all have: orbax would cut it in as many parts, though one
+    process writes them all."""
     alone = jax.process_count() == 1 and isinstance(leaf, jax.Array) and leaf.is_fully_replicated
     return leaf.addressable_data(0) if alone else leaf
 
@@ -351,7 +369,8 @@ def _sync(path):
 
 @contextlib.contextmanager
 def replacing(path, mode="w", **settings):
-    """A file, open as by `open`, that becomes `path` at the end of the block: a kill leaves the old one or the new one."""
+    """A file, open as by `open`, that becomes `path` at the end of the block: a kill leaves the old
+    one or the new one."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -372,7 +391,8 @@ def write_json(path, obj):
 
 
 def read_numbers(path):
-    """Nested dicts of numbers as `write_json` has written them, such as results.json; nan where null is."""
+    """Nested dicts of numbers as `write_json` has written them, such as results.json; nan where
+    null is."""
 
     def numbers(part):
         return {name: math.nan if value is None else value for name, value in part.items()}
@@ -387,14 +407,16 @@ def read_json(path, object_hook=None):
 
 
 def read_arrays(path):
-    """{name: array} of an .npz file of a run, none of which is unpickled; ValueError where it is none."""
+    """{name: array} of an .npz file of a run, none of which is unpickled; ValueError where it is
+    none."""
     with reading(path), np.load(path, allow_pickle=False) as stored:
         return dict(stored)
 
 
 @contextlib.contextmanager
 def reading(path, remedy="it has to be restored"):
-    """Makes one ValueError, with the file's name, of whatever is raised where the content of a file of ours is read."""
+    """Makes one ValueError, with the file's name, of whatever is raised where the content of a file
+    of ours is read."""
     try:
         yield
     except Exception as error:  # numpy's and zlib's parsers raise many types
@@ -408,7 +430,8 @@ def reading(path, remedy="it has to be restored"):
 
 @contextlib.contextmanager
 def lock(workdir):
-    """Holds a workdir for this run; ValueError where another one holds it. A killed process lets go by itself."""
+    """Holds a workdir for this run; ValueError where another one holds it. A killed process lets go
+    by itself."""
     with contextlib.ExitStack() as held:
         sharding.first(lambda: held.enter_context(_lock(workdir)))()
         yield

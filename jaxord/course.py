@@ -1,5 +1,5 @@
-"""The course of a training: how many steps it takes, what is due when, which split chooses among its checkpoints, and what is
-said where it cannot go on.
+"""The course of a training: how many steps it takes, what is due when, which split chooses among
+its checkpoints, and what is said where it cannot go on.
 """
 
 import functools
@@ -34,7 +34,8 @@ def periods(config, length):
 
 
 def calls(done, total, most, periods):
-    """(steps made before, steps) of each call of the train step: at most `most`, and none passes a multiple of a period."""
+    """(steps made before, steps) of each call of the train step: at most `most`, and none passes a
+    multiple of a period."""
     while done < total:
         count = min(most, total - done, *(period - done % period for period in periods))
         yield done, count
@@ -47,7 +48,8 @@ def headline(config, scores):
 
 
 def curves(config, scores):
-    """{metric: number} of the headline rule and of the model, and {"rule metric": number} of the other rules."""
+    """{metric: number} of the headline rule and of the model, and {"rule metric": number} of the
+    other rules."""
     first, *others = (rule["name"] for rule in config.rules)
     found = {**scores[first], **scores.get("model", {})}
     return found | {
@@ -65,7 +67,8 @@ def direction(config):
 
 
 def judging_split(config, splits):
-    """The split that chooses among the checkpoints; "" takes the last step, as without a validation split."""
+    """The split that chooses among the checkpoints; "" takes the last step, as without a validation
+    split."""
     if config.select not in ("val", "last", "test"):
         raise ValueError(f"select is {config.select!r}; it takes 'val', 'last' or 'test'")
     direction(config)
@@ -84,14 +87,17 @@ def watched_splits(config, splits):
 
 
 def lost(task, step, in_a_row, values):
-    """Why a training has stopped whose numbers are not finite, and the examples that it happened with, as text.
+    """Why a training has stopped whose numbers are not finite, and the examples that it happened
+    with, as text.
 
-    No parameter has changed since the first of the skipped steps, so its batch is the one to look at.
+    No parameter has changed since the first of the skipped steps, so its batch is the one to look
+    at.
 
     Args:
       task: from `assemble`.
       step: steps taken.
-      in_a_row: how many of them, up to this one, were skipped; 0 where it is the state that is not finite.
+      in_a_row: how many of them, up to this one, were skipped; 0 where it is the state that is not
+        finite.
       values: metrics of that step, or {}.
     """
     config, records = task.config, task.splits["train"].records

@@ -1,4 +1,5 @@
-"""Ordinal regression of images as a scikit-learn estimator, for notebooks: the training is `train.run`, in a folder."""
+"""Ordinal regression of images as a scikit-learn estimator, for notebooks: the training is
+`train.run`, in a folder."""
 
 import contextlib
 import copy
@@ -36,11 +37,13 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         model.predict(others), model.score(others, their_ages)
         model.predictor_(others).uncertainty
 
-    `score` is scikit-learn's for regressors: R2 = 1 - sum (y - f)^2 / sum (y - mean y)^2, 1 at best, 0 for the mean.
-    Images are u8[N, H, W, 3], u8[N, H, W], or a sequence of paths, PIL images and such arrays, as of `Predictor`.
+    `score` is scikit-learn's for regressors: R2 = 1 - sum (y - f)^2 / sum (y - mean y)^2, 1 at
+    best, 0 for the mean. Images are u8[N, H, W, 3], u8[N, H, W], or a sequence of paths, PIL images
+    and such arrays, as of `Predictor`.
 
     Attributes:
-      predictor_: jaxord.Predictor of the run, after `fit`: probabilities, neighbours, uncertainty, all rules.
+      predictor_: jaxord.Predictor of the run, after `fit`: probabilities, neighbours, uncertainty,
+        all rules.
     """
 
     predictor_: Predictor
@@ -60,16 +63,18 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         """Keeps its arguments; `fit` looks at them.
 
         Args:
-          config: a config file with its argument as on the command line, relative to the working directory or to the checkout
-            of the repository; it is executed once. Or the config.json of a run; or a ConfigDict. Its data are not read.
+          config: a config file with its argument as on the command line, relative to the working
+            directory or to the checkout of the repository; it is executed once. Or the config.json
+            of a run; or a ConfigDict. Its data are not read.
           method: what the argument would choose by method=; "" is the config's own.
           steps: of training; 0 is the config's duration.
           image_size: pixels that the model sees, of images stored at 8/7 of it; 0 is the config's.
           seed: of everything.
-          holdout: share of the samples, at least one, that is not trained on: the run's test split, for its results.json. The
-            last step's parameters are taken.
+          holdout: share of the samples, at least one, that is not trained on: the run's test split,
+            for its results.json. The last step's parameters are taken.
           settings: further fields of the config, {"optim.rates.all.lr": 1e-3}.
-          workdir: folder of the run, where the same fit goes on, or is found done; "" is a temporary one.
+          workdir: folder of the run, where the same fit goes on, or is found done; "" is a
+            temporary one.
         """
         self.config = config
         self.method = method
@@ -93,8 +98,8 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
           y: N numbers.
 
         Raises:
-          ValueError: labels that are no finite numbers, or not as many as images; images that cannot be read; a workdir that
-            holds another fit; all that training raises.
+          ValueError: labels that are no finite numbers, or not as many as images; images that
+            cannot be read; a workdir that holds another fit; all that training raises.
         """
         if y is None:
             raise ValueError(
@@ -117,7 +122,8 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Iterable[Example]) -> np.ndarray:
-        """Predictions f32[N] by the run's headline rule; ValueError where an image cannot be read."""
+        """Predictions f32[N] by the run's headline rule; ValueError where an image cannot be
+        read."""
         check_is_fitted(self)
         return self.predictor_(samples(X)).value
 
@@ -150,7 +156,8 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
 
 
 def samples(X):
-    """X as a list of images, a path or PIL image as a list of one; the first axis of an array is always that of samples."""
+    """X as a list of images, a path or PIL image as a list of one; the first axis of an array is
+    always that of samples."""
     return list(X) if isinstance(X, np.ndarray) else as_sequence(X)
 
 
@@ -203,7 +210,8 @@ def _found(path):
 
 
 def write_samples(root, images, targets, holdout, seed):
-    """The samples as a user's own table: <root>/table.csv with path, label and split, and the files of the images.
+    """The samples as a user's own table: <root>/table.csv with path, label and split, and the files
+    of the images.
 
     Names hold the images' bytes in short, so that equal tables mean equal samples.
 

@@ -1,4 +1,5 @@
-"""Predictions of a whole split, the rules' values, the metrics over them, and the baselines beside them.
+"""Predictions of a whole split, the rules' values, the metrics over them, and the baselines beside
+them.
 
 Shapes: N records of a split.
 """
@@ -23,13 +24,16 @@ class Evaluation:
     """A split's predictions and what they are worth.
 
     Attributes:
-      predictions: rule -> f32[N] (or [N, 2]) on the label's scale, in the order of the records; the first is the headline.
-      scores: row -> metric -> number. Rows are the rules, the baselines `constant` and `majority`, each again for many-,
-        median- and few-shot labels where config.shots says what they are ("value, few"), and `model` for metrics of
-        the model alone. A row has the metrics that are defined for it.
-      groups: where there are groups: how many samples each truly has and is predicted to have, and how far its samples
-        miss (jaxord.shots.histogram), each a list [G]; else {}.
-      gallery: what rules with neighbours searched: {"embeds": f32[M, D], "targets": f32[M]}, else {}.
+      predictions: rule -> f32[N] (or [N, 2]) on the label's scale, in the order of the records; the
+        first is the headline.
+      scores: row -> metric -> number. Rows are the rules, the baselines `constant` and `majority`,
+        each again for many-, median- and few-shot labels where config.shots says what they are
+        ("value, few"), and `model` for metrics of the model alone. A row has the metrics that are
+        defined for it.
+      groups: where there are groups: how many samples each truly has and is predicted to have, and
+        how far its samples miss (jaxord.shots.histogram), each a list [G]; else {}.
+      gallery: what rules with neighbours searched: {"embeds": f32[M, D], "targets": f32[M]}, else
+        {}.
     """
 
     predictions: dict
@@ -39,7 +43,8 @@ class Evaluation:
 
 
 def make_gather(task, names):
-    """Builds gather(variables, split name) -> {name: numpy array [N, ...]} of outputs or batch arrays; compiles once.
+    """Builds gather(variables, split name) -> {name: numpy array [N, ...]} of outputs or batch
+    arrays; compiles once.
 
     Every record counts once, in the order of the records, whatever the batch.
     """
@@ -68,7 +73,8 @@ def make_gather(task, names):
 
 
 def with_text(task, variables):
-    """The constants of the run, with text_embeds where the model has a text side: they are the same for every image."""
+    """The constants of the run, with text_embeds where the model has a text side: they are the same
+    for every image."""
     if "prompt_tokens" not in task.constants or "text_embeds" in task.constants:
         return task.constants
     whole = jax.device_put(variables["params"], sharding.replicated(task.mesh))
@@ -79,10 +85,12 @@ def with_text(task, variables):
 
 
 def make_evaluate(task, gathering=make_gather):
-    """Builds evaluate(variables, split name, gallery=None) -> Evaluation for a task; `gathering` is as `make_gather`.
+    """Builds evaluate(variables, split name, gallery=None) -> Evaluation for a task; `gathering` is
+    as `make_gather`.
 
-    Metrics are computed over the whole split, never averaged over batches. A rule that takes `gallery_embeds` makes the
-    training split be embedded first, under the evaluation's transform, unless a gallery is given.
+    Metrics are computed over the whole split, never averaged over batches. A rule that takes
+    `gallery_embeds` makes the training split be embedded first, under the evaluation's transform,
+    unless a gallery is given.
     """
     config, scale = task.config, task.config.data.target_scale
     rules = assemble.rules(config)
@@ -187,9 +195,11 @@ def groups_of(arrays):
 
 
 def placed_references(task, variables, gathering=make_gather):
-    """{path: points} at the mean unit embedding of each one's training samples, where a ReferencePoints head starts so.
+    """{path: points} at the mean unit embedding of each one's training samples, where a
+    ReferencePoints head starts so.
 
-    A point without samples starts at zero; `gathering` is as `make_gather`. Labels between two points count for the nearer.
+    A point without samples starts at zero; `gathering` is as `make_gather`. Labels between two
+    points count for the nearer.
     """
     if not any(
         entry["name"] == "ReferencePoints" and entry.get("initial") == "mean"
@@ -209,7 +219,8 @@ def placed_references(task, variables, gathering=make_gather):
 
 
 def write_predictions(path, task, name, predictions):
-    """predictions.csv: path, target, each rule's value, the headline's rank and its name, further columns of the data."""
+    """predictions.csv: path, target, each rule's value, the headline's rank and its name, further
+    columns of the data."""
     records, headline = task.splits[name].records, next(iter(predictions.values()))
     columns = {"path": records.paths, **numbered("target", records.targets)}
     for rule, values in predictions.items():
@@ -235,7 +246,8 @@ def numbered(name, values):
 
 
 def report(task, evaluate, variables, folder, gallery=None):
-    """Evaluates validation and test split, and writes what it found, predictions and groups of the test split.
+    """Evaluates validation and test split, and writes what it found, predictions and groups of the
+    test split.
 
     A gallery that is given lies on disk already.
     """
@@ -252,7 +264,8 @@ def report(task, evaluate, variables, folder, gallery=None):
 
 @sharding.first
 def write(folder, task, evaluation, results):
-    """Writes predictions.csv, groups.json, the gallery and the vocabulary of an evaluation of the test split; results.json."""
+    """Writes predictions.csv, groups.json, the gallery and the vocabulary of an evaluation of the
+    test split; results.json."""
     write_predictions(folder / "predictions.csv", task, "test", evaluation.predictions)
     if evaluation.groups:
         checkpoint.write_json(folder / "groups.json", evaluation.groups)
@@ -267,20 +280,23 @@ def write(folder, task, evaluation, results):
 
 @sharding.first
 def begin(folder):
-    """Makes the folder of an evaluation. One that was done is not done any more: a kill may leave some files of each."""
+    """Makes the folder of an evaluation. One that was done is not done any more: a kill may leave
+    some files of each."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "DONE.json").unlink(missing_ok=True)
 
 
 def evaluate_run(workdir, config=None, output=""):
-    """Evaluates the selected parameters of a finished run again and prints the table; nothing is trained.
+    """Evaluates the selected parameters of a finished run again and prints the table; nothing is
+    trained.
 
     Args:
       workdir: of the run.
-      config: what to evaluate it on: data, rules and metrics of this config under the run's own transform, so that
-        another data set, another k or data.corruption is another config; None is the run's own. The gallery of
-        neighbours stays that of the training.
-      output: folder of the results; "" with a config is <workdir>/evaluated/<name of the config>, without one the run's own.
+      config: what to evaluate it on: data, rules and metrics of this config under the run's own
+        transform, so that another data set, another k or data.corruption is another config; None is
+        the run's own. The gallery of neighbours stays that of the training.
+      output: folder of the results; "" with a config is <workdir>/evaluated/<name of the config>,
+        without one the run's own.
 
     Raises:
       ValueError: no finished run there, or folds that do not pair up.

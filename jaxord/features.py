@@ -1,10 +1,11 @@
-"""Features of a frozen image tower: computed once, kept in a folder, and given to the model in place of images.
+"""Features of a frozen image tower: computed once, kept in a folder, and given to the model in
+place of images.
 
     <config.model.features>/<key of tower and transform>/<key of rows>.npz    names S32[N], features f32[N, C]
 
-The key of the folder changes with each weight of the tower and with all that leads from a file to the tower's image; the name
-of a row with its file, as in the cache of decoded images. So the heads of a sweep share all rows, and folds, seeds and
-few-shot runs those that they have in common.
+The key of the folder changes with each weight of the tower and with all that leads from a file to
+the tower's image; the name of a row with its file, as in the cache of decoded images. So the heads
+of a sweep share all rows, and folds, seeds and few-shot runs those that they have in common.
 
 N records of a split, C width of the tower, B batch, V views.
 """
@@ -30,10 +31,11 @@ IMAGES = ("frames", "size")  # inputs that become the tower's image
 
 
 def make_split(config, model, variables, trained, replicated):
-    """Builds split(records, data, place), in place of tiers.decode_split: a Split with the input `image_features` f32[N, C].
+    """Builds split(records, data, place), in place of tiers.decode_split: a Split with the input
+    `image_features` f32[N, C].
 
-    It has no images. They are decoded only where features are not in the folder yet, and seen as in evaluation, those of the
-    training split too.
+    It has no images. They are decoded only where features are not in the folder yet, and seen as in
+    evaluation, those of the training split too.
 
     Args:
       config: of one stage.
@@ -43,8 +45,8 @@ def make_split(config, model, variables, trained, replicated):
       replicated: sharding of the parameters.
 
     Raises:
-      ValueError: a tower that is trained, or that is another in training than in evaluation; sentences. Of a split: images that
-        cannot be decoded, features that are not finite.
+      ValueError: a tower that is trained, or that is another in training than in evaluation;
+        sentences. Of a split: images that cannot be decoded, features that are not finite.
     """
     check(config, model, trained)
     folder, data = pathlib.Path(config.model.features) / key(config, model, variables), config.data
@@ -152,7 +154,8 @@ def key(config, model, variables):
 
 
 def row_names(records, data):
-    """S32[N]: names of the rows' images; another file, other damage or, of frames, another setting of the reader renames."""
+    """S32[N]: names of the rows' images; another file, other damage or, of frames, another setting
+    of the reader renames."""
     parts = [records.stamp, settings.plain(data.reader) if "frames" in records.inputs else ""]
     damage = [data.corruption.name, data.corruption.severity] if data.corruption.name else []
     rows = (
@@ -165,7 +168,8 @@ def row_names(records, data):
 
 
 def read(folder, names):
-    """f32[N, C]: the features of these rows, from all files of the folder; None where one of the rows has none."""
+    """f32[N, C]: the features of these rows, from all files of the folder; None where one of the
+    rows has none."""
     features, missing = None, np.ones(len(names), bool)
     for file in sorted(folder.glob("*.npz")):
         with (

@@ -1,4 +1,5 @@
-"""A trained run as a function of images: all of it read from the workdir, none of it from the data it was trained on.
+"""A trained run as a function of images: all of it read from the workdir, none of it from the data
+it was trained on.
 
 Shapes: B images, V views, C side of the stored canvas, H W side of the model's image.
 """
@@ -37,8 +38,8 @@ class Finished:
       config: of that stage.
       ranks: the task's ranks; None where a target is two angles.
       model: the linen module.
-      constants: name -> numpy array; with `text_embeds` where the model has a text side, and `gallery_embeds` and
-        `gallery_targets` where the run has kept its neighbours.
+      constants: name -> numpy array; with `text_embeds` where the model has a text side, and
+        `gallery_embeds` and `gallery_targets` where the run has kept its neighbours.
       variables: {"params": flat, "stats": flat}, numpy arrays.
       vocabulary: the words that ids in inputs stand for; () without such inputs.
     """
@@ -52,7 +53,8 @@ class Finished:
     vocabulary: tuple = ()
 
     def images(self, stored, size):
-        """Images as the model sees them in evaluation: u8[B, C, C, 3], i32[B, 2] -> f32[B, V, H, W, 3]; for jit.
+        """Images as the model sees them in evaluation: u8[B, C, C, 3], i32[B, 2] -> f32[B, V, H, W,
+        3]; for jit.
 
         Or frames u8[B, F, C, C, 3], which are views.
         """
@@ -80,7 +82,8 @@ class Finished:
         return arrays
 
     def outputs(self, variables, constants, arrays):
-        """All named arrays that a batch leads to, and under its name each rule's value on the label's scale; for jit.
+        """All named arrays that a batch leads to, and under its name each rule's value on the
+        label's scale; for jit.
 
         Args:
           variables, constants: as of this object, or the same on a device.
@@ -145,7 +148,8 @@ def load(folder, fold=""):
 
 
 def make_forward(run):
-    """The jitted form(stored u8[B, C, C, 3], size i32[B, 2]) -> the `outputs` of `run`, on one device."""
+    """The jitted form(stored u8[B, C, C, 3], size i32[B, 2]) -> the `outputs` of `run`, on one
+    device."""
 
     @jax.jit
     def forward(variables, constants, stored, size):

@@ -1,15 +1,18 @@
-"""Floating-point operations of a function: those of its matrix products and convolutions, read off its jaxpr.
+"""Floating-point operations of a function: those of its matrix products and convolutions, read off
+its jaxpr.
 
 Counted, 2 for each multiply-add:
   matrix product   2 (elements of the result) (length of the sum)
   convolution      2 (elements of the result) (taps of the kernel) (channels in of a group) / (dilation of the input): the
-                   zeros that the backward pass of a strided convolution lays between pixels are no work
+                   zeros that the backward pass of a strided convolution lays between pixels are no
+                   work
   cuDNN attention  2 products of [T, H] with [S, H] forward and 4 backward for each example and head, as where it is
                    written out; that its backward pass computes the scores again is not counted
-A loop counts as often as it runs, of several branches the costliest counts. Sums, products of elements, softmax, norms,
-activations and the optimizer do not count, a few percent of a ViT. Of a gradient only what reaches its arguments is in the
-jaxpr: frozen parameters cost no gradient of their own, and below the lowest trained one nothing flows back. What `remat`
-recomputes does count, so count without it for a model's FLOP/s. For a CLIP of L layers of width C, hidden width M and T
+A loop counts as often as it runs, of several branches the costliest counts. Sums, products of
+elements, softmax, norms, activations and the optimizer do not count, a few percent of a ViT. Of a
+gradient only what reaches its arguments is in the jaxpr: frozen parameters cost no gradient of
+their own, and below the lowest trained one nothing flows back. What `remat` recomputes does count,
+so count without it for a model's FLOP/s. For a CLIP of L layers of width C, hidden width M and T
 tokens that is, forward, an example,
 
     2 T L (4 C^2 + 2 C M + 2 T C) + 2 (patches) C (3 patch^2) + projection,
@@ -38,7 +41,8 @@ def count(function, *arguments):
       int.
 
     Raises:
-      ValueError: a matrix product in a loop of unknown length, or a Pallas kernel, whose work cannot be read.
+      ValueError: a matrix product in a loop of unknown length, or a Pallas kernel, whose work
+        cannot be read.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments))
 

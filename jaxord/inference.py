@@ -1,6 +1,8 @@
-"""Inference rules: from the arrays of the model to one predicted value a sample, on the scale of the label.
+"""Inference rules: from the arrays of the model to one predicted value a sample, on the scale of
+the label.
 
-Same convention as the losses: positional parameters are names of arrays, keyword-only ones settings. All in float32.
+Same convention as the losses: positional parameters are names of arrays, keyword-only ones
+  settings. All in float32.
 B batch, K ranks, G groups, R reference points, D embedding, N gallery, A angles of a label (gaze).
 """
 
@@ -138,7 +140,8 @@ def knn(
     """Mean label of the k nearest of the gallery, not rounded (ConOrd Eq 10).
 
     Args:
-      image_embeds, gallery_embeds, gallery_targets, k, block: as of `neighbours`; each of several angles is averaged on its
+      image_embeds, gallery_embeds, gallery_targets, k, block: as of `neighbours`; each of several
+      angles is averaged on its
         own.
 
     Returns:
@@ -157,10 +160,11 @@ def neighbours(
 ) -> jax.Array:
     """Labels of the k nearest of the gallery, nearest first.
 
-    Nearest by Euclidean distance of unit embeddings, which is the order of their inner product; equally near ones in
-    the order of the gallery. Exact: the gallery passes in blocks, and each query keeps its k best so far. Distances are
-    compared as |g - c|^2 / 2 - (q - c).(g - c) with the gallery's mean c: of a gallery that has gathered in one direction all
-    inner products are 1 but for the seventh digit.
+    Nearest by Euclidean distance of unit embeddings, which is the order of their inner product;
+    equally near ones in the order of the gallery. Exact: the gallery passes in blocks, and each
+    query keeps its k best so far. Distances are compared as |g - c|^2 / 2 - (q - c).(g - c) with
+    the gallery's mean c: of a gallery that has gathered in one direction all inner products are 1
+    but for the seventh digit.
 
     Args:
       image_embeds: [B, D].

@@ -1,4 +1,5 @@
-"""The parameters and statistics that a stage starts from: inherited, pretrained, or drawn from the seed."""
+"""The parameters and statistics that a stage starts from: inherited, pretrained, or drawn from the
+seed."""
 
 import functools
 import os
@@ -14,9 +15,11 @@ from jaxord.weights import hf_clip, torchvision
 
 
 def variables(config, model, constants, records, vectors=None, start=None):
-    """All parameters and statistics, flat: of the stage before, pretrained where there are weights, the rest drawn.
+    """All parameters and statistics, flat: of the stage before, pretrained where there are weights,
+    the rest drawn.
 
-    Prompts start from word embeddings, so the towers are loaded first and what is missing is initialised around them.
+    Prompts start from word embeddings, so the towers are loaded first and what is missing is
+    initialised around them.
 
     Args:
       config: of one stage.
@@ -30,7 +33,8 @@ def variables(config, model, constants, records, vectors=None, start=None):
       {"params": {path: numpy array}, "stats": {path: numpy array}}.
 
     Raises:
-      ValueError: a parameter that the stage before does not have and that config.fresh does not name.
+      ValueError: a parameter that the stage before does not have and that config.fresh does not
+        name.
     """
     key = jax.random.fold_in(
         jax.random.key(config.seed), 0x1A17
@@ -97,7 +101,8 @@ def pretrained(config, shapes, vectors):
 
 
 def word_vectors(config, vocabulary):
-    """The table f32[words, size] that a tower of sentences starts from; without a file only its shape means something."""
+    """The table f32[words, size] that a tower of sentences starts from; without a file only its
+    shape means something."""
     path = config.model.vectors
     if not path:
         return np.zeros((len(vocabulary), config.model.vector_size), np.float32)

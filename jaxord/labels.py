@@ -1,7 +1,8 @@
 """Labels: everything that a label is turned into, for the batch and for the constants of a run.
 
-Models are trained on label / data.target_scale, so all that they see is on that scale: `target`, `rank_values`,
-`reference_values` and the mixture. Settings (ranks, groups, low and high of bins) are in units of the label itself.
+Models are trained on label / data.target_scale, so all that they see is on that scale: `target`,
+`rank_values`, `reference_values` and the mixture. Settings (ranks, groups, low and high of bins)
+are in units of the label itself.
 
 Shapes: N labels, K ranks, G groups, R reference points, M components of the mixture.
 """
@@ -10,7 +11,8 @@ import dataclasses
 
 import numpy as np
 
-ON_EDGE = 1e-3  # of a bin: float32 labels such as 2.3 lie a rounding below the edge of the bin that they open
+# Of a bin: float32 labels such as 2.3 lie a rounding below the edge of the bin that they open
+ON_EDGE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Labels:
           targets: [N], or [N, 2] for two angles, on the label's scale.
 
         Returns:
-          dict of [N]: target f32 (f32[N, 2] for two angles), rank i32, and where configured group i32, reference i32 or
+          dict of [N]: target f32 (f32[N, 2] for two angles), rank i32, and where configured group
+            i32, reference i32 or
           f32, weight f32.
         """
         targets = np.asarray(targets, np.float64)
@@ -43,12 +46,14 @@ def build(config, train_targets, ranks):
     """Labels as the config wants them, fitted to those of the training split.
 
     Args:
-      config: a whole config; read are groups, references, weights, mixture, seed and data.target_scale.
+      config: a whole config; read are groups, references, weights, mixture, seed and
+        data.target_scale.
       train_targets: [N], or [N, 2] for two angles, which have no ranks and nothing that ranks them.
       ranks: from jaxord.ranks; None with two angles.
 
     Returns:
-      Labels. Constants: rank_values f32[K], and where configured group_prior f32[G], reference_values f32[R],
+      Labels. Constants: rank_values f32[K], and where configured group_prior f32[G],
+        reference_values f32[R],
       mixture_weights, mixture_means, mixture_variances f32[M].
 
     Raises:
@@ -86,7 +91,8 @@ def build(config, train_targets, ranks):
 
 
 def bins(low, width, count):
-    """The function labels [N] -> i32[N], floor((y - low) / width), with what lies beyond in the first and last bin."""
+    """The function labels [N] -> i32[N], floor((y - low) / width), with what lies beyond in the
+    first and last bin."""
 
     def of(targets):
         place = np.floor((np.asarray(targets, np.float64) - low) / width + ON_EDGE)
@@ -99,7 +105,8 @@ def groups(config, targets):
     """Groups of labels (Group-DIR, P4), each a stretch of the scale.
 
     mapping "range":  min(G - 1, floor((y - low) G / (high - low))), G = count; high is exclusive: the largest label + 1
-      for whole numbers. With low = high the range is that of the training labels, the largest in the last group
+      for whole numbers. With low = high the range is that of the training labels, the largest in
+      the last group
     mapping "divide": floor(y / count), the text of the paper ("g = floor(y / |G|)"), in which the number of groups is
       the width of a group; G is what the training labels need
 
@@ -131,11 +138,13 @@ def groups(config, targets):
 
 
 def references(config, targets):
-    """Reference points of ConOrd's centre loss: which one a label has, and the label that each stands for.
+    """Reference points of ConOrd's centre loss: which one a label has, and the label that each
+    stands for.
 
     index "unique":      one for each distinct training label; another label takes the nearest
     index "round":       one for each distinct value of the labels rescaled to 0-100 over the training range and rounded
-    index "interpolate": `count` pivots evenly over the training range; the index has a fraction between two of them
+    index "interpolate": `count` pivots evenly over the training range; the index has a fraction
+    between two of them
 
     Args:
       config: the `references` part of a config.
@@ -179,15 +188,18 @@ def nearest(ascending, targets):
 
 
 def weights(config, targets, group=None):
-    """Weights of samples by the frequency of their labels, with label distribution smoothing (LDS, Yang et al. 2021).
+    """Weights of samples by the frequency of their labels, with label distribution smoothing (LDS,
+    Yang et al. 2021).
 
-    weight = 1 / v[bin], rescaled to mean 1 over the training samples; v = (c * window) with zeros beyond the ends,
-    c = sqrt(count) for scheme "sqrt_inverse", clip(count, least, most) for "inverse"; without lds v = c
+    weight = 1 / v[bin], rescaled to mean 1 over the training samples; v = (c * window) with zeros
+    beyond the ends, c = sqrt(count) for scheme "sqrt_inverse", clip(count, least, most) for
+    "inverse"; without lds v = c
 
-    The window is divided by its maximum, as in the program, which the rescaling undoes. Of bins of `width` from low to
-    high (exclusive) the first and the last take the labels beyond; with low = high they span the training labels. With
-    within_groups (Group-DIR) the counts, v and the mean are of each group on its own. A label without a training sample
-    in reach of its bin has weight 1.
+    The window is divided by its maximum, as in the program, which the rescaling undoes. Of bins of
+    `width` from low to high (exclusive) the first and the last take the labels beyond; with low =
+    high they span the training labels. With within_groups (Group-DIR) the counts, v and the mean
+    are of each group on its own. A label without a training sample in reach of its bin has weight
+    1.
 
     Args:
       config: the `weights` part of a config.
@@ -247,10 +259,13 @@ def weights(config, targets, group=None):
 
 
 def window(kernel, size, sigma):
-    """The windows of LDS and FDS, not divided by anything: LDS divides by the maximum, FDS by the sum.
+    """The windows of LDS and FDS, not divided by anything: LDS divides by the maximum, FDS by the
+    sum.
 
-    "gaussian": a unit impulse of length `size`, filtered by a Gaussian (cut at 4 sigma) that the two ends reflect, which
-      lifts the tails: size 5, sigma 2 gives .858 .946 1 .946 .858 of its maximum, not .607 .882 1 .882 .607
+    "gaussian": a unit impulse of length `size`, filtered by a Gaussian (cut at 4 sigma) that the
+    two ends reflect, which
+      lifts the tails: size 5, sigma 2 gives .858 .946 1 .946 .858 of its maximum, not .607 .882 1
+        .882 .607
     "triang":   1 - |x| / (half + 1),  x = -half..half,  half = (size - 1) / 2
     "laplace":  e^(-|x| / sigma) / (2 sigma)
 

@@ -1,4 +1,5 @@
-"""The command: python -m jaxord.main --config=configs/hci.py [--workdir=runs/hci] [--config.seed=1 ...]."""
+"""The command: python -m jaxord.main --config=configs/hci.py [--workdir=runs/hci] [--config.seed=1
+...]."""
 
 import errno
 import logging as stdlib_logging
@@ -89,7 +90,8 @@ def check(mode):
 
 
 def keep_programs(environment):
-    """Compiled programs outlive the process, so that the next one begins at once; JAX_COMPILATION_CACHE_DIR says where else.
+    """Compiled programs outlive the process, so that the next one begins at once;
+    JAX_COMPILATION_CACHE_DIR says where else.
 
     A folder for each machine: a program for one CPU may have instructions that another lacks.
     """
@@ -123,7 +125,8 @@ def main(_):
     mode, workdir, output = _MODE.value, _WORKDIR.value, _OUTPUT.value
     keep_programs(os.environ)
     if _DETERMINISTIC.value:
-        # Read when jax makes its first device. It picks kernels without trying them out, and none that adds in any order.
+        # Read when jax makes its first device. It picks kernels without trying them out, and none
+        # that adds in any order.
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {settings.REPEATABLE}"
     try:
         check(mode)
@@ -177,7 +180,8 @@ def end(message):
 
 
 def parse(arguments):
-    """The flags; what is wrong with them, or with the config's argument, ends in one message and no traceback."""
+    """The flags; what is wrong with them, or with the config's argument, ends in one message and no
+    traceback."""
     try:
         rest = flags.FLAGS(arguments)
         if len(rest) > 1:
@@ -188,7 +192,8 @@ def parse(arguments):
         return rest
     except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
         text = settings.wrong_field(arguments) or str(error)
-        # An exception in the config file comes as a traceback in the text; its last part is the message.
+        # An exception in the config file comes as a traceback in the text; its last part is the
+        # message.
         sys.exit("error: " + (text.rpartition("Error: ")[2] if "Traceback" in text else text))
 
 

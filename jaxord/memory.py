@@ -75,7 +75,8 @@ def of_program(jitted, *arguments):
 
 
 def program_bytes(compiled):
-    """Arguments, temporaries and results of a compiled program on one device, what is written in place once."""
+    """Arguments, temporaries and results of a compiled program on one device, what is written in
+    place once."""
     m = compiled.memory_analysis()
     return (
         m.argument_size_in_bytes
@@ -86,7 +87,8 @@ def program_bytes(compiled):
 
 
 def device_memory():
-    """(bytes in all, bytes free) of the fullest local device; without bounds where the backend reports none."""
+    """(bytes in all, bytes free) of the fullest local device; without bounds where the backend
+    reports none."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     if not all(stats):
         return math.inf, math.inf

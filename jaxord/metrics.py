@@ -1,11 +1,13 @@
-"""Metrics in numpy and float64, over a whole split at once: correlations do not average over batches.
+"""Metrics in numpy and float64, over a whole split at once: correlations do not average over
+batches.
 
-Most are `(prediction, target) -> float` or `(predicted_rank, rank) -> float`; the names of the parameters say which
-arrays one takes, settings are keyword-only. `prediction` and `target` are on the scale of the label, `predicted_rank`
-and `rank` are indices 0..K-1 (rounding is the caller's).
+Most are `(prediction, target) -> float` or `(predicted_rank, rank) -> float`; the names of the
+parameters say which arrays one takes, settings are keyword-only. `prediction` and `target` are on
+the scale of the label, `predicted_rank` and `rank` are indices 0..K-1 (rounding is the caller's).
 
-A metric that is not defined is nan, never a number: a correlation or kappa of constants, and anything computed from a
-prediction that is nan. Arrays that are empty or differ in shape raise ValueError.
+A metric that is not defined is nan, never a number: a correlation or kappa of constants, and
+anything computed from a prediction that is nan. Arrays that are empty or differ in shape raise
+ValueError.
 
 N samples, K ranks, G groups, D embedding.
 """
@@ -37,7 +39,8 @@ SCALARS, ANGLES = (), (2,)  # shape of one sample's label: a number, or pitch an
 
 
 def mae(prediction: Array, target: Array) -> float:
-    """Mean absolute error, on the scale of the label; both [N], or [N, 2] for two angles, whose errors are averaged."""
+    """Mean absolute error, on the scale of the label; both [N], or [N, 2] for two angles, whose
+    errors are averaged."""
     prediction, target = _aligned(prediction, target, SCALARS, ANGLES)
     return float(np.abs(prediction - target).mean())
 
@@ -49,12 +52,14 @@ def mse(prediction: Array, target: Array) -> float:
 
 
 def rank_mae(predicted_rank: Array, rank: Array) -> float:
-    """Mean absolute error of the ranks, predictions rounded to one: the MAE of class labels, as for Adience."""
+    """Mean absolute error of the ranks, predictions rounded to one: the MAE of class labels, as for
+    Adience."""
     return mae(predicted_rank, rank)
 
 
 def rmse(prediction: Array, target: Array) -> float:
-    """Root of the mean squared error, on the scale of the label; both [N], or [N, 2] for two angles."""
+    """Root of the mean squared error, on the scale of the label; both [N], or [N, 2] for two
+    angles."""
     return float(np.sqrt(mse(prediction, target)))
 
 
@@ -69,17 +74,20 @@ def geometric_mean_error(prediction: Array, target: Array) -> float:
 
 
 def balanced_mae(prediction: Array, target: Array) -> float:
-    """Mean over the distinct targets of the mean absolute error on each (bMAE): a rare label counts as any other."""
+    """Mean over the distinct targets of the mean absolute error on each (bMAE): a rare label counts
+    as any other."""
     return float(_error_by_label(prediction, target).mean())
 
 
 def amae(predicted_rank: Array, rank: Array) -> float:
-    """Average over the ranks present of the mean absolute error, in ranks: `balanced_mae` of the ranks."""
+    """Average over the ranks present of the mean absolute error, in ranks: `balanced_mae` of the
+    ranks."""
     return float(_error_by_label(predicted_rank, rank).mean())
 
 
 def mmae(predicted_rank: Array, rank: Array) -> float:
-    """Maximum over the ranks present of the mean absolute error, in ranks: the error on the worst class."""
+    """Maximum over the ranks present of the mean absolute error, in ranks: the error on the worst
+    class."""
     return float(_error_by_label(predicted_rank, rank).max())
 
 
@@ -89,7 +97,8 @@ def accuracy(predicted_rank: Array, rank: Array) -> float:
 
 
 def accuracy_within(predicted_rank: Array, rank: Array, *, tolerance: int = 1) -> float:
-    """Share of samples at most `tolerance` ranks off, 0..1; with 1 the "1-off" accuracy of age groups."""
+    """Share of samples at most `tolerance` ranks off, 0..1; with 1 the "1-off" accuracy of age
+    groups."""
     return _share_within(predicted_rank, rank, tolerance)
 
 
@@ -99,11 +108,12 @@ def cumulative_score(prediction: Array, target: Array, *, threshold: float = 5) 
 
 
 def qwk(predicted_rank: Array, rank: Array) -> float:
-    """Cohen's kappa with quadratic weights: 1 - mean((a_i - b_i)^2) / mean over all pairs i, j of (a_i - b_j)^2.
+    """Cohen's kappa with quadratic weights: 1 - mean((a_i - b_i)^2) / mean over all pairs i, j of
+    (a_i - b_j)^2.
 
-    1 is agreement, 0 what two independent raters of these frequencies reach. It equals scikit-learn's
-    cohen_kappa_score with weights="quadratic" and labels=range(K). Without `labels` scikit-learn closes the gaps of
-    ranks that do not occur, and then 0 and 2 are neighbours.
+    1 is agreement, 0 what two independent raters of these frequencies reach. It equals
+    scikit-learn's cohen_kappa_score with weights="quadratic" and labels=range(K). Without `labels`
+    scikit-learn closes the gaps of ranks that do not occur, and then 0 and 2 are neighbours.
 
     Returns:
       float in -1..1; nan where both are the same constant.
@@ -114,12 +124,14 @@ def qwk(predicted_rank: Array, rank: Array) -> float:
 
 
 def srcc(prediction: Array, target: Array) -> float:
-    """Spearman's rank correlation: Pearson's on average ranks, -1..1; nan where either is constant."""
+    """Spearman's rank correlation: Pearson's on average ranks, -1..1; nan where either is
+    constant."""
     return _correlation(scipy.stats.spearmanr, prediction, target)
 
 
 def pcc(prediction: Array, target: Array) -> float:
-    """Pearson's correlation, -1..1, without the logistic fit of some quality papers; nan where either is constant."""
+    """Pearson's correlation, -1..1, without the logistic fit of some quality papers; nan where
+    either is constant."""
     return _correlation(scipy.stats.pearsonr, prediction, target)
 
 
@@ -131,10 +143,11 @@ def krcc(prediction: Array, target: Array) -> float:
 def angular_error(prediction: Array, target: Array) -> float:
     """Mean angle between the two directions of gaze, in degrees.
 
-    angle = arccos of the inner product of the unit vectors (-cos p sin y, -sin p, -cos p cos y), p pitch, y yaw
+    angle = arccos of the inner product of the unit vectors (-cos p sin y, -sin p, -cos p cos y), p
+    pitch, y yaw
 
-    Computed as 2 arcsin sqrt(sin^2(dp / 2) + cos p cos p' sin^2(dy / 2)), the same angle: arccos keeps no digits of a
-    small one.
+    Computed as 2 arcsin sqrt(sin^2(dp / 2) + cos p cos p' sin^2(dy / 2)), the same angle: arccos
+    keeps no digits of a small one.
 
     Args:
       prediction: [N, 2], pitch and yaw in radians.
@@ -150,12 +163,14 @@ def angular_error(prediction: Array, target: Array) -> float:
 
 
 def ranked_probability_score(probabilities: Array, rank: Array) -> float:
-    """Squared distance of the predicted distribution function to the step at the true rank, averaged over the samples.
+    """Squared distance of the predicted distribution function to the step at the true rank,
+    averaged over the samples.
 
     mean_i sum_k (F_ik - 1[rank_i <= k])^2,  F_ik = sum_{j <= k} p_ij
 
-    Not divided by the number of thresholds K - 1, as some do: 0 is a sure hit, K - 1 the surest and farthest miss, and
-    of a one-hot distribution it is the absolute error in ranks. Epstein 1969; Murphy 1971.
+    Not divided by the number of thresholds K - 1, as some do: 0 is a sure hit, K - 1 the surest and
+    farthest miss, and of a one-hot distribution it is the absolute error in ranks. Epstein 1969;
+    Murphy 1971.
 
     Args:
       probabilities: [N, K], not logits.
@@ -189,16 +204,19 @@ def group_accuracy(group_logits: Array, group: Array) -> float:
 
 
 def group_distance(group_logits: Array, group: Array) -> float:
-    """Mean distance, in groups, of the most probable group to the true one; arguments as in `group_accuracy`."""
+    """Mean distance, in groups, of the most probable group to the true one; arguments as in
+    `group_accuracy`."""
     return mae(*_most_probable(group_logits, group))
 
 
 def ordinality_score(text_embeds: Array) -> float:
-    """Share, 0..1 (papers print percent), of text pairs whose similarity falls when the later moves one rank on.
+    """Share, 0..1 (papers print percent), of text pairs whose similarity falls when the later moves
+    one rank on.
 
     sum_{i < K-1} sum_{i <= j < K-1} 1[s_ij > s_i,j+1] / (K (K-1) / 2),  s = cosine
 
-    The diagonal (j = i) counts, ties are violations. L2RCLIP; xk-huang/OrdinalCLIP, scripts/vis_ordinality.py:70-78.
+    The diagonal (j = i) counts, ties are violations. L2RCLIP; xk-huang/OrdinalCLIP,
+    scripts/vis_ordinality.py:70-78.
 
     Args:
       text_embeds: [K, D], one row a rank in order; not normalised.
@@ -216,7 +234,8 @@ def ordinality_score(text_embeds: Array) -> float:
     if len(length) < 2 or not (np.isfinite(length) & (length > 0)).all():
         return float("nan")
     unit = text_embeds / length
-    # einsum adds up every pair in the same order, so equal texts tie exactly; a BLAS promises nothing of the kind.
+    # einsum adds up every pair in the same order, so equal texts tie exactly; a BLAS promises
+    # nothing of the kind.
     similarity = np.einsum("id,jd->ij", unit, unit)  # [K, K]
     falls = (
         similarity[:, :-1] > similarity[:, 1:]

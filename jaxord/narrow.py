@@ -1,10 +1,12 @@
-"""Which arguments of a function are only ever rounded: held in the narrower type they give the same bits."""
+"""Which arguments of a function are only ever rounded: held in the narrower type they give the same
+bits."""
 
 import jax
 
 
 def only_rounded(function, dtype, *arguments):
-    """Whether all that a function does with an argument is to convert it to `dtype`; so too where it does nothing with it.
+    """Whether all that a function does with an argument is to convert it to `dtype`; so too where
+    it does nothing with it.
 
     Args:
       function: anything jax can trace; nothing is computed.

@@ -1,8 +1,9 @@
-"""Parameter groups, learning-rate schedules and one optax transformation over the trained parameters.
+"""Parameter groups, learning-rate schedules and one optax transformation over the trained
+parameters.
 
-A parameter belongs to the first group of `config.optim.groups` whose pattern matches its whole path, and
-`config.optim.rates` gives the group its learning rate and weight decay. "frozen" is reserved: the optimiser never sees
-those parameters.
+A parameter belongs to the first group of `config.optim.groups` whose pattern matches its whole
+path, and `config.optim.rates` gives the group its learning rate and weight decay. "frozen" is
+reserved: the optimiser never sees those parameters.
 """
 
 import difflib
@@ -20,9 +21,11 @@ def steps(duration, batch, examples, total=None):
     """The number of training steps that a duration stands for.
 
     Args:
-      duration: "100 epochs", "500 steps", "2560 examples" or "5 percent" (of `total`); fractions are welcome.
+      duration: "100 epochs", "500 steps", "2560 examples" or "5 percent" (of `total`); fractions
+        are welcome.
       batch: examples of one step.
-      examples: examples of one epoch. Batches run on across its end, so an epoch is examples / batch steps.
+      examples: examples of one epoch. Batches run on across its end, so an epoch is examples /
+        batch steps.
       total: steps of the whole training; only percentages need it.
 
     Returns:
@@ -54,10 +57,10 @@ def schedule(optim_config, total_steps, steps_of):
         cosine      shape = f + (1 - f) (1 + cos(pi (step - W) / (T - W))) / 2, from 1 after the warm-up to f at T
         multi_step  shape = gamma ^ (number of milestones <= step), counted from step 0, not from the warm-up's end
 
-    with s warmup_start, W the warm-up's steps (warmup_shape linear or constant), f final, T total_steps. While
-    step < idle_steps the factor is 0.
-    Without a warm-up these are torch's CosineAnnealingLR (T_max = T, eta_min = f lr) and MultiStepLR; the warm-up is
-    LinearLR, and cosine after it SequentialLR, all of them stepped once a training step.
+    with s warmup_start, W the warm-up's steps (warmup_shape linear or constant), f final, T
+    total_steps. While step < idle_steps the factor is 0. Without a warm-up these are torch's
+    CosineAnnealingLR (T_max = T, eta_min = f lr) and MultiStepLR; the warm-up is LinearLR, and
+    cosine after it SequentialLR, all of them stepped once a training step.
 
     Args:
       optim_config: config.optim.
@@ -88,7 +91,8 @@ def schedule(optim_config, total_steps, steps_of):
         step = jnp.asarray(step, jnp.float32)
         shape = 1.0
         if o.schedule == "cosine":
-            # (1 + cos(pi p)) / 2 = sin^2(pi (1 - p) / 2), which keeps its digits in float32 near the end.
+            # (1 + cos(pi p)) / 2 = sin^2(pi (1 - p) / 2), which keeps its digits in float32 near
+            # the end.
             left = jnp.clip((total_steps - step) / max(total_steps - warmup, 1), 0.0, 1.0)
             shape = final + (1 - final) * jnp.sin(jnp.pi / 2 * left) ** 2
         elif o.schedule == "multi_step":
@@ -108,11 +112,12 @@ def split(flat_params, optim_config):
       optim_config: config.optim, of which `groups` and `rates` are used.
 
     Returns:
-      (trained, frozen, group_of_path): two flat dicts that share out `flat_params`, and path -> group of all of them.
+      (trained, frozen, group_of_path): two flat dicts that share out `flat_params`, and path ->
+      group of all of them.
 
     Raises:
-      ValueError: a parameter without a group, a pattern without a parameter, a group without rates, rates without a
-        parameter, a misspelt rate; the message lists all of its kind.
+      ValueError: a parameter without a group, a pattern without a parameter, a group without rates,
+        rates without a parameter, a misspelt rate; the message lists all of its kind.
     """
     rules = [(entry["parameters"], entry["group"]) for entry in optim_config.groups]
     group_of_path = trees.first_match(flat_params, rules)
@@ -136,9 +141,10 @@ def split(flat_params, optim_config):
 def make(optim_config, group_of_path, factor, rates=None):
     """The optimiser of the trained parameters.
 
-    "adam" and "sgd" add weight_decay * p to the gradient first, as torch's do; "adamw" and "radam" subtract
-    lr * factor * weight_decay * p from the parameter. `clip` scales all trained gradients down to that global norm
-    before anything else. In the first `idle_steps` steps the moments accumulate and no parameter changes, nor decays.
+    "adam" and "sgd" add weight_decay * p to the gradient first, as torch's do; "adamw" and "radam"
+    subtract lr * factor * weight_decay * p from the parameter. `clip` scales all trained gradients
+    down to that global norm before anything else. In the first `idle_steps` steps the moments
+    accumulate and no parameter changes, nor decays.
 
     Args:
       optim_config: config.optim.
@@ -149,7 +155,8 @@ def make(optim_config, group_of_path, factor, rates=None):
     Returns:
       optax.GradientTransformation over the flat dict of the trained parameters.
 
-    Trap: the schedule reads the optimiser's own count, so starting the optimiser again starts the schedule again.
+    Trap: the schedule reads the optimiser's own count, so starting the optimiser again starts the
+      schedule again.
     """
     _known("optim.name", optim_config.name, ("adam", "adamw", "sgd", "radam"))
     labels = {path: group for path, group in group_of_path.items() if group != "frozen"}
@@ -164,7 +171,8 @@ def make(optim_config, group_of_path, factor, rates=None):
 
 
 def describe(flat_params, group_of_path, optim_config):
-    """One line for each group, frozen included: tensors, parameters, learning rate, weight decay."""
+    """One line for each group, frozen included: tensors, parameters, learning rate, weight
+    decay."""
     lines = []
     for group in dict.fromkeys(group_of_path.values()):
         sizes = [
@@ -206,10 +214,10 @@ def scale_by_radam(b1=0.9, b2=0.999, eps=1e-8):
                    with r^2 = (n_t - 4) (n_t - 2) n / ((n - 4) (n - 2) n_t)
         n_t < 5:   m / (1 - b1^t), which `idle_steps` = 5 suppresses (b2 = .999: n_5 = 4.996, n_6 = 5.994)
 
-    Liu et al. 2020, Algorithm 2. Two things differ from optax.radam: eps stands beside sqrt(v), not beside the
-    bias-corrected root, and n_t keeps its digits: 1999 - 1993.006 in float32 makes steps 6 and 7 0.6 % too short.
-    With x = -t log b2, 2 t / (exp(x) - 1) = 2 t / x - t + t (x / 6 - x^3 / 360 + ...), whose first terms cancel
-    against n and leave n_t = t + small things.
+    Liu et al. 2020, Algorithm 2. Two things differ from optax.radam: eps stands beside sqrt(v), not
+    beside the bias-corrected root, and n_t keeps its digits: 1999 - 1993.006 in float32 makes steps
+    6 and 7 0.6 % too short. With x = -t log b2, 2 t / (exp(x) - 1) = 2 t / x - t + t (x / 6 - x^3 /
+    360 + ...), whose first terms cancel against n and leave n_t = t + small things.
     """
     a, longest = -math.log(b2), (1 + b2) / (1 - b2)
     offset = longest - 2 / a

@@ -1,10 +1,13 @@
-"""Runs that share all shapes, trained as one program: `vmap` over the stacked parameters of its members.
+"""Runs that share all shapes, trained as one program: `vmap` over the stacked parameters of its
+members.
 
-Members may differ in the seed, the fold, learning rates, weight decays and weights of losses. Each sees the batches that it
-would see alone, takes the same steps, is judged at the same ones by the same rule, and leaves the same files, but that of the
-checkpoints only the best and the last are there.
+Members may differ in the seed, the fold, learning rates, weight decays and weights of losses. Each
+sees the batches that it would see alone, takes the same steps, is judged at the same ones by the
+same rule, and leaves the same files, but that of the checkpoints only the best and the last are
+there.
 
-All is written at the end: of a population that was killed, every member without a DONE.json starts anew.
+All is written at the end: of a population that was killed, every member without a DONE.json starts
+  anew.
 
 M members.
 """
@@ -36,12 +39,14 @@ def fit(members, stop):
 
     Args:
       members: [Member].
-      stop: signals.Stop that is watching. All is written at the end: after a signal that comes before, the members begin again.
+      stop: signals.Stop that is watching. All is written at the end: after a signal that comes
+        before, the members begin again.
 
     Raises:
       signals.Stopped: a signal came.
-      ValueError: configs or data that do not share shapes; images; inputs of various lengths; several processes; too little
-        memory; config.train.skips steps in a row without finite numbers, when all other members are done.
+      ValueError: configs or data that do not share shapes; images; inputs of various lengths;
+        several processes; too little memory; config.train.skips steps in a row without finite
+        numbers, when all other members are done.
     """
     members = [member for member in members if not (member.folder / "DONE.json").exists()]
     members.sort(
@@ -123,7 +128,8 @@ def assembled(members):
     """[Task] of the members; where two differ in numbers only, all but the config is one.
 
     Raises:
-      ValueError: members that differ in more than a population may, or that have no inputs of one length.
+      ValueError: members that differ in more than a population may, or that have no inputs of one
+        length.
     """
     for config in (member.config for member in members):
         lines = settings.differences(alike(members[0].config), alike(config))

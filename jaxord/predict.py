@@ -1,4 +1,5 @@
-"""A finished run's predictions for a folder, a list or a table, as rows of a file that a killed command goes on with."""
+"""A finished run's predictions for a folder, a list or a table, as rows of a file that a killed
+command goes on with."""
 
 import contextlib
 import csv
@@ -28,23 +29,27 @@ ERRORS = {
 def predict_run(workdir, source, output, fold="", batch=0, root=""):
     """Writes a row for each example, and prints how many and how fast.
 
-    CSV: path, value (value_0, value_1 for angles), rank, rank_name, probability_<rank's name>... where the model gives logits,
-    neighbour_1... (labels, nearest first) where the headline rule is knn, uncertainty, rule_<name> of each further rule, error.
-    JSON lines: the fields of `Prediction` under their names, with `path`. What cannot be read has an empty row (null)
-    and the reason as its `error`.
+    CSV: path, value (value_0, value_1 for angles), rank, rank_name, probability_<rank's name>...
+      where the model gives logits,
+    neighbour_1... (labels, nearest first) where the headline rule is knn, uncertainty, rule_<name>
+    of each further rule, error. JSON lines: the fields of `Prediction` under their names, with
+    `path`. What cannot be read has an empty row (null) and the reason as its `error`.
 
-    Rows are appended to <output>.part in whole batches and it is renamed at the end; the same command after a kill goes on
-    behind the last whole batch and ends with the same bytes.
+    Rows are appended to <output>.part in whole batches and it is renamed at the end; the same
+    command after a kill goes on behind the last whole batch and ends with the same bytes.
 
     Args:
       workdir: of a finished run.
-      source, root: images or videos as `jaxord.data.examples.files` finds them; a table of pairs of sentences.
+      source, root: images or videos as `jaxord.data.examples.files` finds them; a table of pairs of
+        sentences.
       output: file that ends in .csv or .jsonl; an older one is replaced.
       fold: which fold, where the run has several.
-      batch: examples that are read and written at once; 0 is config.data.eval_batch. The numbers do not depend on it.
+      batch: examples that are read and written at once; 0 is config.data.eval_batch. The numbers do
+        not depend on it.
 
     Raises:
-      ValueError: no finished run, no examples, another kind of output, a .part that belongs to another command or is in use.
+      ValueError: no finished run, no examples, another kind of output, a .part that belongs to
+        another command or is in use.
     """
     output = pathlib.Path(output)
     kind = output.suffix.lower()
@@ -111,7 +116,8 @@ def identity(predictor, names, given):
 
 @contextlib.contextmanager
 def growing(output, belongs, batch):
-    """The file <output>.part, open behind its last whole batch, and the rows that those have; in the end it is `output`.
+    """The file <output>.part, open behind its last whole batch, and the rows that those have; in
+    the end it is `output`.
 
     What it belongs to lies beside it as <output>.part.json while it grows.
 
@@ -142,7 +148,8 @@ def growing(output, belongs, batch):
 
 
 def whole(file, batch, table):
-    """(bytes, rows) of the whole batches at the beginning of a file, whose last row a kill may have cut."""
+    """(bytes, rows) of the whole batches at the beginning of a file, whose last row a kill may have
+    cut."""
     file.seek(0)
     at = place = rows = quotes = 0
     found = -1 if table else 0  # the header is no row

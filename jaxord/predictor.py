@@ -1,4 +1,5 @@
-"""A finished run as a function of what people have: images as paths, PIL images, arrays; videos by paths; pairs of sentences.
+"""A finished run as a function of what people have: images as paths, PIL images, arrays; videos by
+paths; pairs of sentences.
 
 Shapes: N examples, B batch, K ranks, k neighbours, A angles of a label (gaze).
 """
@@ -32,18 +33,20 @@ Example = str | os.PathLike[str] | Image.Image | np.ndarray | tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a run says about N examples, in their order. A broken one has nan, rank -1 and the rank name "".
+    """What a run says about N examples, in their order. A broken one has nan, rank -1 and the rank
+    name "".
 
     Attributes:
       value: f32[N] (f32[N, A] for angles), by the headline rule, on the label's scale.
       rank: i32[N], index of the value's rank; None for angles.
       rank_name: texts [N]; None for angles.
       probabilities: f32[N, K] over the ranks; None where the model gives no logits.
-      neighbours: f32[N, k] (f32[N, k, A]), labels of the training images that the headline rule `knn` found, nearest first;
-        None under another rule.
-      uncertainty: f32[N] on the label's scale: the standard deviation of the neighbours' labels y_j under `knn`,
-        sqrt(mean_j (y_j - mean y)^2), of several angles the root of the sum of their variances; else that of the distribution
-        over the ranks' values v_k, sqrt(sum_k p_k (v_k - sum_l p_l v_l)^2); None where there is neither.
+      neighbours: f32[N, k] (f32[N, k, A]), labels of the training images that the headline rule
+        `knn` found, nearest first; None under another rule.
+      uncertainty: f32[N] on the label's scale: the standard deviation of the neighbours' labels y_j
+        under `knn`, sqrt(mean_j (y_j - mean y)^2), of several angles the root of the sum of their
+        variances; else that of the distribution over the ranks' values v_k, sqrt(sum_k p_k (v_k -
+        sum_l p_l v_l)^2); None where there is neither.
       others: name of each further rule -> f32[N] (f32[N, A]).
       error: texts [N]: why an example could not be read, "" where it could.
     """
@@ -59,16 +62,19 @@ class Prediction:
 
 
 class Predictor:
-    """A finished run, ready to predict; reads nothing but its workdir, and may be shared by threads.
+    """A finished run, ready to predict; reads nothing but its workdir, and may be shared by
+    threads.
 
         predictor = Predictor.load("runs/hci-numclip", fold="3")
         print(predictor(["a.jpg", "b.jpg"]).value)
 
-    What an example is the data of the run say: an image, a video's file, a pair of sentences (`jaxord.data.examples`).
+    What an example is the data of the run say: an image, a video's file, a pair of sentences
+    (`jaxord.data.examples`).
 
-    Runs on all devices of this process. A row does not depend on the rows beside it, nor on the batch or the number of
-    devices: each sees pieces of always as many examples. For float sums vary with the shape of an array, and neighbours whose
-    distances differ by less than that would change places.
+    Runs on all devices of this process. A row does not depend on the rows beside it, nor on the
+    batch or the number of devices: each sees pieces of always as many examples. For float sums vary
+    with the shape of an array, and neighbours whose distances differ by less than that would change
+    places.
     """
 
     def __init__(self, run: finished.Finished, batch: int = 0) -> None:
@@ -76,11 +82,12 @@ class Predictor:
 
         Args:
           run: jaxord.finished.Finished.
-          batch: examples that are read and yielded at once, of which the model sees piece by piece; 0 is
-            config.data.eval_batch.
+          batch: examples that are read and yielded at once, of which the model sees piece by piece;
+            0 is config.data.eval_batch.
 
         Raises:
-          ValueError: a run whose headline rule reads labels, or that lacks what its kind of examples needs.
+          ValueError: a run whose headline rule reads labels, or that lacks what its kind of
+            examples needs.
         """
         if batch < 0:
             raise ValueError(
@@ -111,7 +118,8 @@ class Predictor:
 
     @classmethod
     def load(cls, workdir: str | os.PathLike[str], fold: str = "", batch: int = 0) -> Self:
-        """The predictor of a run's folder; ValueError where it is not finished, or has several folds and none is chosen."""
+        """The predictor of a run's folder; ValueError where it is not finished, or has several
+        folds and none is chosen."""
         return cls(finished.load(workdir, fold), batch)
 
     def __reduce__(self):
@@ -123,10 +131,12 @@ class Predictor:
         """Predicts.
 
         Args:
-          given: of images a sequence of paths, PIL images and u8 arrays [H, W, 3] or [H, W] (grey); an array u8[N, H, W, 3]
-            or u8[N, H, W]; or one path, PIL image or array [H, W, 3] or [H, W]. Of videos a sequence of paths, or one. Of
-            pairs of sentences a sequence of pairs of texts.
-          broken: "raise" a ValueError where an example cannot be read, or "report" it in the field `error`.
+          given: of images a sequence of paths, PIL images and u8 arrays [H, W, 3] or [H, W] (grey);
+            an array u8[N, H, W, 3] or u8[N, H, W]; or one path, PIL image or array [H, W, 3] or [H,
+            W]. Of videos a sequence of paths, or one. Of pairs of sentences a sequence of pairs of
+            texts.
+          broken: "raise" a ValueError where an example cannot be read, or "report" it in the field
+            `error`.
 
         Returns:
           Prediction.
@@ -186,7 +196,8 @@ class Predictor:
         return {name: np.repeat(array[None], rows, 0) for name, array in self.given.nothing.items()}
 
     def _call(self, examples):
-        """{name: array} on the devices, of a piece for each of them, or of fewer examples, which are filled up."""
+        """{name: array} on the devices, of a piece for each of them, or of fewer examples, which
+        are filled up."""
         arrays = self._empty(self._piece * self._mesh.size)
         for row, found in enumerate(examples):
             for name, array in found.items():
@@ -194,7 +205,8 @@ class Predictor:
         return self._forward(*self._held, sharding.put(arrays, sharding.split(self._mesh)))
 
     def _prediction(self, calls, error):
-        """The Prediction of the rows that have an entry in `error`; what fills up the last call is cut off."""
+        """The Prediction of the rows that have an entry in `error`; what fills up the last call is
+        cut off."""
         calls = jax.device_get(calls)
         outputs = {
             name: np.concatenate([call[name] for call in calls])[: len(error)] for name in calls[0]
@@ -220,7 +232,8 @@ class Predictor:
 
 
 def _piece(run, example):
-    """How many examples a device sees at once: by their work in the model, a power of two, config.data.eval_batch at most."""
+    """How many examples a device sees at once: by their work in the model, a power of two,
+    config.data.eval_batch at most."""
 
     def model(variables, constants, given):
         return run.model.apply(nested(variables), {**constants, **run.inputs(given)})
@@ -238,7 +251,8 @@ def _forward(run, variables, constants, given):
 
 
 def answers(run, variables, constants, inputs):
-    """Each rule's value, `probabilities` where there are logits, `neighbours` where the first rule is knn; for jit.
+    """Each rule's value, `probabilities` where there are logits, `neighbours` where the first rule
+    is knn; for jit.
 
     Args:
       run, variables, constants: as of `finished.Finished.outputs`.

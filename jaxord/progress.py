@@ -1,6 +1,8 @@
-"""What a run tells: metrics.jsonl and TensorBoard events in the workdir, a progress bar on stderr, tables of results.
+"""What a run tells: metrics.jsonl and TensorBoard events in the workdir, a progress bar on stderr,
+tables of results.
 
-Values are Python numbers, and the caller decides when to fetch them. Of several processes the first one tells.
+Values are Python numbers, and the caller decides when to fetch them. Of several processes the first
+one tells.
 """
 
 import json
@@ -21,9 +23,10 @@ class Log:
             log.scalars(140, "train", dict(loss=1.25))
             log.progress(140, "loss 1.25")
 
-    metrics.jsonl has a line for each call of `scalars`, {"step": 140, "split": "train", "loss": 1.25}, and no clock:
-    the file of a resumed run is that of an uninterrupted one, byte for byte, if a step is logged before it is saved. A number
-    that is not finite is null there, and no point in TensorBoard.
+    metrics.jsonl has a line for each call of `scalars`, {"step": 140, "split": "train", "loss":
+    1.25}, and no clock: the file of a resumed run is that of an uninterrupted one, byte for byte,
+    if a step is logged before it is saved. A number that is not finite is null there, and no point
+    in TensorBoard.
     """
 
     def __init__(self, workdir, *, restored, total, batch, bar=True):
@@ -31,7 +34,8 @@ class Log:
 
         Args:
           workdir: where metrics.jsonl and tensorboard/ are; made if need be.
-          restored: the step training goes on from: what was logged after it is dropped. -1 starts again: all is.
+          restored: the step training goes on from: what was logged after it is dropped. -1 starts
+            again: all is.
           total: steps of the training, for the bar.
           batch: examples of a step, for the bar.
           bar: whether there is one.
@@ -45,8 +49,8 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         sharding.first(_drop)(folder / "metrics.jsonl", restored)
         self._file = open(folder / "metrics.jsonl" if writes else os.devnull, "a")
-        # Older event files stay, and TensorBoard hides what they say from purge_step on. The suffix keeps a file of the
-        # same second from being overwritten.
+        # Older event files stay, and TensorBoard hides what they say from purge_step on. The suffix
+        # keeps a file of the same second from being overwritten.
         first = restored + 1
         self._board = SummaryWriter(
             str(folder / "tensorboard"),
@@ -131,7 +135,8 @@ def _drop(path, restored):
 
 
 def strict(value):
-    """Nested dicts and lists with None in place of numbers that are not finite: JSON has no word for those."""
+    """Nested dicts and lists with None in place of numbers that are not finite: JSON has no word
+    for those."""
     if isinstance(value, dict):
         return {key: strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -143,7 +148,8 @@ def table(rows, columns):
     """A plain text table.
 
     Args:
-      rows: mappings of column -> text, int or float; a missing one or nan prints "-". Floats get four significant digits.
+      rows: mappings of column -> text, int or float; a missing one or nan prints "-". Floats get
+        four significant digits.
       columns: names, in order.
 
     Returns:

@@ -1,4 +1,5 @@
-"""Ranks: the ordered classes of a task, their values on the label's scale, and the sentences that name them.
+"""Ranks: the ordered classes of a task, their values on the label's scale, and the sentences that
+name them.
 
 Shapes: N targets, K ranks, T tokens of a sentence, S base ranks of n tokens.
 """
@@ -58,7 +59,8 @@ def build(config: Any, targets: Array, names: Sequence[str] = ()) -> Any:
     Args:
       config: the `ranks` part of a config.
       targets: [N], targets of the training split.
-      names: texts of derived ranks in ascending order of their values, e.g. names of folders; config.names go before.
+      names: texts of derived ranks in ascending order of their values, e.g. names of folders;
+        config.names go before.
 
     Raises:
       ValueError: labels or edges that do not ascend, or another number of names than ranks.
@@ -89,7 +91,8 @@ def checked(values: Array, names: tuple[str, ...], edges: Array) -> Ranks:
     """Ranks of the values and edges in float32.
 
     Raises:
-      ValueError: fewer than two, another number of names or edges, or values or edges that do not ascend or are not finite.
+      ValueError: fewer than two, another number of names or edges, or values or edges that do not
+        ascend or are not finite.
     """
     for title, numbers in (("labels", values), ("edges", edges)):
         with np.errstate(over="ignore"):  # infinite then
@@ -112,12 +115,13 @@ def checked(values: Array, names: tuple[str, ...], edges: Array) -> Ranks:
 
 
 def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: int) -> Any:
-    """Token ids of the sentence of each rank: <sot> template with the rank's name in it, full stop, <eot>.
+    """Token ids of the sentence of each rank: <sot> template with the rank's name in it, full stop,
+    <eot>.
 
-    The words of the template are the context. With `context_tokens` the context is that many placeholders around the
-    rank, and the template's words stand beside them unchanged. With `base_names` each rank is as many placeholders as
-    the longest of them has tokens. Sentences are cut to the longest <eot>: the text tower is causal, so what follows it
-    changes nothing.
+    The words of the template are the context. With `context_tokens` the context is that many
+    placeholders around the rank, and the template's words stand beside them unchanged. With
+    `base_names` each rank is as many placeholders as the longest of them has tokens. Sentences are
+    cut to the longest <eot>: the text tower is causal, so what follows it changes nothing.
 
     Args:
       config: the `prompt` part of a config.
@@ -126,12 +130,13 @@ def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: 
       longest: number of positions of the text tower.
 
     Returns:
-      dict(prompt_tokens=i32[K, T], prompt_slots=i32[K, T], prompt_end=i32[K]); slots say template 0, context 1, rank 2,
-      filler 3. With `base_names` also prompt_base=i32[S, n], their tokens, shorter ones filled up with 0.
+      dict(prompt_tokens=i32[K, T], prompt_slots=i32[K, T], prompt_end=i32[K]); slots say template
+      0, context 1, rank 2, filler 3. With `base_names` also prompt_base=i32[S, n], their tokens,
+      shorter ones filled up with 0.
 
     Raises:
-      ValueError: a template without its one "{}", an unknown position, base names for a prompt that has no base ranks or
-        beside rank_tokens, or a sentence longer than the text tower.
+      ValueError: a template without its one "{}", an unknown position, base names for a prompt that
+        has no base ranks or beside rank_tokens, or a sentence longer than the text tower.
     """
     if config.base_names and (config.name != "RankPrompt" or config.rank_tokens):
         raise ValueError(

@@ -1,4 +1,5 @@
-"""Configs as JSON and back: a workdir's config.json is all that evaluating, resuming and exporting read."""
+"""Configs as JSON and back: a workdir's config.json is all that evaluating, resuming and exporting
+read."""
 
 import copy
 import difflib
@@ -58,7 +59,8 @@ def missing(config, field):
 
 
 def check_entries(config):
-    """Raises ValueError where heads, losses, rules or stages are something else than entries with names."""
+    """Raises ValueError where heads, losses, rules or stages are something else than entries with
+    names."""
     for field in ("heads", "losses", "rules", "stages"):
         entries = config.get(field, ())
         if not isinstance(entries, tuple) or not all(
@@ -71,7 +73,8 @@ def check_entries(config):
 
 
 def from_arguments(arguments):
-    """The config that --config=<file> and --config.<field>=<value> among a command's arguments make, as the command reads them.
+    """The config that --config=<file> and --config.<field>=<value> among a command's arguments
+    make, as the command reads them.
 
     Raises:
       ValueError: of the file, a field that the config lacks, or a value of another type.
@@ -88,7 +91,8 @@ def from_arguments(arguments):
 
 
 def wrong_field(arguments):
-    """The first --config.<field>=<value> of a command whose field the config lacks, and what it lacks; "" where none is."""
+    """The first --config.<field>=<value> of a command whose field the config lacks, and what it
+    lacks; "" where none is."""
     given = [argument for argument in arguments if argument.startswith("--config.")]
     try:
         config = (
@@ -105,7 +109,8 @@ def wrong_field(arguments):
 
 
 def staged(config, stage):
-    """The config of one stage: `stage.set`, entries of dict(field, value), set in a copy that has no stages of its own.
+    """The config of one stage: `stage.set`, entries of dict(field, value), set in a copy that has
+    no stages of its own.
 
     Raises:
       ValueError: a field that the config does not have.
@@ -131,7 +136,8 @@ TRANSFORM = (
 
 
 def evaluated(trained, other=None):
-    """The config under which a stage of a run is evaluated: its own, or with the data, rules and metrics of another.
+    """The config under which a stage of a run is evaluated: its own, or with the data, rules and
+    metrics of another.
 
     How an image becomes the model's input stays the run's, and all parameters come from the run.
     """

@@ -1,9 +1,11 @@
 """Where arrays and processes are.
 
-One mesh axis, `data`: the batch is split over it, large parameters may be, everything else is replicated.
+One mesh axis, `data`: the batch is split over it, large parameters may be, everything else is
+  replicated.
 
-A run may have several processes, on one host or on many, which execute the same program on one file system. What only one
-of them may do (write, read what is being written, decide) is a function under `first`; every other line runs on all.
+A run may have several processes, on one host or on many, which execute the same program on one file
+system. What only one of them may do (write, read what is being written, decide) is a function under
+`first`; every other line runs on all.
 """
 
 import functools
@@ -29,11 +31,13 @@ _looks = itertools.count(1)
 
 
 def start():
-    """Joins the processes that a launcher has started for one run; to be called before anything touches a device.
+    """Joins the processes that a launcher has started for one run; to be called before anything
+    touches a device.
 
-    `srun` with several tasks is known by SLURM's variables, any other launcher by those of PLAIN: host:port of process 0,
-    the number of processes, and which one this is. Without either nothing happens. Process 0 alone has a standard output.
-    A process that dies takes the others with it within SILENCE seconds: they print a reason and the same command goes on.
+    `srun` with several tasks is known by SLURM's variables, any other launcher by those of PLAIN:
+    host:port of process 0, the number of processes, and which one this is. Without either nothing
+    happens. Process 0 alone has a standard output. A process that dies takes the others with it
+    within SILENCE seconds: they print a reason and the same command goes on.
 
     Raises:
       ValueError: some of PLAIN is missing.
@@ -50,7 +54,8 @@ def start():
         }
         found["cluster_detection_method"] = "deactivate"
     elif "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        # jax gives a task the device of its number on the node; one that is alone there, or sees one only, takes all it sees.
+        # jax gives a task the device of its number on the node; one that is alone there, or sees
+        # one only, takes all it sees.
         alone = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1"
         bound = len(os.environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) == 1
         found = {"local_device_ids": []} if alone or bound else {}
@@ -70,9 +75,11 @@ def is_first():
 
 
 def first(function):
-    """The function as process 0 alone executes it, while the others wait: they get what it returns, or its ValueError.
+    """The function as process 0 alone executes it, while the others wait: they get what it returns,
+    or its ValueError.
 
-    All processes must call it, in the same order, and never from inside another such function; it returns what JSON holds.
+    All processes must call it, in the same order, and never from inside another such function; it
+    returns what JSON holds.
     """
 
     @functools.wraps(function)
@@ -103,7 +110,8 @@ def _of_first(text):
 
 
 def check_same(tree, name):
-    """Raises ValueError on all processes where they do not have the same bytes; without this they would wait for each other."""
+    """Raises ValueError on all processes where they do not have the same bytes; without this they
+    would wait for each other."""
     if jax.process_count() == 1:
         return
     leaves = (
@@ -121,9 +129,11 @@ def check_same(tree, name):
 
 
 def stopping(flag):
-    """Whether to stop now: on all processes at the same call, a second or so after a signal came to any of them.
+    """Whether to stop now: on all processes at the same call, a second or so after a signal came to
+    any of them.
 
-    To be called once a step. jax's preemption service tells the others and chooses the call, so nothing waits for a device.
+    To be called once a step. jax's preemption service tells the others and chooses the call, so
+    nothing waits for a device.
 
     Args:
       flag: signals.Stop of this process; alone it is the answer.
@@ -152,7 +162,8 @@ def split(mesh):
 
 
 def own_rows(place, n):
-    """i64[M]: which of the n rows that `place` lays out over the devices come to those of this process."""
+    """i64[M]: which of the n rows that `place` lays out over the devices come to those of this
+    process."""
     if jax.process_count() == 1:
         return np.arange(n)
     parts = place(np.zeros(n, np.int32)).sharding.addressable_devices_indices_map((n,)).values()
@@ -160,10 +171,12 @@ def own_rows(place, n):
 
 
 def by_size(tree, mesh, least):
-    """A tree of shardings: arrays of at least that many elements are split, along the largest axis that divides, over `data`.
+    """A tree of shardings: arrays of at least that many elements are split, along the largest axis
+    that divides, over `data`.
 
     Args:
-      tree: of arrays or of their shapes: parameters, and what an optimizer keeps beside each of them.
+      tree: of arrays or of their shapes: parameters, and what an optimizer keeps beside each of
+        them.
       mesh: of `data_mesh`.
       least: elements; 0 replicates all, as what is smaller or has no such axis is.
     """
@@ -180,7 +193,8 @@ def by_size(tree, mesh, least):
 
 
 def put(tree, sharding):
-    """Host arrays onto the devices; each process passes the whole array and gives its devices their part.
+    """Host arrays onto the devices; each process passes the whole array and gives its devices their
+    part.
 
     Args:
       tree: of arrays.
@@ -188,7 +202,8 @@ def put(tree, sharding):
     """
 
     def one(array, sharding):
-        # A copy through numpy: donating an array that merely aliases its argument would delete the argument.
+        # A copy through numpy: donating an array that merely aliases its argument would delete the
+        # argument.
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 

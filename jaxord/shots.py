@@ -1,4 +1,5 @@
-"""Many, median and few shot: errors by how often the training split holds a label; and how groups are hit.
+"""Many, median and few shot: errors by how often the training split holds a label; and how groups
+are hit.
 
 In numpy, over a whole split at once, as jaxord.metrics. N samples, G groups.
 """
@@ -9,8 +10,9 @@ import numpy as np
 
 SHOTS = ("many", "median", "few")
 
-# The STS-B-DIR benchmark's 50 bins of 0.1 (Yang et al. 2021), as its fixed lists have them. What is in neither is few:
-# bins with up to 27 training pairs, so the bound behind the lists is not the 20 of the age sets.
+# The STS-B-DIR benchmark's 50 bins of 0.1 (Yang et al. 2021), as its fixed lists have them. What is
+# in neither is few: bins with up to 27 training pairs, so the bound behind the lists is not the 20
+# of the age sets.
 STSB_BINS = 50
 STSB_MANY = (0, *range(10, 50, 2), 49)
 STSB_MEDIAN = (2, 4, 6, 8, 27, 35, 37)
@@ -19,12 +21,13 @@ STSB_MEDIAN = (2, 4, 6, 8, 27, 35, 37)
 def of(config, train_targets, targets):
     """The partition that each sample belongs to.
 
-    "count": by the number of training samples with the same label, more than `many`: many; fewer than `few`: few, and so
-    is a label that training lacks; else median. A label is the bin floor((y - low) / width); one whose decimals put it on
-    an edge begins a bin, whatever their rounding (within 1e-4 of a bin).
-    "stsb": by the fixed lists of STS-B-DIR, whose edges are rounded to float32; the training targets are not read.
-    Trap: scores are decimals that lie on the edges. With float64 edges a quarter of the benchmark's pairs come into
-    another bin, and so do an eighth of them after a division by 5 in float32 and back: give scores as they were read.
+    "count": by the number of training samples with the same label, more than `many`: many; fewer
+    than `few`: few, and so is a label that training lacks; else median. A label is the bin floor((y
+    - low) / width); one whose decimals put it on an edge begins a bin, whatever their rounding
+    (within 1e-4 of a bin). "stsb": by the fixed lists of STS-B-DIR, whose edges are rounded to
+    float32; the training targets are not read. Trap: scores are decimals that lie on the edges.
+    With float64 edges a quarter of the benchmark's pairs come into another bin, and so do an eighth
+    of them after a division by 5 in float32 and back: give scores as they were read.
 
     Args:
       config: the `shots` part of a config: kind, many, few, width, low.
@@ -35,7 +38,8 @@ def of(config, train_targets, targets):
       array[N] of "many", "median" and "few".
 
     Raises:
-      ValueError: an unknown kind, targets that are not [N], scores outside 0..5 for "stsb", or a width that is not positive.
+      ValueError: an unknown kind, targets that are not [N], scores outside 0..5 for "stsb", or a
+        width that is not positive.
     """
     train_targets, targets = np.asarray(train_targets, np.float32), np.asarray(targets, np.float32)
     if train_targets.ndim != 1 or targets.ndim != 1:
@@ -82,7 +86,8 @@ def stsb_bins(targets):
 
 
 def histogram(group, predicted_group, count):
-    """How many samples each group has and is given, and how far its samples miss (Group-DIR Figures 2, 4 and 5).
+    """How many samples each group has and is given, and how far its samples miss (Group-DIR Figures
+    2, 4 and 5).
 
     Args:
       group: [N], integers 0..G-1.

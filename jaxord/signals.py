@@ -1,4 +1,5 @@
-"""Signals that ask a run to stop: obeyed at once where nothing would be lost, noted where something is unsaved."""
+"""Signals that ask a run to stop: obeyed at once where nothing would be lost, noted where something
+is unsaved."""
 
 import contextlib
 import os
@@ -8,7 +9,9 @@ import sys
 import threading
 import time
 
-STOPPED = 75  # exit code of a run that was asked to stop: EX_TEMPFAIL of sysexits.h, the same command goes on later
+# Exit code of a run that was asked to stop: EX_TEMPFAIL of sysexits.h, the same command goes on
+# later
+STOPPED = 75
 PATIENCE = (
     3.0  # seconds until a process with nothing unsaved ends even in the middle of a compilation
 )
@@ -38,12 +41,14 @@ class Stop:
             save
             stop.saved()
 
-    While nothing is `unsaved` the process ends PATIENCE seconds after a signal at the latest, whatever it is waiting for. So it
-    does in a block that does not hear it, `at_once`, when another thread has called the block's `save`.
+    While nothing is `unsaved` the process ends PATIENCE seconds after a signal at the latest,
+    whatever it is waiting for. So it does in a block that does not hear it, `at_once`, when another
+    thread has called the block's `save`.
 
-    Of several processes that are not to leave `alone` jax watches SIGTERM (jaxord.sharding.stopping), the other two become it,
-    and nothing is raised: all leave at the same step. Outside the main thread, which signals do not reach, nothing happens. A
-    second SIGINT does what it did before.
+    Of several processes that are not to leave `alone` jax watches SIGTERM
+    (jaxord.sharding.stopping), the other two become it, and nothing is raised: all leave at the
+    same step. Outside the main thread, which signals do not reach, nothing happens. A second SIGINT
+    does what it did before.
 
     Args:
       alone: whether this process leaves without the others, or has none.
@@ -75,7 +80,8 @@ class Stop:
             ):
                 self._old[number] = signal.signal(number, self._note)
             if self._alone:
-                # Python hears of a signal when the call that it is in returns; the byte comes at once, even in a compilation.
+                # Python hears of a signal when the call that it is in returns; the byte comes at
+                # once, even in a compilation.
                 self._ear, self._mouth = socket.socketpair()
                 self._mouth.setblocking(False)
                 self._before = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
@@ -94,9 +100,11 @@ class Stop:
 
     @contextlib.contextmanager
     def at_once(self, save):
-        """A block that a signal ends, though something is unsaved: who catches Stopped will save it.
+        """A block that a signal ends, though something is unsaved: who catches Stopped will save
+        it.
 
-        Where the block hears nothing, in one long call, `save()` is called beside it: what that saves must not change here.
+        Where the block hears nothing, in one long call, `save()` is called beside it: what that
+        saves must not change here.
         """
         if self._alone:
             self._raises, self._save = True, save

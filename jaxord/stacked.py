@@ -1,10 +1,12 @@
-"""The members of a population on the devices: one program takes the steps of all, another gives all their outputs.
+"""The members of a population on the devices: one program takes the steps of all, another gives all
+their outputs.
 
-Both are the functions of a single run under `vmap`. What members have in common is there once: frozen parameters, each distinct
-row of the inputs, each order of the data. The members themselves are split over the devices.
+Both are the functions of a single run under `vmap`. What members have in common is there once:
+frozen parameters, each distinct row of the inputs, each order of the data. The members themselves
+are split over the devices.
 
-M members (filled up by the last one until they divide by the devices), S steps of a call, B batch, N records of a split, U
-distinct rows of inputs, G distinct orders of the data.
+M members (filled up by the last one until they divide by the devices), S steps of a call, B batch,
+N records of a split, U distinct rows of inputs, G distinct orders of the data.
 """
 
 import collections
@@ -30,7 +32,8 @@ class Stacked:
       tracks: [Track] of them.
 
     Attributes:
-      evaluate: of each member, as of `evaluate.make_evaluate`, but always of the state that was last shown.
+      evaluate: of each member, as of `evaluate.make_evaluate`, but always of the state that was
+        last shown.
     """
 
     def __init__(self, tasks, tracks):
@@ -80,7 +83,8 @@ class Stacked:
         )
 
     def update(self, state, first, count):
-        """(State, {name: f32[M]} of the last step) after `count` steps; the old state is donated."""
+        """(State, {name: f32[M]} of the last step) after `count` steps; the old state is
+        donated."""
         rows = [
             np.array([rows_at(step) for rows_at in self.orders])
             for step in range(first, first + count)
@@ -113,7 +117,8 @@ class Stacked:
         return {"params": {**self.tasks[place].frozen, **trained}, "stats": stats}
 
     def _gathering(self, place):
-        """What stands for evaluate.make_gather of a member: all members' outputs are computed when the first one asks."""
+        """What stands for evaluate.make_gather of a member: all members' outputs are computed when
+        the first one asks."""
 
         def gathering(task, names):
             self.names |= names
@@ -176,7 +181,8 @@ class Stacked:
         def first(axis, within, array):
             return array if axis is None else cut(array)[:, 0] if within is None else cut(array)
 
-        # Members that see the same rows gather them once: among many heads that is most of the work.
+        # Members that see the same rows gather them once: among many heads that is most of the
+        # work.
         given = jax.tree.map(
             first, self.axes, self.within, given, is_leaf=lambda axis: axis is None
         )
@@ -216,7 +222,8 @@ class Stacked:
 
 
 def run_of(order):
-    """How many members in a row see the same batches, where that is the same number all along the list of orders; else 1."""
+    """How many members in a row see the same batches, where that is the same number all along the
+    list of orders; else 1."""
     size = len(order) // len(set(order))
     return size if all(order[i] == order[i - i % size] for i in range(len(order))) else 1
 
@@ -237,8 +244,9 @@ def arrays_of(tasks, tracks):
     """What the program takes of the members beside their State.
 
     Returns:
-      (orders, given, tables): the distinct functions step -> (index, epoch) of training batches; of each member a tree of its
-      arrays, of like shapes; {input: [U, ...]}, the distinct rows of all inputs.
+      (orders, given, tables): the distinct functions step -> (index, epoch) of training batches; of
+      each member a tree of its arrays, of like shapes; {input: [U, ...]}, the distinct rows of all
+      inputs.
     """
     longest, widest = max(track.total for track in tracks), collections.Counter()
     for task in tasks:
@@ -288,7 +296,8 @@ def arrays_of(tasks, tracks):
 
 
 def slots(records, places, table):
-    """i32[N]: places of the records' inputs in the table of distinct rows, to which new ones are added."""
+    """i32[N]: places of the records' inputs in the table of distinct rows, to which new ones are
+    added."""
     arrays = [
         np.asarray(array[np.arange(len(records))]) for _, array in sorted(records.inputs.items())
     ]

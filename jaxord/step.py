@@ -21,7 +21,8 @@ class State:
       step: i32[], steps taken; schedules and the order of the data are functions of it.
       trained: parameters the optimizer knows.
       frozen: parameters nobody differentiates.
-      stats: running statistics of modules (batch normalisation, feature smoothing), flat as the parameters.
+      stats: running statistics of modules (batch normalisation, feature smoothing), flat as the
+        parameters.
       opt_state: of the optimizer, over `trained` only.
       skipped: i32[2], steps that were taken without an update: those in a row up to now, and all.
     """
@@ -35,7 +36,8 @@ class State:
 
     @property
     def variables(self):
-        """Parameters and statistics as the evaluation takes them: {"params": flat dict, "stats": flat dict}."""
+        """Parameters and statistics as the evaluation takes them: {"params": flat dict, "stats":
+        flat dict}."""
         return {"params": {**self.frozen, **self.trained}, "stats": self.stats}
 
 
@@ -79,15 +81,17 @@ def make_step(
     layout=None,
     replicated=None,
 ):
-    """The update as a plain function, for jit, loops and vmap: step(state, batch, labels, constants) -> (state, metrics).
+    """The update as a plain function, for jit, loops and vmap: step(state, batch, labels,
+    constants) -> (state, metrics).
 
-    Dropout is a function of (constants["seed"], step): an argument, so that runs that differ in the seed share one program.
-    Metrics, f32[] each: `loss`, each loss by its name without its weight, `gradient_norm` over all trained parameters; and
-    `skipped`, as State has it.
+    Dropout is a function of (constants["seed"], step): an argument, so that runs that differ in the
+    seed share one program. Metrics, f32[] each: `loss`, each loss by its name without its weight,
+    `gradient_norm` over all trained parameters; and `skipped`, as State has it.
 
-    Where the loss or the norm of the gradient is not finite, parameters, statistics and the optimizer's moments stay as they
-    were; the step counts all the same. After `skips` of them in a row no step changes anything any more: whoever looks at
-    the metrics, a while later, finds the count and the State before the first of them.
+    Where the loss or the norm of the gradient is not finite, parameters, statistics and the
+    optimizer's moments stay as they were; the step counts all the same. After `skips` of them in a
+    row no step changes anything any more: whoever looks at the metrics, a while later, finds the
+    count and the State before the first of them.
 
     Args:
       model: from models.ordinal.build.
@@ -95,8 +99,8 @@ def make_step(
       optimizer: an optax transformation over the trained parameters.
       prepare: (stored batch, labels, constants) -> batch with `image`, `target` and `rank`.
       skips: config.train.skips.
-      statistics: "update" trains as usual; "keep" lets every module behave as in evaluation, as for a new head on
-        finished features.
+      statistics: "update" trains as usual; "keep" lets every module behave as in evaluation, as for
+        a new head on finished features.
       layout, replicated: of `make_train_step`.
 
     Raises:
@@ -107,7 +111,8 @@ def make_step(
     mutable = ["stats"] if statistics == "update" else []
 
     def placed(tree, sharding):
-        # Where a parameter is split as the batch is, the compiler left alone would send activations around instead of it.
+        # Where a parameter is split as the batch is, the compiler left alone would send activations
+        # around instead of it.
         return tree if layout is None else jax.lax.with_sharding_constraint(tree, sharding)
 
     def step(state, batch, labels, constants):
@@ -144,7 +149,8 @@ def make_step(
 
 
 def chosen(good, new, old):
-    """The new tree where `good` bool[], else the old one, whose schedules go on: their count stands for the step."""
+    """The new tree where `good` bool[], else the old one, whose schedules go on: their count stands
+    for the step."""
 
     def one(new, old):
         return new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(good, new, old)
@@ -155,7 +161,8 @@ def chosen(good, new, old):
 
 
 def in_a_row(step):
-    """The step that takes batches of pipeline.train_calls, makes all their updates, and gives the metrics of the last."""
+    """The step that takes batches of pipeline.train_calls, makes all their updates, and gives the
+    metrics of the last."""
 
     def steps(state, batches, labels, constants):
         batches = dict(batches)
@@ -182,9 +189,11 @@ def make_train_step(
     """The jitted update of `make_step`; the old state is donated.
 
     Args:
-      model, total_loss, optimizer, prepare, skips, statistics: as of `make_step`; `prepare` runs inside jit.
-      shardings: one that replicates state and metrics; or (tree of the state's, that of the metrics) where parameters are
-        split over the devices (jaxord.sharding.by_size): a step brings them together, and keeps of their gradients its part.
+      model, total_loss, optimizer, prepare, skips, statistics: as of `make_step`; `prepare` runs
+      inside jit. shardings: one that replicates state and metrics; or (tree of the state's, that of
+      the metrics) where parameters are
+        split over the devices (jaxord.sharding.by_size): a step brings them together, and keeps of
+        their gradients its part.
       several: a call makes several updates, see `in_a_row`.
     """
     layout, replicated = shardings if isinstance(shardings, tuple) else (None, shardings)
@@ -205,8 +214,8 @@ def make_forward(model, prepare, names, replicated):
     """The jitted evaluation of one batch.
 
     Returns:
-      forward(variables, batch, labels, constants) -> {name: array} of those outputs and batch arrays in `names`;
-      variables as of State.
+      forward(variables, batch, labels, constants) -> {name: array} of those outputs and batch
+      arrays in `names`; variables as of State.
     """
 
     def forward(variables, batch, labels, constants):
@@ -230,7 +239,8 @@ def nested(variables):
 
 @jax.jit
 def finite(state):
-    """bool[]: whether all that steps change is finite: parameters, statistics and what the optimizer keeps."""
+    """bool[]: whether all that steps change is finite: parameters, statistics and what the
+    optimizer keeps."""
     return jnp.array(
         [
             jnp.isfinite(x).all()

@@ -1,4 +1,5 @@
-"""The table that a finished run prints: one fold's figures, or their mean and spread over the folds."""
+"""The table that a finished run prints: one fold's figures, or their mean and spread over the
+folds."""
 
 import numpy as np
 

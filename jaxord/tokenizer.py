@@ -1,7 +1,8 @@
-"""Text to ids: CLIP's byte pairs, which come with the weights, or plain bytes for models from scratch.
+"""Text to ids: CLIP's byte pairs, which come with the weights, or plain bytes for models from
+scratch.
 
-Both keep words apart, so that the ids of a sentence are those of its parts, one after the other: encode("a b") is
-encode("a") + encode("b"). Prompts are put together that way.
+Both keep words apart, so that the ids of a sentence are those of its parts, one after the other:
+encode("a b") is encode("a") + encode("b"). Prompts are put together that way.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ class Tokenizer:
 
 
 def byte_tokenizer():
-    """UTF-8 bytes with a space behind every word, lower case as in CLIP; 258 ids, nothing to load."""
+    """UTF-8 bytes with a space behind every word, lower case as in CLIP; 258 ids, nothing to
+    load."""
 
     def encode(text):
         return list("".join(word + " " for word in text.lower().split()).encode("utf-8"))
@@ -30,7 +32,8 @@ def byte_tokenizer():
 
 
 def clip(folder):
-    """CLIP's byte-pair encoding from a checkpoint's folder: NFC, lower case, spaces cleaned, numbers split into digits.
+    """CLIP's byte-pair encoding from a checkpoint's folder: NFC, lower case, spaces cleaned,
+    numbers split into digits.
 
     Args:
       folder: holds tokenizer.json, or vocab.json and merges.txt.
@@ -38,7 +41,8 @@ def clip(folder):
     Raises:
       ValueError: the files are not there, cannot be read, or are not CLIP's kind of vocabulary.
     """
-    # Bare `tokenizers` imports in 0.03 s; transformers' CLIPTokenizer gives the same ids (tested) but takes seconds.
+    # Bare `tokenizers` imports in 0.03 s; transformers' CLIPTokenizer gives the same ids (tested)
+    # but takes seconds.
     from tokenizers import Regex, models, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Loaded
 

@@ -1,4 +1,5 @@
-"""run(): the folds and stages of a config, one after the other. fit(): one of them, from data to predictions."""
+"""run(): the folds and stages of a config, one after the other. fit(): one of them, from data to
+predictions."""
 
 import functools
 import itertools
@@ -32,16 +33,17 @@ from jaxord.workdir import chosen_folds, claim, selected, stages_of, write_facts
 
 
 def run(config, workdir):
-    """Trains every chosen fold that is not done, stage by stage, and prints each one's results and their mean.
+    """Trains every chosen fold that is not done, stage by stage, and prints each one's results and
+    their mean.
 
     Args:
       config: a finished config.
-      workdir: folder of the run; holds config.json, and for each fold and stage (or itself, without them) checkpoints,
-        metrics.jsonl, tensorboard, predictions.csv, results.json and DONE.json.
+      workdir: folder of the run; holds config.json, and for each fold and stage (or itself, without
+        them) checkpoints, metrics.jsonl, tensorboard, predictions.csv, results.json and DONE.json.
 
     Raises:
-      ValueError: an unknown fold, a workdir that holds another config, processes that differ in it, and all that
-        `assemble` raises.
+      ValueError: an unknown fold, a workdir that holds another config, processes that differ in it,
+        and all that `assemble` raises.
     """
     workdir = pathlib.Path(workdir)
     folds = chosen_folds(config)
@@ -69,7 +71,8 @@ def run(config, workdir):
 
 
 def fit(config, fold, workdir, start, stop):
-    """Trains and evaluates one stage of one fold; goes on from its latest checkpoint, and does nothing where it is done.
+    """Trains and evaluates one stage of one fold; goes on from its latest checkpoint, and does
+    nothing where it is done.
 
     Args:
       config: of the stage.
@@ -80,8 +83,9 @@ def fit(config, fold, workdir, start, stop):
 
     Raises:
       signals.Stopped: a signal came; the last step is saved.
-      ValueError: config.train.skips steps in a row without finite numbers, noticed when their metrics are fetched, a period of
-        the log later; too little memory; and all that `assemble` raises.
+      ValueError: config.train.skips steps in a row without finite numbers, noticed when their
+        metrics are fetched, a period of the log later; too little memory; and all that `assemble`
+        raises.
     """
     if sharding.first((workdir / "DONE.json").exists)():
         return
@@ -145,9 +149,12 @@ def fit(config, fold, workdir, start, stop):
             )
         else:
             batches = pipeline.train_batches(split, batch=batch, seed=config.seed, start_step=done)
-        # Overlapping programs on several CPU devices can wait for each other's collectives for ever: one at a time there.
+        # Overlapping programs on several CPU devices can wait for each other's collectives for
+        # ever: one at a time there.
         crowded = jax.default_backend() == "cpu" and task.mesh.size > 1
-        late = None  # what was logged last: fetched one period later, so that the loop never waits for the device
+        # What was logged last: fetched one period later, so that the loop never waits for the
+        # device
+        late = None
         with progress.Log(
             workdir, restored=-1 if restored is None else restored, total=total, batch=batch
         ) as log:
@@ -156,7 +163,8 @@ def fit(config, fold, workdir, start, stop):
                 saved.save(step, state.replace(frozen=frozen), meta)
 
             def judgement(step):
-                """{"score": float} of the state, where a split judges; {"unjudged": True} where a signal came meanwhile."""
+                """{"score": float} of the state, where a split judges; {"unjudged": True} where a
+                signal came meanwhile."""
                 unjudged = {"unjudged": True}
                 try:
                     with stop.at_once(lambda: (keep(step, unjudged), saved.close())):
@@ -277,7 +285,8 @@ def begin(task, factor, several=False):
 
 
 def resumed(task, saved, step, like):
-    """(State of a checkpoint on the devices, its frozen parameters on the host): those are stored as they came, in float32.
+    """(State of a checkpoint on the devices, its frozen parameters on the host): those are stored
+    as they came, in float32.
 
     Args:
       task: from `assemble`.
@@ -312,7 +321,8 @@ def steps_per_call(config, split):
 
 
 def write(log, late, task, saved):
-    """Fetches and logs the metrics of one step; what they say of skipped steps may end the run in `give_up`."""
+    """Fetches and logs the metrics of one step; what they say of skipped steps may end the run in
+    `give_up`."""
     if late is not None:
         step, values = late
         values = jax.device_get(values)
@@ -331,7 +341,8 @@ def write(log, late, task, saved):
 
 
 def check(task, saved, step, state):
-    """Ends the run in `give_up` where a state is not to be saved: it waits for the device, as saving does."""
+    """Ends the run in `give_up` where a state is not to be saved: it waits for the device, as
+    saving does."""
     in_a_row = int(jax.device_get(state.skipped)[0])
     if in_a_row >= task.config.train.skips:
         give_up(task, saved, step, in_a_row, {})

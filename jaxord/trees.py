@@ -1,4 +1,5 @@
-"""Parameter trees as flat dicts of path -> array: 'vision_model/encoder/layers/0/mlp/fc1/kernel'."""
+"""Parameter trees as flat dicts of path -> array:
+'vision_model/encoder/layers/0/mlp/fc1/kernel'."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,8 @@ def first_match(paths: Iterable[str], rules: Sequence[tuple[str, str]]) -> Any:
       {path: value}.
 
     Raises:
-      ValueError: a path that no rule matches, or a rule that matches no path at all; both lists are printed at once.
+      ValueError: a path that no rule matches, or a rule that matches no path at all; both lists are
+        printed at once.
     """
     compiled = [re.compile(pattern) for pattern, _ in rules]
     found, used, orphans = {}, set(), []
@@ -55,7 +57,8 @@ def difference(
     found_name: str = "found",
     expected_name: str = "expected",
 ) -> Any:
-    """All differences in path, shape and dtype between two flat trees, one line each; empty when there is none."""
+    """All differences in path, shape and dtype between two flat trees, one line each; empty when
+    there is none."""
     lines = [f"only in {expected_name}: {path}" for path in expected if path not in found]
     lines += [f"only in {found_name}: {path}" for path in found if path not in expected]
     for path in expected:

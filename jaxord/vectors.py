@@ -46,7 +46,8 @@ def inner(rows: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-@jax.jit  # one kernel, also outside of jit: the differences [M, N, D] are summed as they arise, never stored
+# One kernel, also outside of jit: the differences [M, N, D] are summed as they arise, never stored
+@jax.jit
 def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Euclidean distances of all pairs; of duplicates exactly 0, with gradient 0.
 

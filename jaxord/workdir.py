@@ -1,4 +1,5 @@
-"""The folder of a run: which folds and stages lie where, and what each holds for those who come later."""
+"""The folder of a run: which folds and stages lie where, and what each holds for those who come
+later."""
 
 import dataclasses
 import functools
@@ -32,7 +33,8 @@ def chosen_folds(config):
 
 
 def stages_of(config, workdir, fold):
-    """[(folder, config)] of the stages of a fold, in order; without stages its one folder and the config itself."""
+    """[(folder, config)] of the stages of a fold, in order; without stages its one folder and the
+    config itself."""
     folder = workdir / f"fold_{fold}" if fold else workdir
     if not config.stages:
         return [(folder, config)]
@@ -58,7 +60,8 @@ def claim(workdir, config):
 
 
 def read_config(folder):
-    """The config of a run, from its config.json; no config file is executed. Runs from before LATER have its values."""
+    """The config of a run, from its config.json; no config file is executed. Runs from before LATER
+    have its values."""
     file = folder / "config.json"
     if not file.exists():
         raise ValueError(f"{folder} holds no run: it has no config.json")
@@ -76,7 +79,8 @@ def read_config(folder):
 
 
 def selected(folder):
-    """Variables {"params": flat, "stats": flat} of the checkpoint that a finished stage has chosen, on the host."""
+    """Variables {"params": flat, "stats": flat} of the checkpoint that a finished stage has chosen,
+    on the host."""
     with checkpoint.Checkpoints(folder / "checkpoints") as saved:
         found = saved.read(done(folder)["step"], ("trained", "frozen", "stats"))
     return {"params": {**found["trained"], **found["frozen"]}, "stats": found["stats"]}
@@ -92,7 +96,8 @@ def done(folder):
 
 @sharding.first
 def write_facts(folder, parameters, ranks, constants, targets, clip):
-    """What a model's sizes follow from: ranks.json, constants.npz with the training labels, clip.json (null without CLIP).
+    """What a model's sizes follow from: ranks.json, constants.npz with the training labels,
+    clip.json (null without CLIP).
 
     parameters.txt lists `parameters` for people.
     """
@@ -116,7 +121,8 @@ def write_facts(folder, parameters, ranks, constants, targets, clip):
 
 
 def read_facts(folder):
-    """(Ranks or None, {name: array}, training labels f32[N] or [N, 2]) as `write_facts` has written them."""
+    """(Ranks or None, {name: array}, training labels f32[N] or [N, 2]) as `write_facts` has written
+    them."""
     ranks, file = None, folder / "ranks.json"
     if file.exists():
         facts = checkpoint.read_json(file)
@@ -133,7 +139,8 @@ def read_facts(folder):
 
 @sharding.first
 def write_run(folder, seconds, sizes):
-    """run.json: where, by what and how long the last process trained; for people, and no part of the result.
+    """run.json: where, by what and how long the last process trained; for people, and no part of
+    the result.
 
     Args:
       seconds: that it took.
@@ -167,7 +174,8 @@ def versions():
 
 
 def read_settings(folder):
-    """Sizes of CLIP's towers as `write_facts` has written them; None where the model has neither."""
+    """Sizes of CLIP's towers as `write_facts` has written them; None where the model has
+    neither."""
     found = checkpoint.read_json(folder / "clip.json")
     with checkpoint.reading(folder / "clip.json"):
         return (

@@ -1,4 +1,5 @@
-"""Eight CPU devices for every test, and one persistent cache of compiled functions for all of them and their processes."""
+"""Eight CPU devices for every test, and one persistent cache of compiled functions for all of them
+and their processes."""
 
 import dataclasses
 import importlib.metadata
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# Neither here nor in processes of a test: files that are written twice within a second would be read as they were before.
+# Neither here nor in processes of a test: files that are written twice within a second would be
+# read as they were before.
 sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FLAGS = "--xla_force_host_platform_device_count=8"
@@ -44,7 +46,8 @@ FIRST = (
 
 
 def pytest_collection_modifyitems(items):
-    """The files that take longest come first, so that no process is left with one of them at the end."""
+    """The files that take longest come first, so that no process is left with one of them at the
+    end."""
     order = {f"test_{name}.py": place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
@@ -73,7 +76,8 @@ def photographs():
 
 @pytest.fixture(scope="module")
 def lightly_compiled():
-    """Compiles without most of XLA's optimisations: where steps are few, compiling counts for more than their speed."""
+    """Compiles without most of XLA's optimisations: where steps are few, compiling counts for more
+    than their speed."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -94,7 +98,8 @@ def shallow():
 
 
 def write_vocabulary(path):
-    """vocab.json and merges.txt in the order of CLIP's: 256 bytes, 256 bytes that end a word, merges, start and end."""
+    """vocab.json and merges.txt in the order of CLIP's: 256 bytes, 256 bytes that end a word,
+    merges, start and end."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     symbols = sorted(ByteLevel.alphabet())

@@ -1,6 +1,8 @@
-"""One small data set of each kind: functions (folder, method) that make its files there and give the config of a run on them.
+"""One small data set of each kind: functions (folder, method) that make its files there and give
+the config of a run on them.
 
-And towers of one layer, for what is about losses, heads and stages: a step of real ones takes four times as long to compile.
+And towers of one layer, for what is about losses, heads and stages: a step of real ones takes four
+times as long to compile.
 """
 
 import contextlib
@@ -54,7 +56,8 @@ class Words(nn.Module):
 
 @contextlib.contextmanager
 def compiled_fast():
-    """Without optimising: compiling counts for more than the speed of a few steps. What took a tenth of a second is kept."""
+    """Without optimising: compiling counts for more than the speed of a few steps. What took a
+    tenth of a second is kept."""
     settings = {
         "jax_disable_most_optimizations": (True, False),
         "jax_persistent_cache_min_compile_time_secs": (0.1, 0.5),
@@ -68,7 +71,8 @@ def compiled_fast():
 
 @contextlib.contextmanager
 def small_towers():
-    """One-layer image and text towers, the smallest ResNet, no network for motion, and code that is compiled fast."""
+    """One-layer image and text towers, the smallest ResNet, no network for motion, and code that is
+    compiled fast."""
     with pytest.MonkeyPatch.context() as patch, compiled_fast():
         patch.setattr(clip, "VisionModel", Flat)
         patch.setattr(clip, "TextModel", Words)
@@ -91,7 +95,8 @@ def paint(path, share, shape=(36, 48)):
 
 
 def config(name, argument, root, rate=0.02, **fields):
-    """Nine steps by momentum, which keeps the size of gradients: Adam's first step would be their sign."""
+    """Nine steps by momentum, which keeps the size of gradients: Adam's first step would be their
+    sign."""
     c = importlib.import_module(f"configs.{name}").get_config(argument).unlock()
     c.data.root, c.data.batch, c.data.eval_batch, c.data.image_size, c.data.stored_size = (
         str(root),
@@ -133,7 +138,8 @@ def config(name, argument, root, rate=0.02, **fields):
 
 
 def at(rate, groups):
-    """The square of the noise is the unit of balanced MSE's loss: it must change little for losses to be compared."""
+    """The square of the noise is the unit of balanced MSE's loss: it must change little for losses
+    to be compared."""
     rates = {
         group: {"lr": 1e-3 if group == "noise" else rate, "weight_decay": 0.0} for group in groups
     }
@@ -201,7 +207,8 @@ def films(root, method="conord"):
 
 
 def sentences(root, method="group_dir"):
-    """STS-B: batches by length, dropout, experts of groups; the words alone tell the label, as few steps could not more."""
+    """STS-B: batches by length, dropout, experts of groups; the words alone tell the label, as few
+    steps could not more."""
     words = "a man cat dog runs sits eats sleeps here there".split()
     draw = np.random.default_rng(0)
     for split, count in (("train", 48), ("dev", 12), ("test", 12)):

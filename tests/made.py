@@ -1,4 +1,5 @@
-"""Runs with random parameters, as if trained, without training: for what is made of a finished run."""
+"""Runs with random parameters, as if trained, without training: for what is made of a finished
+run."""
 
 import dataclasses
 

@@ -1,10 +1,12 @@
-"""What the loops in float64 share. They take complex arrays: a derivative is imag(loss(x + ih)) / h, h = 1e-30."""
+"""What the loops in float64 share. They take complex arrays: a derivative is imag(loss(x + ih)) /
+h, h = 1e-30."""
 
 import numpy as np
 
 
 def complex_step(loop, x):
-    """Value and gradient of a real function of the array `x`, in float64: exact to its last digits."""
+    """Value and gradient of a real function of the array `x`, in float64: exact to its last
+    digits."""
     x = np.asarray(x, np.float64)
     gradient = np.zeros_like(x)
     for index in np.ndindex(x.shape):
@@ -15,7 +17,8 @@ def complex_step(loop, x):
 
 
 def log_sum_exp(scores):
-    """Of a non-empty list; imaginary parts as small as 1e-26 survive, since nothing real is added to them."""
+    """Of a non-empty list; imaginary parts as small as 1e-26 survive, since nothing real is added
+    to them."""
     top = max(s.real for s in scores)
     return top + np.log(sum(np.exp(s - top) for s in scores))
 

@@ -1,4 +1,5 @@
-"""The implementation of attention is the one that was measured to be fastest; what does not run is left out."""
+"""The implementation of attention is the one that was measured to be fastest; what does not run is
+left out."""
 
 import jax.numpy as jnp
 import pytest

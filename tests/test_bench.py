@@ -1,4 +1,5 @@
-"""The benchmarks at tiny sizes: what they print and write, that both forms of a loss agree, recall, what limits leave out."""
+"""The benchmarks at tiny sizes: what they print and write, that both forms of a loss agree, recall,
+what limits leave out."""
 
 import functools
 import json

@@ -1,4 +1,5 @@
-"""The bench of the training step: torch's step is the same step, and the command prints and writes what it measured."""
+"""The bench of the training step: torch's step is the same step, and the command prints and writes
+what it measured."""
 
 import json
 
@@ -45,7 +46,8 @@ def test_torchs_steps_are_ours(torch_step):
     for _ in expected:
         state, values = step(state, batch, task.labels["train"], task.constants)
         found.append(float(values["loss"]))
-    # The first two are at the same weights, for the rate starts at 0, the others after updates. Measured 3e-7 and 7e-7.
+    # The first two are at the same weights, for the rate starts at 0, the others after updates.
+    # Measured 3e-7 and 7e-7.
     assert expected[0] == facts["loss"]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.ptp(found) > 0.01  # the updates changed something

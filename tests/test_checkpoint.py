@@ -38,7 +38,8 @@ OPTIMIZER = optax.partition(
 
 
 def make_state(seed=0, step=0):
-    """Adam and momentum under a partition (NamedTuples in tuples, 12 of them: '10' sorts before '2'), bf16, ints."""
+    """Adam and momentum under a partition (NamedTuples in tuples, 12 of them: '10' sorts before
+    '2'), bf16, ints."""
     draw = np.random.default_rng(seed)
 
     def new(*shape):
@@ -359,7 +360,8 @@ def test_a_failed_write_is_raised(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def files_of_at_most(size):
-    """Longer files are refused, as all are on a full disk. Not too few bytes: pytest keeps what is printed in a file too."""
+    """Longer files are refused, as all are on a full disk. Not too few bytes: pytest keeps what is
+    printed in a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

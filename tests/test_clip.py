@@ -1,4 +1,5 @@
-"""CLIP's towers: sizes, causality, precision, initial values, resized positions; the settings of checkpoints."""
+"""CLIP's towers: sizes, causality, precision, initial values, resized positions; the settings of
+checkpoints."""
 
 import json
 import math
@@ -55,12 +56,14 @@ def vision():
 @pytest.mark.parametrize(
     "variant, count",
     [
-        # Of transformers' CLIPModel: its ViT-B/32, B/16 and L/14 as published. The -336 model has 577 - 257 more positions.
+        # Of transformers' CLIPModel: its ViT-B/32, B/16 and L/14 as published. The -336 model has
+        # 577 - 257 more positions.
         ("ViT-B/32", 151_277_313),
         ("ViT-B/16", 149_620_737),
         ("ViT-L/14", 427_616_513),
         ("ViT-L/14-336", 427_616_513 + (24**2 - 16**2) * 1024),
-        # Class, patches, 17 positions, 2 norms; 4 + 2 blocks; tokens, positions, a norm of the text; projections; scale.
+        # Class, patches, 17 positions, 2 norms; 4 + 2 blocks; tokens, positions, a norm of the
+        # text; projections; scale.
         (
             "tiny",
             (64 + 192 * 64 + 17 * 64 + 4 * 64)
@@ -245,7 +248,8 @@ def test_errors_say_what_to_do(text, vision):
 
 
 def test_short_and_old_forms_of_config_json(tmp_path):
-    """What a file leaves out has transformers' defaults, ViT-B/32; `..._config_dict` wins over `..._config`."""
+    """What a file leaves out has transformers' defaults, ViT-B/32; `..._config_dict` wins over
+    `..._config`."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"model_type": "clip"}))
     assert hf_clip.settings(tmp_path) == VARIANTS["ViT-B/32"]

@@ -1,7 +1,8 @@
-"""Every valid pair of data set and method: builds, survives JSON, equals its golden text; and its steps have shapes.
+"""Every valid pair of data set and method: builds, survives JSON, equals its golden text; and its
+steps have shapes.
 
-tests/golden/base.json is the config with every default; <data set>.json says what each of its pairs sets. After a wanted
-change of a default: PYTHONPATH=. python tests/test_configs.py rewrites them.
+tests/golden/base.json is the config with every default; <data set>.json says what each of its pairs
+sets. After a wanted change of a default: PYTHONPATH=. python tests/test_configs.py rewrites them.
 """
 
 import dataclasses
@@ -79,7 +80,8 @@ NAMES = [
     for argument in (*(f"method={method}" for method in methods), *EXTRA.get(name, ()))
     if (name, argument) != ("folder", "method=fds")  # needs the range of the labels
 ]
-# Shapes are those of the method and of the kind of data: each method on ages, and every other kind by a few.
+# Shapes are those of the method and of the kind of data: each method on ages, and every other kind
+# by a few.
 SHAPES = [name for name in NAMES if name.startswith(("morph:", "stsb:", "mpiifacegaze:"))] + [
     "quickstart:method=ce_l1",
     "koniq:method=conord",
@@ -124,7 +126,8 @@ def text(pairs):
 
 
 def golden(data_set):
-    """What the pairs of a data set set, against the defaults: those fields that are the same in all, then each pair's own."""
+    """What the pairs of a data set set, against the defaults: those fields that are the same in
+    all, then each pair's own."""
     default = flat(settings.plain(base()))
     found = {}
     for name in NAMES:
@@ -224,7 +227,8 @@ def records_of(config):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_one_step_of_each_stage_has_shapes(name):
-    """Builds the model one block deep and traces losses, gradients and the optimizer without computing anything."""
+    """Builds the model one block deep and traces losses, gradients and the optimizer without
+    computing anything."""
     whole = small(get(name))
     before = None
     for config in [settings.staged(whole, stage) for stage in whole.stages] or [whole]:

@@ -1,4 +1,5 @@
-"""One device and eight give the same losses, gradients and parameters: arrays are global, the mesh only lays them out."""
+"""One device and eight give the same losses, gradients and parameters: arrays are global, the mesh
+only lays them out."""
 
 import functools
 
@@ -77,7 +78,8 @@ def three_steps(method, root, devices, fsdp=0):
         16,
         fsdp,
     )
-    # Momentum keeps the size of gradients: Adam's first step would be their sign, and blow up rounding around zero.
+    # Momentum keeps the size of gradients: Adam's first step would be their sign, and blow up
+    # rounding around zero.
     config.optim.name = "sgd"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "data_mesh", lambda: mesh)

@@ -1,4 +1,5 @@
-"""The site: each command on it has a rule and is parsed, a mistake on a page is found, its tables are not stale.
+"""The site: each command on it has a rule and is parsed, a mistake on a page is found, its tables
+are not stale.
 
     PYTHONPATH=. python tests/test_docs.py
 
@@ -77,7 +78,8 @@ def test_methods_and_fields_are_those_of_the_configs():
 
 
 def of_data_sets(folder):
-    """What the files of the data sets and their readers say, in Markdown, where an empty folder is their root."""
+    """What the files of the data sets and their readers say, in Markdown, where an empty folder is
+    their root."""
     parts = []
     for name in PAIRS:
         if name not in NOT_THERE:

@@ -1,4 +1,5 @@
-"""The estimator for notebooks: the run that it trains, the forms of images, scikit-learn's own checks, and the notebook."""
+"""The estimator for notebooks: the run that it trains, the forms of images, scikit-learn's own
+checks, and the notebook."""
 
 import contextlib
 import json
@@ -179,7 +180,8 @@ def test_labels_and_images_are_checked(tmp_path):
 
 
 class Rows(OrdinalRegressor):
-    """Takes a table of numbers, as scikit-learn's checks give: a row is an image of one line, its numbers scaled to 8 bits."""
+    """Takes a table of numbers, as scikit-learn's checks give: a row is an image of one line, its
+    numbers scaled to 8 bits."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -217,7 +219,8 @@ class Brightness:
 
 
 def test_scikit_learn_finds_an_estimator(monkeypatch):
-    """Its checks know tables of numbers only, so `Rows` makes images of them; each of some hundred fits is not trained."""
+    """Its checks know tables of numbers only, so `Rows` makes images of them; each of some hundred
+    fits is not trained."""
     monkeypatch.setattr(train, "run", lambda config, workdir: None)
     monkeypatch.setattr(estimator, "Predictor", Brightness)
     results = check_estimator(Rows(), on_fail=None, on_skip=None)

@@ -1,4 +1,5 @@
-"""The experiments as files: each loads, its runs and evaluations are configs, its claims and the papers' rows its labels."""
+"""The experiments as files: each loads, its runs and evaluations are configs, its claims and the
+papers' rows its labels."""
 
 import pathlib
 import re

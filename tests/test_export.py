@@ -1,4 +1,5 @@
-"""Exports in torch: every method's heads and rules, every tower and crop, on photographs; and one finished run.
+"""Exports in torch: every method's heads and rules, every tower and crop, on photographs; and one
+finished run.
 
 Without jit of the whole: the operations of one case are compiled already when the next one comes.
 """
@@ -94,7 +95,8 @@ def printed_by(program, folder, photograph):
 
 
 def compare(run, folder, examples, tolerance=1e-4):
-    """Writes the run, loads what was written in torch, and compares every rule on every example; the plain lines on one."""
+    """Writes the run, loads what was written in torch, and compares every rule on every example;
+    the plain lines on one."""
     export.write(run, folder)
     theirs = written(folder).Model().predict(examples)
     with pytest.MonkeyPatch.context() as patch:
@@ -157,7 +159,8 @@ HEADS = {
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_crop_and_tower_does(name, photographs, tmp_path, monkeypatch, lightly_compiled):
-    """Towers as deep as the real ones, but thin or with few blocks a stage; frames of a video are views. Measured: 3e-6."""
+    """Towers as deep as the real ones, but thin or with few blocks a stage; frames of a video are
+    views. Measured: 3e-6."""
     monkeypatch.setitem(resnet.DEPTHS, 18, ((1, 2), (3, 3)))
     monkeypatch.setitem(resnet.DEPTHS, 50, ((1, 1), (1, 3, 1)))
     thin = ((4, 6), (8, 6), (6, 8, 10), (8, 12, 10), (12, 10, 8))
@@ -262,7 +265,8 @@ def test_what_cannot_be_exported_is_said(tmp_path):
 
 @pytest.fixture(scope="module")
 def done(photos, tmp_path_factory, lightly_compiled):
-    """A finished run with a text side, in float32; the folder it was exported to by its workdir; what was printed."""
+    """A finished run with a text side, in float32; the folder it was exported to by its workdir;
+    what was printed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(variants.VARIANTS, "tiny", TINY)
         patch.setattr(card, "RESAMPLES", 20)
@@ -320,7 +324,8 @@ def test_export_import_export_is_the_same_bytes(done, tmp_path):
 
 
 def test_another_run_starts_from_the_folder(done, photos):
-    """Its tokenizer gives the ids of the bytes; the towers are those of the folder, by either naming."""
+    """Its tokenizer gives the ids of the bytes; the towers are those of the folder, by either
+    naming."""
     _, out, _ = done
     words, plain = tokenizer.clip(out), tokenizer.byte_tokenizer()
     for text in ("A photo of a 4 year old", "  two\n words ", "caf\u00e9.", ""):

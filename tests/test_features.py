@@ -1,4 +1,5 @@
-"""Cached features: the same run as with images, one key for one tower and one transform, what cannot be cached."""
+"""Cached features: the same run as with images, one key for one tower and one transform, what
+cannot be cached."""
 
 import copy
 import csv
@@ -25,7 +26,8 @@ def quick():
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
-    """ConOrd on a frozen tower, of which the projection is trained: three views, neighbours, reference points; no chance."""
+    """ConOrd on a frozen tower, of which the projection is trained: three views, neighbours,
+    reference points; no chance."""
     c = photographs(tmp_path_factory.mktemp("photographs")).unlock()
     c.data.train_crop, c.data.flip = c.data.eval_crop, False
     c.optim.groups = entries(

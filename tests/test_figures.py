@@ -1,4 +1,5 @@
-"""Figures show the numbers that they are given, checked against numbers worked out by hand; awkward inputs are drawn too."""
+"""Figures show the numbers that they are given, checked against numbers worked out by hand; awkward
+inputs are drawn too."""
 
 import base64
 import re

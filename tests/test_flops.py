@@ -1,4 +1,5 @@
-"""FLOPs read off a jaxpr: by hand on small functions and on a small tower, and the published number of a whole one."""
+"""FLOPs read off a jaxpr: by hand on small functions and on a small tower, and the published number
+of a whole one."""
 
 import functools
 
@@ -105,10 +106,12 @@ def test_a_tower_by_hand():
         return apply({"params": {**frozen, **trained}}, jnp.zeros(image.shape)).sum()
 
     every = parameters["params"]
-    # Training doubles each product once for what flows back and once for the weights; nothing flows to the pixels.
+    # Training doubles each product once for what flows back and once for the weights; nothing flows
+    # to the pixels.
     whole = flops.count(jax.grad(loss), every, {})
     assert whole == 3 * forward - 3 * patches
-    # With the layers frozen what flows back must still pass them, but their weights have no gradient.
+    # With the layers frozen what flows back must still pass them, but their weights have no
+    # gradient.
     part = {"embeddings": every["embeddings"]}
     rest = {name: value for name, value in every.items() if name != "embeddings"}
     assert flops.count(jax.grad(loss), part, rest) == whole - 3 * 2 * dense

@@ -160,7 +160,8 @@ def bucket_of(target, low, width, buckets):
 
 
 def fds_program(epochs, window, low, width, buckets, momentum=0.9, start=1, clip=(0.1, 10.0)):
-    """epochs: list of (features [n, D], targets [n]); gives the calibrated features of each epoch."""
+    """epochs: list of (features [n, D], targets [n]); gives the calibrated features of each
+    epoch."""
     window, half = window / window.sum(), len(window) // 2
     mean, variance, found = [None] * buckets, [None] * buckets, []
 
@@ -193,7 +194,8 @@ def fds_program(epochs, window, low, width, buckets, momentum=0.9, start=1, clip
 
 
 def training(head):
-    """The head's first statistics, and its step in training: (statistics, arrays) -> (features, statistics)."""
+    """The head's first statistics, and its step in training: (statistics, arrays) -> (features,
+    statistics)."""
     first = jax.eval_shape(head.init, KEYS[3], ARRAYS)
     assert list(first) == ["stats"]  # it has no parameters
 
@@ -210,7 +212,8 @@ def quickly(function):
     )  # tests wait for the compiler
 
 
-# Features around 1000, of which float32 knows 6e-5, have the same statistics as those around 0; and so on eight devices.
+# Features around 1000, of which float32 knows 6e-5, have the same statistics as those around 0; and
+# so on eight devices.
 @pytest.mark.parametrize("offset, devices", [(0.0, 1), (1000.0, 8)])
 def test_fds_is_the_program_of_epochs(offset, devices):
     draw, rows = (

@@ -1,4 +1,5 @@
-"""Pictures of every kind that people have, with every name, and files that are none: found, trained on, predicted."""
+"""Pictures of every kind that people have, with every name, and files that are none: found, trained
+on, predicted."""
 
 import csv
 import io

@@ -1,4 +1,5 @@
-"""Several processes do what one does: the same run, stopped, killed and taken up by other numbers of processes.
+"""Several processes do what one does: the same run, stopped, killed and taken up by other numbers
+of processes.
 
 As a program, this file is the command with a smaller model, which signals itself in a given step.
 """
@@ -31,7 +32,8 @@ FIELDS = {
     "train.log_every": "2 steps",
     "metrics": ("mae",),
     "model.fsdp": 4096,
-    "optim.name": "sgd",  # Adam's first step would be the sign of gradients, and blow up rounding around zero
+    # Adam's first step would be the sign of gradients, and blow up rounding around zero
+    "optim.name": "sgd",
 }
 
 
@@ -45,7 +47,8 @@ def arguments(photos, workdir):
 
 
 def run(photos, workdir, processes, at=0, number=0):
-    """[(exit code, output, errors, time)] of processes that run the command; the last one gets a signal after step `at`."""
+    """[(exit code, output, errors, time)] of processes that run the command; the last one gets a
+    signal after step `at`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -1,4 +1,5 @@
-"""Weights by their hub id: the protocol of the Hugging Face hub, spoken by a server of this test's own."""
+"""Weights by their hub id: the protocol of the Hugging Face hub, spoken by a server of this test's
+own."""
 
 import contextlib
 import hashlib
@@ -39,7 +40,8 @@ for source in sys.argv[1:]:
 
 @contextlib.contextmanager
 def hub(repositories):
-    """(address, requests) of a server of {"name": {commit: {file name: bytes}}}, whose `main` is the last commit."""
+    """(address, requests) of a server of {"name": {commit: {file name: bytes}}}, whose `main` is
+    the last commit."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -92,7 +94,8 @@ def hub(repositories):
 
 
 def sha(path, data):
-    """As the hub does: large files by the hash of their content, those of git by that of their blob."""
+    """As the hub does: large files by the hash of their content, those of git by that of their
+    blob."""
     large = path.endswith((".safetensors", ".bin"))
     return (
         hashlib.sha256(data).hexdigest()
@@ -103,7 +106,8 @@ def sha(path, data):
 
 @pytest.fixture(scope="module")
 def commits(tmp_path_factory):
-    """Two commits of a checkpoint, which differ in logit_scale, each with a pickle and a program beside it."""
+    """Two commits of a checkpoint, which differ in logit_scale, each with a pickle and a program
+    beside it."""
     found = {}
     for commit, scale in ((OLD, 1.0), (NEW, 2.0)):
         folder = tmp_path_factory.mktemp("weights")

@@ -100,7 +100,8 @@ def test_thresholds_count_the_answers_or_their_product():
     )
     found = jaxord.inference.thresholds(logits, jnp.asarray(VALUES))
     np.testing.assert_array_equal(found, [49.5, 6.0, 82.5, 82.5])
-    # sigmoid(2) sigmoid(1) = .64, times sigmoid(-1) = .17; sigmoid(.8)^2 = .476, where one answer is .69.
+    # sigmoid(2) sigmoid(1) = .64, times sigmoid(-1) = .17; sigmoid(.8)^2 = .476, where one answer
+    # is .69.
     found = jaxord.inference.thresholds(logits, jnp.asarray(VALUES), conditional=True)
     np.testing.assert_array_equal(found, [26.5, 6.0, 82.5, 15.5])
 
@@ -194,7 +195,8 @@ def test_knn_does_not_depend_on_how_many_are_asked_at_once():
 def test_knn_holds_blocks_only():
     shapes = [jax.ShapeDtypeStruct((rows, 512), jnp.float32) for rows in (10_000, 100_000)]
     memory = jaxord.inference._nearest.lower(*shapes, 60, 8192).compile().memory_analysis()
-    # The two sets of unit embeddings and the gallery's filled-up blocks are 425 MiB; all pairs would be 3,800.
+    # The two sets of unit embeddings and the gallery's filled-up blocks are 425 MiB; all pairs
+    # would be 3,800.
     assert memory.temp_size_in_bytes < 600 * 2**20
 
 

@@ -1,4 +1,5 @@
-"""Each loss against loops in float64 written from its equation; their gradients are complex-step derivatives.
+"""Each loss against loops in float64 written from its equation; their gradients are complex-step
+derivatives.
 
 B batch, K ranks. The loops accept complex logits (oracle.py).
 """
@@ -186,9 +187,10 @@ INPUTS = {
 @each_case
 def test_value_and_gradient_agree_with_the_loop_in_float64(case, kind, scale):
     rank = RANKS[kind]
-    # 1e-5 relative. The absolute part of the value is the rounding of the loop itself (7.5e-13 measured). Gradients of
-    # cross_entropy and of fcrc's pair and class forms need none; in the others an entry can be the small difference of
-    # terms of size 1/B (p - q of the KL, p - 1/2 of two samples of one text), known to 1.3e-7 / B (measured).
+    # 1e-5 relative. The absolute part of the value is the rounding of the loop itself (7.5e-13
+    # measured). Gradients of cross_entropy and of fcrc's pair and class forms need none; in the
+    # others an entry can be the small difference of terms of size 1/B (p - q of the KL, p - 1/2 of
+    # two samples of one text), known to 1.3e-7 / B (measured).
     alone = case["name"] == "cross_entropy" or case.get("form") in ("pair", "class")
     for name, draw_logits in INPUTS.items():
         logits = draw_logits(len(rank), scale)
@@ -242,7 +244,8 @@ def test_without_a_negative_loss_and_gradient_are_zero(kind, direction):
 
 @pytest.mark.parametrize("form", ["pair", "class"])
 def test_no_nan_arises_on_the_way_either(form):
-    # Outside jit, where jax looks at each operation: users who hunt a nan must not be stopped by ours.
+    # Outside jit, where jax looks at each operation: users who hunt a nan must not be stopped by
+    # ours.
     with jax.debug_nans(True):
         jax.grad(functools.partial(fcrc, form=form))(
             jnp.full((1, K), 1e6), jnp.asarray(RANKS["B = 1"])
@@ -279,8 +282,9 @@ def test_cross_entropy_by_hand():
 
 
 def test_text_image_kl_by_hand():
-    # Text 0 is carried by images 0 and 1, text 2 by image 2, text 1 by none; sharpness log 2 makes the targets
-    # (2, 2, 1) / 5 and (1, 1, 2) / 4. All images are alike to text 0; text 2 sees exactly its target.
+    # Text 0 is carried by images 0 and 1, text 2 by image 2, text 1 by none; sharpness log 2 makes
+    # the targets (2, 2, 1) / 5 and (1, 1, 2) / 4. All images are alike to text 0; text 2 sees
+    # exactly its target.
     logits = np.log([[1.0, 5.0, 1.0], [1.0, 1e-3, 1.0], [1.0, 2.0, 2.0]])
     expected = (2 * 0.4 * np.log(0.4 * 3) + 0.2 * np.log(0.2 * 3) + 0) / 2
     assert compute("text_image_kl", logits, [0, 0, 2], sharpness=float(np.log(2))) == pytest.approx(
@@ -299,7 +303,8 @@ def test_info_nce_by_hand():
 
 
 def test_fcrc_pair_by_hand():
-    # Weights of image 0: 2 * 1/4, 2 * 3/4; of image 1: 2 * 1/3, 2 * 2/3; of image 2: 2 * 3/5, 2 * 2/5.
+    # Weights of image 0: 2 * 1/4, 2 * 3/4; of image 1: 2 * 1/3, 2 * 2/3; of image 2: 2 * 3/5, 2 *
+    # 2/5.
     logits, rank = (
         np.log([[4.0, 2.0, 9.0, 2.0], [3.0, 2.0, 9.0, 3.0], [5.0, 5.0, 9.0, 1.0]]),
         [0, 1, 3],
@@ -313,10 +318,12 @@ def test_fcrc_pair_by_hand():
 
 
 def test_fcrc_class_by_hand():
-    # Images 0 and 1 of rank 0, image 2 of rank 2; three texts. Image to text: weights (1, 2) * 2/3 from either end.
+    # Images 0 and 1 of rank 0, image 2 of rank 2; three texts. Image to text: weights (1, 2) * 2/3
+    # from either end.
     logits, rank = np.log([[2.0, 3.0, 3.0], [1.0, 3.0, 6.0], [6.0, 3.0, 4.0]]), [0, 0, 2]
     i2t = (np.log((2 + 2 + 4) / 2) + np.log((1 + 2 + 8) / 1) + np.log((4 + 2 + 8) / 4)) / 3
-    # Text 0 has one negative image (weight 1) and two images of its own, text 2 two negatives of weight 1.
+    # Text 0 has one negative image (weight 1) and two images of its own, text 2 two negatives of
+    # weight 1.
     t2i = ((np.log((2 + 6) / 2) + np.log((1 + 6) / 1)) / 2 + np.log((4 + 3 + 6) / 4)) / 2
     assert compute("fcrc", logits, rank, form="class", direction="i2t") == pytest.approx(i2t)
     assert compute("fcrc", logits, rank, form="class", direction="t2i") == pytest.approx(t2i)
@@ -344,8 +351,9 @@ def test_fcrc_code_by_hand():
 
 
 def weights_of(form, distance, rank):
-    """The weights l_ij [B, K] of image to text. At equal scores the gradient of -log[e^s_y / (e^s_y + sum l e^s)] along
-    a negative is l / (1 + sum l), along the own score minus the sum of these, and the loss is log(1 + sum l)."""
+    """The weights l_ij [B, K] of image to text. At equal scores the gradient of -log[e^s_y / (e^s_y
+    + sum l e^s)] along a negative is l / (1 + sum l), along the own score minus the sum of these,
+    and the loss is log(1 + sum l)."""
     case = {"name": "fcrc", "form": form, "distance": distance, "direction": "i2t"}
     _, gradient = value_and_gradient(case, np.zeros((len(rank), K)), rank)
     share = len(rank) * gradient  # [B, K]
@@ -484,7 +492,8 @@ def test_regression_losses_agree_with_the_loop_in_float64(name, weighted):
     for scale in (1, 100, 10_000):
         value, target = (scale * rng.normal(size=(2, 9))).astype(np.float32)
         weight = rng.uniform(size=9).astype(np.float32)
-        # The error is exact to half a unit of the larger of value and target: drawn apart, so 1e-5 relative holds.
+        # The error is exact to half a unit of the larger of value and target: drawn apart, so 1e-5
+        # relative holds.
         found, gradient = (
             differentiated(value, target, weight) if weighted else differentiated(value, target)
         )

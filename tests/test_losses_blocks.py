@@ -1,4 +1,5 @@
-"""What losses over all pairs are made of: blocks of anchors, distances; and what they hold in memory."""
+"""What losses over all pairs are made of: blocks of anchors, distances; and what they hold in
+memory."""
 
 import functools
 

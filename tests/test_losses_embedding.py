@@ -1,6 +1,8 @@
-"""Losses between embeddings against loops in float64 written from their equations; blocks against the whole.
+"""Losses between embeddings against loops in float64 written from their equations; blocks against
+the whole.
 
-B batch, D embedding. The loops visit all triples where the equation does. Gradients are complex-step derivatives.
+B batch, D embedding. The loops visit all triples where the equation does. Gradients are
+complex-step derivatives.
 """
 
 import functools
@@ -246,8 +248,8 @@ def slope(function, *arrays):
 
 
 def agree(value, gradient, expected, expected_gradient):
-    # Measured: 1e-6 of the value; gradients 1.5e-6 of their largest entry, and where that is 0 because terms cancel,
-    # 1.2e-6, which is the rounding of cosines over a temperature of 0.07.
+    # Measured: 1e-6 of the value; gradients 1.5e-6 of their largest entry, and where that is 0
+    # because terms cancel, 1.2e-6, which is the rounding of cosines over a temperature of 0.07.
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-6)
     np.testing.assert_allclose(
         gradient, expected_gradient, rtol=0, atol=1e-5 * max(abs(expected_gradient).max(), 0.2)
@@ -362,7 +364,8 @@ def test_the_table_of_conord_x_learns():
 
 
 def test_supcon_by_hand():
-    # Samples 0, 1 at a right angle share a rank; 2 is opposite to 1. Scores at temperature 1: 0, 0 and -1.
+    # Samples 0, 1 at a right angle share a rank; 2 is opposite to 1. Scores at temperature 1: 0, 0
+    # and -1.
     x, rank = jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, -3.0]]), jnp.array([1, 1, 0])
     assert quick(supcon, x, rank, temperature=1.0) == pytest.approx(
         (np.log(2) + np.log(1 + np.exp(-1)) + 0) / 3
@@ -370,8 +373,9 @@ def test_supcon_by_hand():
 
 
 def test_rnc_by_hand():
-    # On a line, at temperature 1: features 0, 1, 3 with labels 0, 1, 1. From sample 0 both others are as far in label;
-    # from 1 and 2 the twin in label has everyone as candidate, sample 0 only itself.
+    # On a line, at temperature 1: features 0, 1, 3 with labels 0, 1, 1. From sample 0 both others
+    # are as far in label; from 1 and 2 the twin in label has everyone as candidate, sample 0 only
+    # itself.
     found = quick(
         rnc, jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0.0, 1.0, 1.0]), temperature=1.0
     )
@@ -386,7 +390,8 @@ def test_rnc_by_hand():
 
 
 def test_conord_by_hand():
-    # An angle of 60 degrees between labels 0 and 2, 180 between 0 and 5, 120 between 2 and 5; kappa -1, -4, -3.
+    # An angle of 60 degrees between labels 0 and 2, 180 between 0 and 5, 120 between 2 and 5; kappa
+    # -1, -4, -3.
     x = jnp.array([[1.0, 0.0], [0.5, np.sqrt(0.75)], [-1.0, 0.0]])
     terms = [
         (np.exp(-1) / 4 + np.exp(-4) / 25) / (4 * np.exp(-1) + 25 * np.exp(-4)),
@@ -400,7 +405,8 @@ def test_conord_by_hand():
 
 
 def test_cloc_by_hand():
-    # Anchors 0 and 1 are a positive pair at cosine 0; negative 2 has cosines 1 and 0; margin 0.5. Anchor 2 has none.
+    # Anchors 0 and 1 are a positive pair at cosine 0; negative 2 has cosines 1 and 0; margin 0.5.
+    # Anchor 2 has none.
     x, rank = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), jnp.array([0, 0, 1])
     assert quick(cloc, x, rank, jnp.array([0.5])) == pytest.approx((1.5 + 0.5) / 3)
     np.testing.assert_allclose(

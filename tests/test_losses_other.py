@@ -1,4 +1,5 @@
-"""Losses to points, of groups, thresholds, values and ranks, against loops in float64; the names of all losses.
+"""Losses to points, of groups, thresholds, values and ranks, against loops in float64; the names of
+all losses.
 
 B batch, K ranks, G groups, R reference points, D embedding.
 """
@@ -42,7 +43,8 @@ def compute(name, *arrays, **settings):
 
 
 def check(loop, x, name, *arrays, rtol=1e-5, atol=2e-7, **settings):
-    """Value and gradient along `x` against the loop's; `atol` is relative to the gradient's largest entry."""
+    """Value and gradient along `x` against the loop's; `atol` is relative to the gradient's largest
+    entry."""
     value, gradient = compute(name, x, *arrays, **settings)
     expected, expected_gradient = complex_step(loop, x)
     assert value == pytest.approx(expected, rel=rtol, abs=1e-11)
@@ -83,7 +85,8 @@ def test_losses_of_groups_agree_with_the_loop(scale):
 
 
 def test_the_soft_label_of_the_paper():
-    # At logits 0 the gradient of the cross-entropy is softmax - q: P4's example, beta 1, 5 groups, group 1.
+    # At logits 0 the gradient of the cross-entropy is softmax - q: P4's example, beta 1, 5 groups,
+    # group 1.
     _, gradient = compute("descending_soft_label", np.zeros((1, 5)), np.array([1]))
     np.testing.assert_allclose(
         0.2 - gradient[0], [0.1915, 0.5206, 0.1915, 0.0705, 0.0259], atol=5e-5
@@ -285,7 +288,8 @@ def ranks_of(row):
 
 
 def loop_ranksim(x, target, interpolation):
-    """Value, and the gradient by the blackbox rule: that of the linear function whose slopes the rule gives."""
+    """Value, and the gradient by the blackbox rule: that of the linear function whose slopes the
+    rule gives."""
     kept = [i for i, y in enumerate(target) if y not in target[:i]]
 
     def cosines(x):

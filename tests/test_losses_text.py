@@ -1,4 +1,5 @@
-"""L2RCLIP's losses between images and the texts of ranks, against loops in float64 written from their equations.
+"""L2RCLIP's losses between images and the texts of ranks, against loops in float64 written from
+their equations.
 
 B batch, K ranks, D embedding.
 """

@@ -1,4 +1,5 @@
-"""The command itself, in processes of its own: train, kill, resume, evaluate; and how mistakes end."""
+"""The command itself, in processes of its own: train, kill, resume, evaluate; and how mistakes
+end."""
 
 import importlib
 import json

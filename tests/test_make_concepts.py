@@ -1,4 +1,5 @@
-"""Concept files: the answers of a server of the test's own, good, malformed and hostile; and the files that are shipped."""
+"""Concept files: the answers of a server of the test's own, good, malformed and hostile; and the
+files that are shipped."""
 
 import contextlib
 import http.server
@@ -44,7 +45,8 @@ def chat(content, **more):
 
 @contextlib.contextmanager
 def serving(*replies):
-    """A server that gives the replies (status, body, headers) in turn; yields (address, what was asked)."""
+    """A server that gives the replies (status, body, headers) in turn; yields (address, what was
+    asked)."""
     asked, waiting = [], list(replies)
 
     class Handler(http.server.BaseHTTPRequestHandler):

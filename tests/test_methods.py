@@ -1,7 +1,9 @@
-"""Every method learns, and does on eight devices what it does on one; images with several labels; points at means.
+"""Every method learns, and does on eight devices what it does on one; images with several labels;
+points at means.
 
-A method is losses, heads, parameter groups and stages, so the towers are of one layer here: with real ones a step takes four
-times as long to compile. test_devices.py, test_train.py and test_stages.py have real ones.
+A method is losses, heads, parameter groups and stages, so the towers are of one layer here: with
+real ones a step takes four times as long to compile. test_devices.py, test_train.py and
+test_stages.py have real ones.
 """
 
 import dataclasses
@@ -32,7 +34,8 @@ def quick():
 
 
 def config(photos, method):
-    """Sixteen pixels; two of the four labels are rare; two augmentations of an image differ by their crops."""
+    """Sixteen pixels; two of the four labels are rare; two augmentations of an image differ by
+    their crops."""
     fields = {"data.flip": False, "data.grey": 0.0, "data.jitter.probability": 0.0}
     fields |= {"data.shift.labels": 2, "data.shift.keep": 0.3}
     c = kinds.config(
@@ -216,7 +219,8 @@ def test_reference_points_begin_at_the_mean_unit_features_of_their_labels(photos
 
 
 def test_groups_of_another_set_are_those_of_the_training(photos, tmp_path):
-    """Ten groups over the labels of the training, 0 to 3, though the other set has labels up to 7."""
+    """Ten groups over the labels of the training, 0 to 3, though the other set has labels up to
+    7."""
     c = config(photos, "group_dir")
     task = assemble(c, "")
     for rank in range(8):

@@ -1,4 +1,5 @@
-"""Frozen parameters are held in the dtype of the activations where nothing reads more of them, and no bit changes."""
+"""Frozen parameters are held in the dtype of the activations where nothing reads more of them, and
+no bit changes."""
 
 import dataclasses
 
@@ -43,7 +44,8 @@ def test_uses_are_followed_into_calls_and_loops():
 
 @pytest.fixture(scope="module")
 def task(photos):
-    """The image tower is frozen, its projection and a classifier are trained; activations of 16 bits."""
+    """The image tower is frozen, its projection and a classifier are trained; activations of 16
+    bits."""
     fields = {"model.dtype": "bfloat16", "train.steps_per_call": 1}
     c = config("folder", "method=ce,backbone=tiny", photos, **fields).unlock()
     c.optim.groups = (

@@ -1,4 +1,5 @@
-"""Layer normalisation against its equation in float64; gradients are complex-step derivatives of that equation."""
+"""Layer normalisation against its equation in float64; gradients are complex-step derivatives of
+that equation."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ EPSILON = 1e-5
 
 
 def loss(x, scale, bias, weights):
-    """The equation, row by row; analytic, so that complex steps differentiate it to machine precision."""
+    """The equation, row by row; analytic, so that complex steps differentiate it to machine
+    precision."""
     total = 0
     for row, weight in zip(
         x.reshape(-1, x.shape[-1]), weights.reshape(-1, x.shape[-1]), strict=True

@@ -1,4 +1,5 @@
-"""Losses that are not finite: never applied, counted, and the end of a run where they do not end."""
+"""Losses that are not finite: never applied, counted, and the end of a run where they do not
+end."""
 
 import itertools
 import json
@@ -36,7 +37,8 @@ def quick():
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """spoil(split, {step: factor}): in these steps, counted from 0, the loss is multiplied by the factor."""
+    """spoil(split, {step: factor}): in these steps, counted from 0, the loss is multiplied by the
+    factor."""
 
     def by(split, factors):
         at, real = pipeline.train_rows(split, batch=16, seed=0), step.objective
@@ -69,7 +71,8 @@ def counts(opt_state):
 
 
 def test_what_is_not_finite_changes_nothing_but_the_step(photos, spoil):
-    """One step a call and five a call; a loss that is nan, and a gradient that overflows where the loss does not."""
+    """One step a call and five a call; a loss that is nan, and a gradient that overflows where the
+    loss does not."""
     task = assemble(config("folder", "method=ce_l1,backbone=tiny", photos, **FIELDS), "")
     split, told = task.splits["train"], []
     spoil(split, {1: jnp.nan, 2: 1e30, 4: jnp.inf})
@@ -115,7 +118,8 @@ def test_what_is_not_finite_changes_nothing_but_the_step(photos, spoil):
 def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(
     photos, tmp_path, spoil, monkeypatch, capsys
 ):
-    """Steps 5 to 7 of nine; the log, every fifth, does not see them: nothing changes until it looks."""
+    """Steps 5 to 7 of nine; the log, every fifth, does not see them: nothing changes until it
+    looks."""
     fields = FIELDS | {
         "train.log_every": "5 steps",
         "train.checkpoint_every": "4 steps",

@@ -1,4 +1,5 @@
-"""Optimisers and schedules against torch's, RAdam against a float64 loop, durations and groups by hand."""
+"""Optimisers and schedules against torch's, RAdam against a float64 loop, durations and groups by
+hand."""
 
 import functools
 
@@ -225,7 +226,8 @@ def test_radam_is_the_recurrence(idle, scale):
     for key, rates in (("first/w", RATES["a"]), ("second", dict(lr=1e-3, weight_decay=0.0))):
         expected = radam_loop(params[key], [g[key] for g in gradients], idle=idle > 0, **rates)
         for t, value in enumerate(expected):
-            # Measured 3.5e-7: the rounding of parameters around 2; a step is about lr = 1e-2 or 1e-3.
+            # Measured 3.5e-7: the rounding of parameters around 2; a step is about lr = 1e-2 or
+            # 1e-3.
             np.testing.assert_allclose(ours[t][key], value, rtol=0, atol=1e-6)
             if t < idle:
                 assert np.array_equal(ours[t][key], params[key])  # no step and no decay

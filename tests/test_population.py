@@ -1,4 +1,5 @@
-"""Members of a population end as they do alone: seeds, rates and folds; what does not share shapes is refused."""
+"""Members of a population end as they do alone: seeds, rates and folds; what does not share shapes
+is refused."""
 
 import copy
 import csv
@@ -46,7 +47,8 @@ def table(folder):
 
 
 def assert_same(one, other, rule):
-    """Two runs' logs, predictions, results and chosen steps; sums in another order move losses by up to 6e-7 of them."""
+    """Two runs' logs, predictions, results and chosen steps; sums in another order move losses by
+    up to 6e-7 of them."""
     for a, b in zip(logged(one), logged(other), strict=True):
         assert (a.pop("step"), a.pop("split")) == (b.pop("step"), b.pop("split"))
         assert b == pytest.approx(a, rel=5e-6, abs=1e-6, nan_ok=True)
@@ -70,7 +72,8 @@ def assert_same(one, other, rule):
 
 
 def test_seeds_and_rates_train_together_as_alone(photos, tmp_path, monkeypatch):
-    """On one device, where those of one seed gather their rows once; one of each seed finds no numbers and harms no other."""
+    """On one device, where those of one seed gather their rows once; one of each seed finds no
+    numbers and harms no other."""
     monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
     base, members = config("folder", "method=ce_l1,backbone=tiny", photos), []
     for rate in (0.01, 0.1, 1e30):
@@ -113,7 +116,8 @@ def left(folder):
 def test_members_begin_again_after_a_signal_but_for_those_that_were_being_written(
     photos, tmp_path, monkeypatch
 ):
-    """Told to stop in training, nothing is written; in the first member's report, that one ends; the bytes are the same."""
+    """Told to stop in training, nothing is written; in the first member's report, that one ends;
+    the bytes are the same."""
     monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
     base = config("folder", "method=ce_l1,backbone=tiny", photos)
     members = {

@@ -1,4 +1,5 @@
-"""Predictions of finished runs: in memory as in files, whatever the batch, devices and names; and going on after a kill."""
+"""Predictions of finished runs: in memory as in files, whatever the batch, devices and names; and
+going on after a kill."""
 
 import csv
 import dataclasses
@@ -54,7 +55,8 @@ def quick():
 
 @pytest.fixture(scope="module")
 def runs(photos, tmp_path_factory):
-    """method -> folder of its run, of no steps: neighbours without logits, and logits with three rules."""
+    """method -> folder of its run, of no steps: neighbours without logits, and logits with three
+    rules."""
     found = {}
     for method in ("conord", "ce_l1"):
         c = folder.get_config(f"method={method},backbone=tiny")
@@ -75,7 +77,8 @@ def runs(photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory):
-    """Nineteen files: names of all kinds, three that are no images, and others that do not count."""
+    """Nineteen files: names of all kinds, three that are no images, and others that do not
+    count."""
     root = tmp_path_factory.mktemp("album")
     draw = np.random.default_rng(0)
     for name in (*NAMES, *(f"{i}.png" for i in range(9))):
@@ -166,7 +169,8 @@ def test_two_angles_have_no_ranks(predictors, album):
 
 
 def test_neither_batch_nor_devices_change_a_bit(runs, predictors, album, monkeypatch):
-    """Nine at once on eight devices; four at a time, the last alone, on one, at other places of a piece."""
+    """Nine at once on eight devices; four at a time, the last alone, on one, at other places of a
+    piece."""
     images = [album / f"{i}.png" for i in range(9)]
     monkeypatch.setattr(sharding, "data_mesh", lambda devices: MESHES[1])
     for first in predictors.values():

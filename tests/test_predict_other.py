@@ -1,4 +1,5 @@
-"""Predictions for pairs of sentences and for videos: those of the run itself; broken ones are rows with their reason."""
+"""Predictions for pairs of sentences and for videos: those of the run itself; broken ones are rows
+with their reason."""
 
 import csv
 import json
@@ -24,7 +25,8 @@ def quick():
 
 @pytest.fixture(scope="module", params=[sentences, films], ids=["sentences", "films"])
 def run(request, tmp_path_factory):
-    """(kind, workdir, what holds the examples of the test split and others, the config) of a run of a few steps."""
+    """(kind, workdir, what holds the examples of the test split and others, the config) of a run of
+    a few steps."""
     root = tmp_path_factory.mktemp(request.param.__name__)
     c = request.param(root, "mse" if request.param is sentences else "conord").unlock()
     c.train.update(

@@ -1,4 +1,5 @@
-"""Pretrained weights and folds: configs/hci.py on generated photographs and a small random checkpoint from disk."""
+"""Pretrained weights and folds: configs/hci.py on generated photographs and a small random
+checkpoint from disk."""
 
 import json
 

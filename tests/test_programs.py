@@ -1,4 +1,5 @@
-"""Exports as one program: every kind of input and output in StableHLO and ONNX against what predict says."""
+"""Exports as one program: every kind of input and output in StableHLO and ONNX against what predict
+says."""
 
 import importlib
 import json
@@ -78,7 +79,8 @@ def case(request, photographs, lightly_compiled):
 
 
 def test_another_batch_on_one_device_predicts_the_same_bits(case, monkeypatch):
-    """The case was predicted on eight devices; here the examples come one by one, each at the first place of a piece."""
+    """The case was predicted on eight devices; here the examples come one by one, each at the first
+    place of a piece."""
     _, run, given, _, prediction = case
     monkeypatch.setattr(sharding, "data_mesh", lambda devices: MESHES[1])
     found = Predictor(run, 1)(given)

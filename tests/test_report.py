@@ -51,7 +51,8 @@ def figures_of(text):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of no step over 30 images of three ranks: texts, probabilities, a gallery and a further column."""
+    """A run of no step over 30 images of three ranks: texts, probabilities, a gallery and a further
+    column."""
     root, draw = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
     lines = [["path", "label", "split", "camera"]]
     for k in range(42):
@@ -165,7 +166,8 @@ class Tower(nn.Module):
 
 
 def run_of(tower, inside, number, crop, variables=None):
-    """What Grad-CAM takes of a finished run: images are cut by `crop`, the number is of the tower's features."""
+    """What Grad-CAM takes of a finished run: images are cut by `crop`, the number is of the tower's
+    features."""
     net = Tower({"resnet" if tower else "vision_model": inside})
 
     def outputs(variables, constants, arrays):
@@ -192,7 +194,8 @@ def run_of(tower, inside, number, crop, variables=None):
 
 
 def test_grad_cam_by_hand_lies_where_the_views_were_taken():
-    """y = mean over the places of red - green: a channel weighs 1/4 or -1/4, so the map is relu(red - green) / 4."""
+    """y = mean over the places of red - green: a channel weighs 1/4 or -1/4, so the map is relu(red
+    - green) / 4."""
     number = lambda found: (found[..., 0] - found[..., 1]).mean((1, 2))  # noqa: E731
     two = lambda stored: jnp.stack([stored[:, :8, :8], stored[:, 4:12, :8]], 1)  # noqa: E731, rows 0-8 and 4-12, columns 0-8
     image = np.zeros((16, 12, 3), np.uint8)
@@ -259,7 +262,8 @@ def test_grad_cam_of_clips_tower_reads_the_patches_that_its_last_block_takes():
 
 @pytest.fixture
 def unrendered(monkeypatch):
-    """Figures are drawn, but not turned into SVG or PNG, which takes most of the time; test_figures.py does that."""
+    """Figures are drawn, but not turned into SVG or PNG, which takes most of the time;
+    test_figures.py does that."""
     monkeypatch.setattr(page, "picture", lambda figure, caption: f"<figure>{caption}</figure>")
     monkeypatch.setattr(style, "write_png", lambda figure, path: path.touch())
 

@@ -1,4 +1,5 @@
-"""ResNet and VGG: batch normalisation by hand and on eight devices, training and not, recomputation, initial values."""
+"""ResNet and VGG: batch normalisation by hand and on eight devices, training and not,
+recomputation, initial values."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,5 @@
-"""The search with stubs that learn at once: what is proposed, stopped, chosen, killed and gone on with."""
+"""The search with stubs that learn at once: what is proposed, stopped, chosen, killed and gone on
+with."""
 
 import json
 import pathlib
@@ -15,7 +16,8 @@ from tools import plan, search, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
-# Its validation error is 10 lr, less a little at each evaluation; its test error would choose the opposite.
+# Its validation error is 10 lr, less a little at each evaluation; its test error would choose the
+# opposite.
 STUB = """
 import json, pathlib, signal, sys, time
 given = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])

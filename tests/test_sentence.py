@@ -41,7 +41,8 @@ def test_parameters_are_those_of_torch():
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_lstm_equals_torch(layers):
-    """Values and gradients over packed sequences; measured: 9e-8 apart in values, 1e-6 in gradients of up to 3.7."""
+    """Values and gradients over packed sequences; measured: 9e-8 apart in values, 1e-6 in gradients
+    of up to 3.7."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     reference = torch.nn.LSTM(DIM, HIDDEN, layers, bidirectional=True)

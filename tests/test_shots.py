@@ -12,7 +12,8 @@ def settings(**fields):
 
 
 def test_counts_at_the_bounds():
-    """More than `many` is many, fewer than `few` is few, both bounds belong to the middle, and what is absent is few."""
+    """More than `many` is many, fewer than `few` is few, both bounds belong to the middle, and what
+    is absent is few."""
     counts = {3: 101, 4: 100, 5: 20, 6: 19, 7: 1}
     train = np.repeat(list(counts), list(counts.values())).astype(np.float32)
     found = shots.of(settings(), train, np.array([3, 4, 5, 6, 7, 8, -2], np.float32))
@@ -85,7 +86,8 @@ def test_stsb_lists():
 
 
 def test_stsb_edges_are_float32():
-    """Scores of one decimal lie on the edges; in float64 those whose float32 is rounded down fall into the bin before."""
+    """Scores of one decimal lie on the edges; in float64 those whose float32 is rounded down fall
+    into the bin before."""
     scores = (np.arange(50) / 10).astype(np.float32)
     assert shots.stsb_bins(scores).tolist() == list(range(50))
     edges = np.linspace(0, 5, 51)

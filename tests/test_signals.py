@@ -1,4 +1,5 @@
-"""SIGTERM, SIGUSR1 and SIGINT wherever they come: the run ends soon, by its own exit code, and goes on to the same bytes."""
+"""SIGTERM, SIGUSR1 and SIGINT wherever they come: the run ends soon, by its own exit code, and goes
+on to the same bytes."""
 
 import itertools
 import os
@@ -127,7 +128,8 @@ def files(workdir):
 
 @pytest.fixture(scope="module")
 def calm(photos, tmp_path_factory):
-    """(config, workdir) of an undisturbed run of nine steps on one device, judged at 4, 8 and 9, saved every third."""
+    """(config, workdir) of an undisturbed run of nine steps on one device, judged at 4, 8 and 9,
+    saved every third."""
     c = config("folder", "method=ce_l1,backbone=tiny", photos, **{"train.curves": ("train",)})
     workdir = tmp_path_factory.mktemp("calm")
     with small_towers(), pytest.MonkeyPatch.context() as patch:
@@ -174,8 +176,8 @@ def test_an_evaluation_that_compiles_for_minutes_does_not_keep_a_step_from_the_d
 def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(
     calm, tmp_path, monkeypatch, capsys
 ):
-    """Signals while decoding, compiling, in a step, in each evaluation of two splits, in the last one, in the report and in the
-    summary."""
+    """Signals while decoding, compiling, in a step, in each evaluation of two splits, in the last
+    one, in the report and in the summary."""
     c, workdir = calm
     monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
     with small_towers():

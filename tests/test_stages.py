@@ -1,6 +1,8 @@
-"""Runs of every kind of data killed anywhere go on exactly, between two stages too; finished runs on other data.
+"""Runs of every kind of data killed anywhere go on exactly, between two stages too; finished runs
+on other data.
 
-The image towers are of one layer, or the smallest ResNet: a step of real ones takes four times as long to compile.
+The image towers are of one layer, or the smallest ResNet: a step of real ones takes four times as
+long to compile.
 """
 
 import functools
@@ -103,7 +105,8 @@ def kill(c, workdir, name, when):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_goes_on_exactly(finished, tmp_path, kind):
-    """Crops, neighbours, statistics, angles, motion, dropout in sorted batches: killed in step 5, saved after step 3."""
+    """Crops, neighbours, statistics, angles, motion, dropout in sorted batches: killed in step 5,
+    saved after step 3."""
     c, workdir = finished(kind)
     kill_in_step(c, tmp_path / "run", 4)
     train.run(c, tmp_path / "run")
@@ -111,7 +114,8 @@ def test_a_killed_run_goes_on_exactly(finished, tmp_path, kind):
 
 
 def staged(photos, **fields):
-    """A regressor trained again on finished features, both stages of six steps, with two copies of each image."""
+    """A regressor trained again on finished features, both stages of six steps, with two copies of
+    each image."""
     return config(
         "folder",
         "method=rrt,backbone=tiny",
@@ -182,7 +186,8 @@ def own_results(workdir):
 
 
 def evaluated(workdir, other):
-    """Predictions on another config, which leave the run as it is; the gallery stays where the training left it."""
+    """Predictions on another config, which leave the run as it is; the gallery stays where the
+    training left it."""
     before, folder = own_results(workdir), workdir / "evaluated" / other.name
     evaluate.evaluate_run(workdir, other)
     assert own_results(workdir) == before and (folder / "DONE.json").exists()
@@ -224,7 +229,8 @@ def test_a_run_is_evaluated_with_another_k_and_on_damaged_images(finished, monke
 
 
 def test_a_run_is_evaluated_on_another_set_without_its_own_images(finished, tmp_path):
-    """Neighbours are those of the training: of a scale of 20 to 80, though the other set has 0 to 10."""
+    """Neighbours are those of the training: of a scale of 20 to 80, though the other set has 0 to
+    10."""
     c, workdir = finished("photographs")
     lines = [f"{i}.png,{i}" for i in range(10)]
     for i in range(10):

@@ -1,4 +1,5 @@
-"""The sweep with a stub in place of the command: what is started, tried again, stopped, killed and gone on with."""
+"""The sweep with a stub in place of the command: what is started, tried again, stopped, killed and
+gone on with."""
 
 import json
 import os
@@ -20,7 +21,8 @@ from tools.journal import Journal
 # The loader that ml_collections takes on Python 3.11.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
-# Takes the command's arguments, holds its workdir's lock, waits while `hold` is there, saves and leaves on SIGTERM.
+# Takes the command's arguments, holds its workdir's lock, waits while `hold` is there, saves and
+# leaves on SIGTERM.
 STUB = """
 import fcntl, json, os, pathlib, signal, sys, time
 given = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
@@ -290,7 +292,8 @@ def test_the_command_takes_a_config_by_its_file_or_as_json_and_not_both(place, t
     file, given = tmp_path / "config.json", flags.FLAGS
     config = plan.config_of(place.runs[2])
     file.write_text(settings.to_json(config))
-    given.mark_as_parsed()  # other programs' flags, which a test beside this one may have defined, are nobody's business
+    # Other programs' flags, which a test beside this one may have defined, are nobody's business
+    given.mark_as_parsed()
     given["config_json"].value, given["config_json"].present = str(file), 1
     main.check("train")
     assert settings.differences(main.read_config(), config) == []

@@ -1,5 +1,5 @@
-"""The table from results that were written by hand: every figure, the best, what is missing and why, parts, folds, the papers'
-figures, the baselines and the claims."""
+"""The table from results that were written by hand: every figure, the best, what is missing and
+why, parts, folds, the papers' figures, the baselines and the claims."""
 
 import json
 import types

@@ -1,4 +1,5 @@
-"""Both vocabularies; byte pairs by a small vocabulary of CLIP's form, made here, against transformers' tokenizer."""
+"""Both vocabularies; byte pairs by a small vocabulary of CLIP's form, made here, against
+transformers' tokenizer."""
 
 import json
 import shutil

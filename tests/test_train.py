@@ -84,7 +84,8 @@ def test_the_same_again_does_nothing(whole, photos, capsys):
 
 
 def test_stopped_at_any_step_and_resumed_is_the_same_to_the_bit(whole, photos, tmp_path, capsys):
-    """Dies in the first step of the third epoch of four steps, in the middle of one, and in the last step of all."""
+    """Dies in the first step of the third epoch of four steps, in the middle of one, and in the
+    last step of all."""
     for at in (8, 14, 23):
         kill_in_step(config(photos), tmp_path / "run", at)
     train.run(config(photos), tmp_path / "run")
@@ -182,7 +183,8 @@ def test_folds_are_chosen_by_name():
 
 
 def after_calls(task, counts, most):
-    """Parameters and losses after that many updates a call; `counts` None makes four, one by one."""
+    """Parameters and losses after that many updates a call; `counts` None makes four, one by
+    one."""
     split = task.splits["train"]
     state, update = train.begin(task, lambda step: 1.0, several=most > 1)
     ends = np.cumsum(counts)

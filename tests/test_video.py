@@ -1,4 +1,5 @@
-"""The Fast pathway against torch's convolutions under pytorchvideo's names, and the fusion against numpy."""
+"""The Fast pathway against torch's convolutions under pytorchvideo's names, and the fusion against
+numpy."""
 
 import jax
 import jax.numpy as jnp

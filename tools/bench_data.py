@@ -1,12 +1,15 @@
-"""How fast the batches of a config come in each tier of the data, beside the speed of the step that uses them.
+"""How fast the batches of a config come in each tier of the data, beside the speed of the step that
+uses them.
 
-    python tools/bench_data.py --config=configs/quickstart.py [--set data.batch=128] [--output=data.json]
+    python tools/bench_data.py --config=configs/quickstart.py [--set data.batch=128]
+    [--output=data.json]
 
-img/s counts the rows of a batch, copies included. "alone" draws batches and waits for each one; "step" repeats the train step
-on one batch that is on the device already; "loop" is training itself, which draws a batch while the device computes, and in
-the resident tier draws the rows of many and gathers their images within the call. "wait %" is the share of the loop's wall time
-spent in next(batches), "loop / step" its part of the step's speed. "prepared s" is the time to bring the training split into
-the tier, once a run. All are taken in turns, whose first calls are not counted.
+img/s counts the rows of a batch, copies included. "alone" draws batches and waits for each one;
+"step" repeats the train step on one batch that is on the device already; "loop" is training itself,
+which draws a batch while the device computes, and in the resident tier draws the rows of many and
+gathers their images within the call. "wait %" is the share of the loop's wall time spent in
+next(batches), "loop / step" its part of the step's speed. "prepared s" is the time to bring the
+training split into the tier, once a run. All are taken in turns, whose first calls are not counted.
 """
 
 import collections

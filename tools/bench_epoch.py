@@ -1,14 +1,17 @@
-"""An epoch of several methods on one data set, and the time from an image file to its prediction (ConOrd's Tables 21-25).
+"""An epoch of several methods on one data set, and the time from an image file to its prediction
+(ConOrd's Tables 21-25).
 
-    python tools/bench_epoch.py [--config=configs/freshness.py] [--methods=supcon,rnc,conord] [--steps=20] [--output=epoch.json]
+    python tools/bench_epoch.py [--config=configs/freshness.py] [--methods=supcon,rnc,conord]
+    [--steps=20] [--output=epoch.json]
 
-Every method is the config with method=... and its own recipe: SupCon and RnC train on two augmentations of each image, so that
-an epoch of theirs has twice the rows. Of a method with stages the first is timed. Epochs are taken in turns and without what
-is compiled; --steps times that many steps instead and scales them to the epoch. "wait %" is the share in which the loop waited
-for data.
+Every method is the config with method=... and its own recipe: SupCon and RnC train on two
+augmentations of each image, so that an epoch of theirs has twice the rows. Of a method with stages
+the first is timed. Epochs are taken in turns and without what is compiled; --steps times that many
+steps instead and scales them to the epoch. "wait %" is the share in which the loop waited for data.
 
-The latency is that of one image at a time in the form that predicts: read, decoded, resized, through the model and the rule (of
-k-NN with the whole training split as its gallery), the number back on the host. Mean and standard deviation over the images.
+The latency is that of one image at a time in the form that predicts: read, decoded, resized,
+through the model and the rule (of k-NN with the whole training split as its gallery), the number
+back on the host. Mean and standard deviation over the images.
 """
 
 import pathlib
@@ -29,7 +32,8 @@ from tools import measure  # noqa: E402
 
 
 def start(config):
-    """A method ready to be timed: {"task", "run", "state", "draw", "rest", "a call", "compile s", "MiB"}; updates of a call."""
+    """A method ready to be timed: {"task", "run", "state", "draw", "rest", "a call", "compile s",
+    "MiB"}; updates of a call."""
     task = assemble.assemble(config, chosen_folds(config)[0])
     if not task.splits["test"].records.read:
         raise ValueError(f"{config.name} has no images; the latency is that of an image file")
@@ -84,7 +88,8 @@ def epochs(found, steps, rounds):
 
 
 def predictor(task, variables):
-    """The function row of the test split -> (seconds to decode, seconds in all) of the form that predicts."""
+    """The function row of the test split -> (seconds to decode, seconds in all) of the form that
+    predicts."""
     config, constants = task.config, evaluate.with_text(task, variables)
     wanted = {
         assemble.gallery_of(renames)

@@ -1,10 +1,12 @@
 """Speed, memory and correctness of the exact search for nearest neighbours behind the rule `knn`.
 
-    python tools/bench_knn.py [--queries=50000 --gallery=400000 --width=512 --k=10] [--output=knn.json]
+    python tools/bench_knn.py [--queries=50000 --gallery=400000 --width=512 --k=10]
+    [--output=knn.json]
 
-Both sets are random and on the device before the clock starts. MiB are the temporary memory beside them; "all pairs MiB" is
-what the similarities of all pairs would take. Recall: the share of the k neighbours found for --sample queries that are among
-the k nearest of a brute-force search by numpy in float64, where neighbours as near as the k-th to 1e-6 count as that.
+Both sets are random and on the device before the clock starts. MiB are the temporary memory beside
+them; "all pairs MiB" is what the similarities of all pairs would take. Recall: the share of the k
+neighbours found for --sample queries that are among the k nearest of a brute-force search by numpy
+in float64, where neighbours as near as the k-th to 1e-6 count as that.
 """
 
 import pathlib
@@ -23,7 +25,8 @@ TOLERANCE = 1e-6  # float32 knows the inner product of unit vectors about so wel
 
 
 def recall(found, queries, gallery, k):
-    """Share of found neighbours [Q, k] that are k different ones of the nearest, by brute force in float64."""
+    """Share of found neighbours [Q, k] that are k different ones of the nearest, by brute force in
+    float64."""
     queries, gallery = (np.asarray(x, np.float64) for x in (queries, gallery))
     queries, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, gallery))
     right = 0

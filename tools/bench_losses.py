@@ -1,15 +1,19 @@
-"""Time and memory of the contrastive losses, value and gradient, against the batch size; beside them the plain equations.
+"""Time and memory of the contrastive losses, value and gradient, against the batch size; beside
+them the plain equations.
 
-    python tools/bench_losses.py [--losses=rnc,conord] [--sizes=32,1024] [--vs-torch] [--output=losses.json]
+    python tools/bench_losses.py [--losses=rnc,conord] [--sizes=32,1024] [--vs-torch]
+    [--output=losses.json]
 
-"plain" is the equation written down at once, with all pairs, or for rnc, group_contrastive and cloc all triples, in memory. It
-is run while the memory that the compiler lays out for it is below --limit. Random unit-variance features of --width, labels
-0..K-1. Times are those of compiled functions on arrays that are on the device already; MiB are the temporary memory beyond
-arguments and results. A loss is timed with larger batches until the next would take longer than --seconds, and then compiled
-alone, for its memory.
+"plain" is the equation written down at once, with all pairs, or for rnc, group_contrastive and cloc
+all triples, in memory. It is run while the memory that the compiler lays out for it is below
+--limit. Random unit-variance features of --width, labels 0..K-1. Times are those of compiled
+functions on arrays that are on the device already; MiB are the temporary memory beyond arguments
+and results. A loss is timed with larger batches until the next would take longer than --seconds,
+and then compiled alone, for its memory.
 
---vs-torch adds ConOrd at B = 128 against its equation in PyTorch, and RnC at n = 1,024 against the form in which it was
-published, a loop over the partners of each anchor, on the same device in turns. Without a GPU in torch both run on the CPU.
+--vs-torch adds ConOrd at B = 128 against its equation in PyTorch, and RnC at n = 1,024 against the
+form in which it was published, a loop over the partners of each anchor, on the same device in
+turns. Without a GPU in torch both run on the CPU.
 """
 
 import pathlib
@@ -167,7 +171,8 @@ LOSSES = {  # name, or names of a sum -> growth of its plain form's work with B
 
 
 def total_of(name, plain):
-    """The function of {name: array} that a loss, or a sum of some, is, and the names of its arrays."""
+    """The function of {name: array} that a loss, or a sum of some, is, and the names of its
+    arrays."""
     parts = [
         globals()[f"plain_{part}"] if plain else getattr(losses, part) for part in name.split("+")
     ]
@@ -180,8 +185,8 @@ def built(name, plain, found):
     """A form of a loss, compiled for some arrays and not run.
 
     Returns:
-      (function that puts the arrays on the device and returns a call without arguments, bytes of temporary memory, seconds
-      of the compiler).
+      (function that puts the arrays on the device and returns a call without arguments, bytes of
+      temporary memory, seconds of the compiler).
     """
     total, names = total_of(name, plain)
     host = [
@@ -199,7 +204,8 @@ def built(name, plain, found):
 
 
 def follow(name, given, limit, notes):
-    """Rows of one loss over the sizes; each form, ours and plain, goes as far as time and memory allow."""
+    """Rows of one loss over the sizes; each form, ours and plain, goes as far as time and memory
+    allow."""
     growth, left, rows, last, spent = (
         {"ours": 2, "plain": LOSSES[name]},
         ["ours", "plain"],
@@ -268,7 +274,8 @@ def torch_conord(x, y):
 
 
 def torch_rnc(x, y):
-    """RnC in PyTorch as a loop over the other samples: for the j-th of every anchor, all that are at least as far."""
+    """RnC in PyTorch as a loop over the other samples: for the j-th of every anchor, all that are
+    at least as far."""
     import torch
 
     size = len(y)
@@ -284,7 +291,8 @@ def torch_rnc(x, y):
 
 TORCH = {  # loss: B, form, and (B, D) -> bytes that it about holds
     "conord": (128, torch_conord, lambda size, width: 4 * size * size),
-    # A mask for each step of the loop; the differences of all features and, going back, two arrays as large.
+    # A mask for each step of the loop; the differences of all features and, going back, two arrays
+    # as large.
     "rnc": (1024, torch_rnc, lambda size, width: 4 * size * size * (size + 3 * width)),
 }
 

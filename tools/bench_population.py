@@ -1,11 +1,13 @@
 """Many heads on cached features as one program, against the same heads one by one.
 
-    python tools/bench_population.py [--images=5000 --width=512 --steps=300 --rates=10 --decays=10 --seeds=10] [--hidden=32]
+    python tools/bench_population.py [--images=5000 --width=512 --steps=300 --rates=10 --decays=10
+    --seeds=10] [--hidden=32]
 
-The heads are linear regressors (or, with --hidden, perceptrons under one) of config.method l1, a grid of learning rates, weight
-decays and seeds. Features and labels are drawn; a fifth of the images is the test split. "together" takes all steps of all
-heads; "one by one" takes all steps of one head, compiled before, times the number of heads. Compiling, once for all of them
-together and again for each head alone, and evaluating on the test split stand beside.
+The heads are linear regressors (or, with --hidden, perceptrons under one) of config.method l1, a
+grid of learning rates, weight decays and seeds. Features and labels are drawn; a fifth of the
+images is the test split. "together" takes all steps of all heads; "one by one" takes all steps of
+one head, compiled before, times the number of heads. Compiling, once for all of them together and
+again for each head alone, and evaluating on the test split stand beside.
 """
 
 import copy

@@ -1,14 +1,19 @@
-"""How fast is the training step of a config on this machine, and how much of what the machine can do is that?
+"""How fast is the training step of a config on this machine, and how much of what the machine can
+do is that?
 
     python tools/bench_step.py --config=configs/quickstart.py --synthetic=512
-    python tools/bench_step.py --config=configs/morph.py:method=ce --synthetic=512 --set data.batch=4 --vs-torch --output=b.json
+    python tools/bench_step.py --config=configs/morph.py:method=ce --synthetic=512 --set
+    data.batch=4 --vs-torch --output=b.json
 
-It times the step that training runs: the same assembly, the same jitted update, the same batches, and as many updates a call
-(20 where the images are on the device, as with --set data.tier=resident; the header says it). Pretrained weights are read
-where config.model.weights is a folder that is there; else all are drawn, which changes no speed, but then sentences are bytes,
-longer than with the checkpoint's own tokenizer: the header prints K x T. --vs-torch runs the step of tools/torch_step.py on the
-same device in the same process, blocks of either in turn; torch gets the images already cropped and on the device. jax does not
-take the device's memory in advance (XLA_PYTHON_CLIENT_PREALLOCATE=false). On one core: taskset -c 0 python ...
+It times the step that training runs: the same assembly, the same jitted update, the same batches,
+  and as many updates a call
+(20 where the images are on the device, as with --set data.tier=resident; the header says it).
+Pretrained weights are read where config.model.weights is a folder that is there; else all are
+drawn, which changes no speed, but then sentences are bytes, longer than with the checkpoint's own
+tokenizer: the header prints K x T. --vs-torch runs the step of tools/torch_step.py on the same
+device in the same process, blocks of either in turn; torch gets the images already cropped and on
+the device. jax does not take the device's memory in advance (XLA_PYTHON_CLIENT_PREALLOCATE=false).
+On one core: taskset -c 0 python ...
 """
 
 import argparse
@@ -24,7 +29,8 @@ import sys
 import time
 from unittest import mock
 
-# Before jax is imported: it would take three quarters of a GPU's memory, and torch wants some of it too.
+# Before jax is imported: it would take three quarters of a GPU's memory, and torch wants some of it
+# too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ lies beside tools/ and is not installed
@@ -111,7 +117,8 @@ def config_of(text, fields, stage=""):
 
 
 def drawn(config, later):
-    """(config, start, what the parameters are): from the config's files where they are here, else all of them anew.
+    """(config, start, what the parameters are): from the config's files where they are here, else
+    all of them anew.
 
     `later` stages go on from parameters of the stage before, so theirs are drawn too.
     """
@@ -125,7 +132,8 @@ def drawn(config, later):
 
 
 def synthetic(config, count):
-    """`count` records with smooth random images as JPEG, and labels that go through all ranks, as both splits."""
+    """`count` records with smooth random images as JPEG, and labels that go through all ranks, as
+    both splits."""
     kind, side = config.data.reader["name"].partition(".")[0], config.data.stored_size
     if kind in ("sentences", "videos", "gaze"):
         raise ValueError(
@@ -163,7 +171,8 @@ def task_of(config, count, start):
 
 
 def training(task, several=False):
-    """The update as train.fit builds it: (jitted step, State, the schedule's factor at each step)."""
+    """The update as train.fit builds it: (jitted step, State, the schedule's factor at each
+    step)."""
     state, step, factor, total = measure.begin(task, several)
     return step, state, np.asarray(jax.vmap(factor)(jnp.arange(min(total, 10_000))))
 
@@ -178,7 +187,8 @@ def wanted(config):
 
 
 def count_flops(task, batch, labels, train):
-    """(FLOPs of the step, FLOPs of its forward pass), without those of crops and without what remat computes again."""
+    """(FLOPs of the step, FLOPs of its forward pass), without those of crops and without what remat
+    computes again."""
     config, model = task.config, task.model
     if config.model.remat:
         with config.unlocked():
@@ -209,7 +219,8 @@ def count_flops(task, batch, labels, train):
 
 
 def matrix_rate(dtype):
-    """FLOP/s of one device in square matrix products of a dtype: the fastest of five runs of four products."""
+    """FLOP/s of one device in square matrix products of a dtype: the fastest of five runs of four
+    products."""
     size = MATRIX.get(jax.default_backend(), 8192)
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda x: functools.reduce(lambda y, _: (x @ y) / size, range(4), x))
@@ -222,7 +233,8 @@ def matrix_rate(dtype):
 
 
 def peak_bytes():
-    """The most that jax has held on the fullest local device; None where the backend does not say."""
+    """The most that jax has held on the fullest local device; None where the backend does not
+    say."""
     found = [device.memory_stats() for device in jax.local_devices()]
     return max(stats["peak_bytes_in_use"] for stats in found) if all(found) else None
 
@@ -231,7 +243,8 @@ def ours(task, train):
     """The step of the task, compiled.
 
     Returns:
-      (run(steps) -> (seconds, seconds in which it stood waiting for a batch, steps: at least so many, in whole calls), facts).
+      (run(steps) -> (seconds, seconds in which it stood waiting for a batch, steps: at least so
+      many, in whole calls), facts).
     """
     config, constants = task.config, task.constants
     if train:
@@ -332,7 +345,8 @@ def theirs(task, facts, train, compile):
 
 
 def in_turns(sides, rounds, seconds):
-    """{side: [(seconds a step, share of waiting, CPU seconds a step)] of each block}, blocks of the sides in turn."""
+    """{side: [(seconds a step, share of waiting, CPU seconds a step)] of each block}, blocks of the
+    sides in turn."""
     counts = {}
     for name, run in sides.items():
         run(1)

@@ -1,19 +1,21 @@
-"""Pickled weights of torch -> safetensors, once, where torch is; jaxord itself never unpickles anything.
+"""Pickled weights of torch -> safetensors, once, where torch is; jaxord itself never unpickles
+anything.
 
     python tools/convert_weights.py --source=ViT-B-16.pt --output=weights/vit-b-16                    # OpenAI's CLIP
     python tools/convert_weights.py --source=open_clip_pytorch_model.bin --output=weights/laion       # OpenCLIP's
     python tools/convert_weights.py --source=clip/pytorch_model.bin --output=weights/clip             # Hugging Face's
     python tools/convert_weights.py --source=resnet50-11ad3fa6.pth --output=weights/resnet50          # torchvision's
 
-Reads by torch.load(weights_only=True), which refuses whatever is not a tensor. OpenAI's files are TorchScript archives: of
-these only the tensors are read (tools/torchscript.py), for which torch is not needed. Nothing in a file is ever executed. The
-folder is then what --config.model.weights takes; of torchvision's files its model.safetensors is what
---config.model.image_weights takes.
+Reads by torch.load(weights_only=True), which refuses whatever is not a tensor. OpenAI's files are
+TorchScript archives: of these only the tensors are read (tools/torchscript.py), for which torch is
+not needed. Nothing in a file is ever executed. The folder is then what --config.model.weights
+takes; of torchvision's files its model.safetensors is what --config.model.image_weights takes.
 
-CLIPs by OpenAI's and OpenCLIP's names get Hugging Face's, with a config.json whose sizes come from open_clip_config.json where
-one lies beside the source, else from the shapes, as in OpenAI's models; --hidden_act=gelu for those that were not trained with
-quick_gelu. Methods with prompts also want CLIP's tokenizer.json (or vocab.json and merges.txt): files of the tokenizer beside
-the source are copied, else copy them from any CLIP checkpoint.
+CLIPs by OpenAI's and OpenCLIP's names get Hugging Face's, with a config.json whose sizes come from
+open_clip_config.json where one lies beside the source, else from the shapes, as in OpenAI's models;
+--hidden_act=gelu for those that were not trained with quick_gelu. Methods with prompts also want
+CLIP's tokenizer.json (or vocab.json and merges.txt): files of the tokenizer beside the source are
+copied, else copy them from any CLIP checkpoint.
 """
 
 import argparse
@@ -105,7 +107,8 @@ def convert(source, output, hidden_act="quick_gelu"):
 
 
 def by_path(tensors, settings):
-    """Our paths of tensors with Hugging Face's names; what is missing or left over is reported by `hf_clip.save`."""
+    """Our paths of tensors with Hugging Face's names; what is missing or left over is reported by
+    `hf_clip.save`."""
     names = {hf_clip.source_name(path): path for path in hf_clip.parameters(settings)}
     return {
         names.get(name, name): hf_clip.from_source(names.get(name, name), array)

@@ -1,15 +1,18 @@
-"""Feeds damaged and hostile input to what reads it: anything but a result or a ValueError of one clear sentence is a fault.
+"""Feeds damaged and hostile input to what reads it: anything but a result or a ValueError of one
+clear sentence is a fault.
 
     python tools/fuzz.py --runs=10000 [--seed=0] [--targets=images,tables]
     python tools/fuzz.py --runs=10000 --targets=tables --coverage        # guided by coverage (pip install -e ".[fuzz]")
 
-Targets: images (jaxord.data.decode), videos (their decoding), tables (list and CSV files, their numbers and columns), matlab
+Targets: images (jaxord.data.decode), videos (their decoding), tables (list and CSV files, their
+  numbers and columns), matlab
 (lists in MATLAB files, few: each is read in a process of its own), vectors (GloVe's text files),
-concepts (files of concepts, and a language model's answers), weights (headers and tensors of safetensors files, CLIP's
-config.json), archives (OpenAI's TorchScript), configs (config.json of a run, and what its command would override), facts (what
-a run keeps beside its parameters, in JSON and .npz files). An input is a good one, changed by a few random edits: bits, bytes,
-pieces cut, doubled or moved, numbers made huge. Each has SECONDS of time and the process MEMORY bytes more than at its start;
-the input of a fault is kept in --keep and its traceback printed.
+concepts (files of concepts, and a language model's answers), weights (headers and tensors of
+safetensors files, CLIP's config.json), archives (OpenAI's TorchScript), configs (config.json of a
+run, and what its command would override), facts (what a run keeps beside its parameters, in JSON
+and .npz files). An input is a good one, changed by a few random edits: bits, bytes, pieces cut,
+doubled or moved, numbers made huge. Each has SECONDS of time and the process MEMORY bytes more than
+at its start; the input of a fault is kept in --keep and its traceback printed.
 """
 
 import argparse

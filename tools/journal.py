@@ -1,6 +1,8 @@
-"""The journal of an experiment: what happened to its runs, a JSON object a line, for people and for the sweep that goes on.
+"""The journal of an experiment: what happened to its runs, a JSON object a line, for people and for
+the sweep that goes on.
 
-    {"time": "2031-05-01T12:00:00.250", "event": "started", "run": "hci-coop-seed=0", "attempt": 1, "place": "gpu 0", ...}
+    {"time": "2031-05-01T12:00:00.250", "event": "started", "run": "hci-coop-seed=0", "attempt": 1,
+    "place": "gpu 0", ...}
 
 begun       a sweep, with its command and the number of its places; attempts are counted from here
 made        the config.json of a run, from these arguments and from config files of this digest
@@ -31,7 +33,8 @@ def last_begun(file):
 
 
 class Journal:
-    """The events of an experiment so far; `write` adds one, on disk when it returns. One sweep at a time has it."""
+    """The events of an experiment so far; `write` adds one, on disk when it returns. One sweep at a
+    time has it."""
 
     def __init__(self, file):
         mend(file)

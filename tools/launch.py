@@ -1,8 +1,10 @@
-"""Where the processes of runs are: on this machine, one to a slot of a GPU or on CPU cores of its own, or jobs of SLURM.
+"""Where the processes of runs are: on this machine, one to a slot of a GPU or on CPU cores of its
+own, or jobs of SLURM.
 
-`Machine` and `Cluster` have `places`, names with repetition, one for each process that may run at a time; `start`, the process
-of a command at a place; and `find`, the one that an earlier sweep has started there, None where it has ended. A process has
-`pid`, `poll()`, None as long as it runs and then its code, and `terminate()`, SIGTERM.
+`Machine` and `Cluster` have `places`, names with repetition, one for each process that may run at a
+time; `start`, the process of a command at a place; and `find`, the one that an earlier sweep has
+started there, None where it has ended. A process has `pid`, `poll()`, None as long as it runs and
+then its code, and `terminate()`, SIGTERM.
 """
 
 import contextlib
@@ -18,7 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def open_log(file):
-    """The log of a run, open for its process, which holds a lock on it for as long as it runs, whoever started it."""
+    """The log of a run, open for its process, which holds a lock on it for as long as it runs,
+    whoever started it."""
     log = open(file, "ab")
     fcntl.flock(log, fcntl.LOCK_EX)
     return log
@@ -37,7 +40,8 @@ def held(file):
 
 
 def stop(processes, again=10):
-    """Ends processes by SIGTERM, on which they save; one that does not hear it gets it again after so many seconds."""
+    """Ends processes by SIGTERM, on which they save; one that does not hear it gets it again after
+    so many seconds."""
     while processes := [process for process in processes if process.poll() is None]:
         for process in processes:
             process.terminate()
@@ -83,7 +87,8 @@ def chosen_gpus(wanted):
 
 
 def shares(slots):
-    """[cores of each slot], apart from each other; {} where a slot is not bound: one slot, or a system without affinities."""
+    """[cores of each slot], apart from each other; {} where a slot is not bound: one slot, or a
+    system without affinities."""
     if slots == 1 or not hasattr(os, "sched_setaffinity"):
         return [set()] * slots
     cores = sorted(os.sched_getaffinity(0))
@@ -96,7 +101,8 @@ def shares(slots):
 
 @contextlib.contextmanager
 def bound(cores):
-    """This thread, and so what it starts meanwhile, runs on these cores only; {} changes nothing."""
+    """This thread, and so what it starts meanwhile, runs on these cores only; {} changes
+    nothing."""
     before = os.sched_getaffinity(0) if cores else cores
     if cores:
         os.sched_setaffinity(0, cores)
@@ -108,7 +114,8 @@ def bound(cores):
 
 
 class Machine:
-    """This machine: `slots` processes on each of the GPUs, or without GPUs so many, each with its share of the cores."""
+    """This machine: `slots` processes on each of the GPUs, or without GPUs so many, each with its
+    share of the cores."""
 
     def __init__(self, gpus, slots):
         self.gpus = {f"gpu {name}": name for name in gpus}
@@ -136,7 +143,8 @@ class Machine:
         return chosen if told else chosen | self.memory
 
     def start(self, command, log, place, environment):
-        """The process of a command. It has a session of its own, so that Ctrl-C reaches the sweep alone."""
+        """The process of a command. It has a session of its own, so that Ctrl-C reaches the sweep
+        alone."""
         with open_log(log) as file, bound(self.cores.get(place)):
             return subprocess.Popen(
                 command,
@@ -167,7 +175,8 @@ class Found:
 
 
 class Cluster:
-    """Jobs of SLURM, or of submitit's executor for this machine ("local"), at most `slots` in the queue at a time.
+    """Jobs of SLURM, or of submitit's executor for this machine ("local"), at most `slots` in the
+    queue at a time.
 
     Args:
       kind: "slurm" or "local".
@@ -231,7 +240,8 @@ class Submitted:
 class Task:
     """A command as a job: all that submitit pickles is these texts.
 
-    It passes SIGTERM on. The process has a session of its own, because SLURM tells all of the job's that its time is over.
+    It passes SIGTERM on. The process has a session of its own, because SLURM tells all of the job's
+    that its time is over.
     """
 
     def __init__(self, command, log, environment):
@@ -255,7 +265,8 @@ class Task:
             self.process.terminate()  # where something else ends the wait
 
     def checkpoint(self):
-        """Before the job's time is over, or before it makes room: the process saves, and the same job goes on later."""
+        """Before the job's time is over, or before it makes room: the process saves, and the same
+        job goes on later."""
         from submitit.helpers import DelayedSubmission
 
         self.process.terminate()

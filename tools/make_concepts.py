@@ -1,14 +1,20 @@
-"""Coarse labels from a language model (RegCLIP section 3.3, NumCLIP section 3.3): a concept file for any task.
+"""Coarse labels from a language model (RegCLIP section 3.3, NumCLIP section 3.3): a concept file
+for any task.
 
-    python tools/make_concepts.py --task="age of the person in a photograph" --unit=years --low=0 --high=100 --count=5 \\
+    python tools/make_concepts.py --task="age of the person in a photograph" --unit=years --low=0
+    --high=100 --count=5 \\
         --output=my_age.json --address=http://localhost:8000/v1 --model=some-model
 
-asks the papers' kind of question ("how to describe people with different ages?"), checks that the answer gives that many
-distinct texts with ranges that ascend from low to high without gap or overlap, and writes configs/concepts/my_age.json, which
-configs take: `--config=configs/folder.py:method=numclip,concepts=my_age`. A refused answer goes back with its fault.
+asks the papers' kind of question ("how to describe people with different ages?"), checks that the
+answer gives that many distinct texts with ranges that ascend from low to high without gap or
+overlap, and writes configs/concepts/my_age.json, which configs take:
+`--config=configs/folder.py:method=numclip,concepts=my_age`. A refused answer goes back with its
+fault.
 
-Who answers: --address and --model, a server of OpenAI's chat form, its key in the environment variable OPENAI_API_KEY; --model
-alone, a folder or hub id for transformers, which needs torch; neither, you: the question is printed, an answer is pasted.
+Who answers: --address and --model, a server of OpenAI's chat form, its key in the environment
+  variable OPENAI_API_KEY; --model
+alone, a folder or hub id for transformers, which needs torch; neither, you: the question is
+printed, an answer is pasted.
 """
 
 import argparse
@@ -34,7 +40,8 @@ LONGEST_ANSWER = 20_000  # characters; five ranges need a hundred
 LARGEST_REPLY = 1_000_000  # bytes of an HTTP reply
 MOST_TOKENS = 48  # of a text; a sentence has 77, its template included
 NUMBER = r"([-+\u2212]?\d{1,9}(?:\.\d{1,9})?)"
-LINE = re.compile(  # "child: 0-12", "2. **Teenager** (ages 13 to 18)", "- adult: 19 \u2013 64 years", "zero: 0"
+# "child: 0-12", "2. **Teenager** (ages 13 to 18)", "- adult: 19 \u2013 64 years", "zero: 0"
+LINE = re.compile(
     rf"(?:[-*\u2022]\s+|\d{{1,3}}[.)]\s+)?([^:(\[]{{1,100}})[:(\[][\s*_]*(?:[A-Za-z]{{1,12}}\s+){{0,3}}"
     rf"{NUMBER}(?:\s*(?:-|\u2013|\u2014|to|\.\.)\s*{NUMBER})?[^\d]{{0,40}}"
 )
@@ -56,10 +63,12 @@ def question(task, low, high, *, step=1.0, count=5, unit=""):
 
 
 def parse(answer):
-    """The concepts in an untrusted answer: JSON (a list, or an object with the list "concepts"), or lines "child: 0-12".
+    """The concepts in an untrusted answer: JSON (a list, or an object with the list "concepts"), or
+    lines "child: 0-12".
 
     Returns:
-        List of what should be dict(text, low, high): check_concepts says whether it is. Prose around it is passed over.
+        List of what should be dict(text, low, high): check_concepts says whether it is. Prose
+        around it is passed over.
 
     Raises:
         ValueError: an answer that is too long, or has no ranges.
@@ -95,7 +104,8 @@ def parse(answer):
 def check_tokens(texts, words):
     """Raises ValueError unless the tokenizer keeps the texts whole and apart.
 
-    Trap: what CLIP's vocabulary does not have becomes its end of text, and so may a text that spells that token; the text tower
+    Trap: what CLIP's vocabulary does not have becomes its end of text, and so may a text that
+      spells that token; the text tower
     would stop reading there.
     """
     rows = [
@@ -114,8 +124,10 @@ def make(ask, task, low, high, *, step=1.0, count=5, unit="", words=None, attemp
     """Asks until an answer passes.
 
     Args:
-        ask: messages, dicts of role and content as in OpenAI's chat form, to the text of the answer.
-        task, low, high, step: as configs.texts.check_scale takes them; step 0 for labels that are real numbers.
+        ask: messages, dicts of role and content as in OpenAI's chat form, to the text of the
+          answer.
+        task, low, high, step: as configs.texts.check_scale takes them; step 0 for labels that are
+          real numbers.
         count: number of concepts.
         words: tokenizer that the texts must pass; bytes where it is not given.
 
@@ -175,7 +187,8 @@ def _plain(number):
 
 
 class _AsItIs(urllib.request.HTTPErrorProcessor):
-    """Hands over errors and redirects as replies: following a redirect would carry the key to another host."""
+    """Hands over errors and redirects as replies: following a redirect would carry the key to
+    another host."""
 
     def http_response(self, request, response):
         return response
@@ -286,7 +299,8 @@ def paste(messages):
 
 
 def target(folder, output, task):
-    """Path of the new file: named by --output, or after the task; it must not be there and cannot leave the folder."""
+    """Path of the new file: named by --output, or after the task; it must not be there and cannot
+    leave the folder."""
     name = output or re.sub(r"[^a-z0-9]+", "_", task.lower()).strip("_")[:60] + ".json"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json", name):
         raise ValueError(

@@ -1,6 +1,8 @@
-"""What the benchmarks share: repeated timing, memory, a training that can be timed, and what they print and write.
+"""What the benchmarks share: repeated timing, memory, a training that can be timed, and what they
+print and write.
 
-Nothing is compared across runs: whatever is set against something else is measured in the same run, in turns, and each ratio
+Nothing is compared across runs: whatever is set against something else is measured in the same run,
+  in turns, and each ratio
 is that of one turn.
 """
 
@@ -30,7 +32,8 @@ from jaxord import train as training  # noqa: E402
 from jaxord.data import pipeline, tiers  # noqa: E402
 from tools import plan  # noqa: E402
 
-# Read when the first device is asked for: without it a GPU's memory is taken at once, and torch beside it wants some too.
+# Read when the first device is asked for: without it a GPU's memory is taken at once, and torch
+# beside it wants some too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 MIB = 2**20
@@ -47,15 +50,16 @@ def seconds(call, times=1):
 
 
 def alternate(calls, rounds):
-    """Times calls in turns, A B C, C B A, A B C, ..., so that what else the machine does meets all alike.
+    """Times calls in turns, A B C, C B A, A B C, ..., so that what else the machine does meets all
+    alike.
 
     Args:
       calls: name -> function without arguments that returns when its work is done.
       rounds: turns.
 
     Returns:
-      {name: [seconds of each turn]}. Calls before them, one or two of each, are not counted, but that one of each is the
-      first turn where each is LONG.
+      {name: [seconds of each turn]}. Calls before them, one or two of each, are not counted, but
+      that one of each is the first turn where each is LONG.
     """
     first = {name: seconds(call) for name, call in calls.items()}
     times = {
@@ -71,7 +75,8 @@ def alternate(calls, rounds):
 
 
 def spread(name, samples, scale=1.0):
-    """{name: median, "name min": smallest, "name max": largest} of samples times scale; {} of none."""
+    """{name: median, "name min": smallest, "name max": largest} of samples times scale; {} of
+    none."""
     scaled = [scale * sample for sample in samples]
     return (
         {name: statistics.median(scaled), f"{name} min": min(scaled), f"{name} max": max(scaled)}
@@ -86,7 +91,8 @@ def ratios(above, below):
 
 
 def compiled(function, *arguments):
-    """Compiles a function or one that is jitted already, for arguments or their shapes, without running it.
+    """Compiles a function or one that is jitted already, for arguments or their shapes, without
+    running it.
 
     Returns:
       (the compiled function, seconds, bytes of temporary memory that the compiler has laid out).
@@ -108,7 +114,8 @@ def free_memory():
 
 
 def grown(call):
-    """Bytes by which a call raises this process's resident memory at its highest; nan where the system does not tell.
+    """Bytes by which a call raises this process's resident memory at its highest; nan where the
+    system does not tell.
 
     What was freed before goes back to the system first, else the call would take it again unseen.
     """
@@ -131,7 +138,8 @@ def grown(call):
 
 
 def config_of(path, fields=()):
-    """The finished config of a --config argument, with "field=value" texts set over it, as the command reads it."""
+    """The finished config of a --config argument, with "field=value" texts set over it, as the
+    command reads it."""
     arguments = (f"--config={path}", *(f"--config.{field}" for field in fields))
     return plan.config_of(plan.Run(path, "", "", 0, arguments))
 
@@ -142,11 +150,12 @@ def with_fields(config, **fields):
 
 
 def begin(task, several=False):
-    """A training before its first step, as a run has it; `several` updates a call as of `jaxord.train.begin`.
+    """A training before its first step, as a run has it; `several` updates a call as of
+    `jaxord.train.begin`.
 
     Returns:
-      (State, jitted step(state, batch, labels, constants) -> (state, metrics), the factor of the rates as a function of the
-      step, the number of steps).
+      (State, jitted step(state, batch, labels, constants) -> (state, metrics), the factor of the
+      rates as a function of the step, the number of steps).
     """
     total, length = training.lengths(task)
     factor = optim.schedule(task.config.optim, total, length)
@@ -157,8 +166,8 @@ def batches(task, split):
     """What training draws from a split.
 
     Returns:
-      (iterator over what a call of the train step takes, the first of one update; labels, with what the step gathers images
-      from; the number of updates of a later call).
+      (iterator over what a call of the train step takes, the first of one update; labels, with what
+      the step gathers images from; the number of updates of a later call).
     """
     config, labels = task.config, task.labels.get("annotations", task.labels["train"])
     most, order = (
@@ -220,7 +229,8 @@ def header():
 
 
 def options(description, rounds, numbers=(), **config):
-    """A parser with what all benchmarks take: --rounds, --output and, where a config is given, --config and --set.
+    """A parser with what all benchmarks take: --rounds, --output and, where a config is given,
+    --config and --set.
 
     `numbers` is {name: (default, words)} of a benchmark's own whole numbers.
     """

@@ -1,11 +1,13 @@
-"""Breaks the files of a checkpoint at random, again and again, and counts what a run that goes on makes of it.
+"""Breaks the files of a checkpoint at random, again and again, and counts what a run that goes on
+makes of it.
 
     python tools/mutate.py [--count=1000] [--seed=0]
 
-Two steps are saved; one file of the second is cut, emptied, removed, overwritten in part, swapped for one of the first, joined
-by another, or has one bit flipped; then the folder is opened as a run opens it. `found`: the second is passed over by name,
-refused when asked for, and the first comes back bit by bit. `harmless`: it is taken, and all arrays and the meta are what was
-saved. `silent`: anything else, which ends with the exit code 1.
+Two steps are saved; one file of the second is cut, emptied, removed, overwritten in part, swapped
+for one of the first, joined by another, or has one bit flipped; then the folder is opened as a run
+opens it. `found`: the second is passed over by name, refused when asked for, and the first comes
+back bit by bit. `harmless`: it is taken, and all arrays and the meta are what was saved. `silent`:
+anything else, which ends with the exit code 1.
 """
 
 import argparse
@@ -103,7 +105,8 @@ def same(found, expected):
 
 
 def outcome(folder, trees, warned):
-    """ "found", "harmless" or "silent", see above; `warned` are the texts of the warnings, to be empty before."""
+    """ "found", "harmless" or "silent", see above; `warned` are the texts of the warnings, to be
+    empty before."""
     warned.clear()
     with Checkpoints(folder) as checkpoints:
         latest = checkpoints.latest()

@@ -1,11 +1,14 @@
-"""An experiment: a file with a function sweep(add), which calls add(label, config, fields) for each of its runs.
+"""An experiment: a file with a function sweep(add), which calls add(label, config, fields) for each
+of its runs.
 
-The label names the settings and is the row of the table (runs of one label differ in seed or fold), the config is an argument
-of --config, fields are {field: value} set over it. A run's config is made once, when a sweep first meets the run, and written
-into its folder; from then on config.json is what is read.
+The label names the settings and is the row of the table (runs of one label differ in seed or fold),
+the config is an argument of --config, fields are {field: value} set over it. A run's config is made
+once, when a sweep first meets the run, and written into its folder; from then on config.json is
+what is read.
 
-A function evaluations(add), where there is one, calls add(data set, label, name, config, fields): each finished run of that
-data set and label is evaluated on that config as well, without training, into evaluated/<name> of its folder.
+A function evaluations(add), where there is one, calls add(data set, label, name, config, fields):
+each finished run of that data set and label is evaluated on that config as well, without training,
+into evaluated/<name> of its folder.
 """
 
 import collections
@@ -61,7 +64,8 @@ def runs_of(experiment, options=(), fields=()):
       fields: "field=value" texts set in every run, over the experiment's own.
 
     Returns:
-      [Run]: name of the folder (data set, label, fold where one is chosen, seed), data set, label, seed, and the command's
+      [Run]: name of the folder (data set, label, fold where one is chosen, seed), data set, label,
+        seed, and the command's
       arguments that make the config.
 
     Raises:
@@ -89,7 +93,8 @@ def runs_of(experiment, options=(), fields=()):
 
 
 def among(runs, patterns):
-    """The runs whose names match one of the patterns, all of them without patterns; ValueError for a pattern without a run."""
+    """The runs whose names match one of the patterns, all of them without patterns; ValueError for
+    a pattern without a run."""
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(run.name, pattern) for run in runs):
             raise ValueError(
@@ -161,8 +166,9 @@ def digest(run):
 def settle(run, folder, journal):
     """The config of a run, as its folder's config.json has it.
 
-    The journal knows from which arguments and config files that was made. While those are the same no config file is executed
-    again; otherwise it is made, and a folder that has trained something under another config is refused.
+    The journal knows from which arguments and config files that was made. While those are the same
+    no config file is executed again; otherwise it is made, and a folder that has trained something
+    under another config is refused.
 
     Raises:
       ValueError: a mistake in the arguments, or the folder holds another config.
@@ -181,7 +187,8 @@ def settle(run, folder, journal):
 
 
 def is_done(run, folder, config):
-    """Whether a run has nothing left to do: every stage of every fold has its DONE.json, or an evaluation its own."""
+    """Whether a run has nothing left to do: every stage of every fold has its DONE.json, or an
+    evaluation its own."""
     if run.of:
         return (folder / "DONE.json").exists()
     stages = [

@@ -2,11 +2,11 @@
 
     python tools/prepare_data.py --dataset=morph --source=downloads/morph --out=data/
 
-reads the lists in the source folder as configs/morph.py does, writes every image that they name, in any fold, as it is to
-data/morph/store/1.0.0 and copies the list files. Afterwards data/morph needs no image files: the readers find the store.
-`--dataset=aesthetics:preset=regclip` gives the config an argument. Nothing of TensorFlow is needed. The source may be an
-archive (.zip, .tar, .tar.gz, ...), which is unpacked into the target's folder for that time; it is not trusted
-(tools/unpack.py).
+reads the lists in the source folder as configs/morph.py does, writes every image that they name, in
+any fold, as it is to data/morph/store/1.0.0 and copies the list files. Afterwards data/morph needs
+no image files: the readers find the store. `--dataset=aesthetics:preset=regclip` gives the config
+an argument. Nothing of TensorFlow is needed. The source may be an archive (.zip, .tar, .tar.gz,
+...), which is unpacked into the target's folder for that time; it is not trusted (tools/unpack.py).
 """
 
 import contextlib

@@ -1,8 +1,9 @@
 """What the finished runs of an experiment have written, and why others have not.
 
-A row is a rule, "value", or a rule on a part of the test split or on something else: "value, few" on few-shot labels; "value,
-nature" over the folds of a category (nature-0, nature-1, ...); "value, konvid" by an evaluation of the finished run, under
-evaluated/konvid in its folder, the mean where that holds several.
+A row is a rule, "value", or a rule on a part of the test split or on something else: "value, few"
+on few-shot labels; "value, nature" over the folds of a category (nature-0, nature-1, ...); "value,
+konvid" by an evaluation of the finished run, under evaluated/konvid in its folder, the mean where
+that holds several.
 """
 
 import collections
@@ -23,8 +24,8 @@ from tools import plan
 
 NEAREST, THUMBNAIL = "1-nearest neighbour", 16  # pixels
 
-# A finished run: config of its last stage, text of its ranks.json, row -> metric -> number of the test split over the folds,
-# and fold -> the same of each.
+# A finished run: config of its last stage, text of its ranks.json, row -> metric -> number of the
+# test split over the folds, and fold -> the same of each.
 Result = collections.namedtuple("Result", "config ranks rows folds", defaults=({},))
 
 
@@ -38,7 +39,8 @@ def lacking(folder, evaluations):
 
 
 def read(folder, evaluations=()):
-    """Result of a run, over its folds; None where it is not done. A part that lacks one of the evaluations is left out."""
+    """Result of a run, over its folds; None where it is not done. A part that lacks one of the
+    evaluations is left out."""
     if not (folder / "config.json").exists():
         return None
     config = settings.from_json((folder / "config.json").read_text())
@@ -97,7 +99,8 @@ def headline(result):
 
 
 def by_fold(result, row, metric):
-    """{fold: number} of a row, {"": number} where the row is of no single fold; to a rule belong the model's own metrics."""
+    """{fold: number} of a row, {"": number} where the row is of no single fold; to a rule belong
+    the model's own metrics."""
 
     def number(rows):
         own = rows.get("model", {}) if row in [rule["name"] for rule in result.config.rules] else {}
@@ -140,7 +143,8 @@ def reason(run, folder, done):
 def nearest(result, folder):
     """Rows of the nearest thumbnail for the split of a run, kept in nearest.json.
 
-    Images are decoded as for training, but to 16 x 16 pixels; the distance is the Euclidean one of all their bytes.
+    Images are decoded as for training, but to 16 x 16 pixels; the distance is the Euclidean one of
+    all their bytes.
 
     Raises:
       ValueError: the data are not there, or they are no images.

@@ -1,14 +1,17 @@
-"""Every command and every piece of Python on the pages, README.md, docs/ and experiments/*.md, executed, but small.
+"""Every command and every piece of Python on the pages, README.md, docs/ and experiments/*.md,
+executed, but small.
 
     python tools/run_docs.py [--only=export] [--parse] [--folder=kept] [page.md ...]
 
-It happens in a copy of the repository, with a few made images. docs/rules.py says what becomes of each command: it runs to its
-end, it ends in the one message that stands for what is not here (data, weights, an answer), it serves until it is ended, it is
-one of those that check the repository, or it is parsed. A command without a rule is an error, and each is printed with what
-became of it. What makes them small stands there too, and in `shrink`.
+It happens in a copy of the repository, with a few made images. docs/rules.py says what becomes of
+each command: it runs to its end, it ends in the one message that stands for what is not here (data,
+weights, an answer), it serves until it is ended, it is one of those that check the repository, or
+it is parsed. A command without a rule is an error, and each is printed with what became of it. What
+makes them small stands there too, and in `shrink`.
 
-A process that has imported everything forks for each command, which then is `runpy` of what stands behind `python`, with the
-flags as they are typed; the runs of a sweep are such forks too. tests/test_main.py and tests/test_sweep.py start real ones.
+A process that has imported everything forks for each command, which then is `runpy` of what stands
+behind `python`, with the flags as they are typed; the runs of a sweep are such forks too.
+tests/test_main.py and tests/test_sweep.py start real ones.
 """
 
 import argparse
@@ -99,7 +102,8 @@ def make(folder):
     """The copy of the repository, with what the pages take for granted: images and tables.
 
     Returns:
-      [(path, label, split)] of the images in my/: split as configs/folder.py would, so that programs are compiled once.
+      [(path, label, split)] of the images in my/: split as configs/folder.py would, so that
+      programs are compiled once.
     """
     infos = (info.name for info in ROOT.glob("*.egg-info"))
     for name in ("configs", "docs", "experiments", "jaxord", "tests", "tools", *infos):
@@ -155,7 +159,8 @@ def write_tfds(folder, images, rows):
 
 
 def fork(log, task, *arguments):
-    """A process of its own that does a task, a function, as `python` would: its output goes to the log, an open file."""
+    """A process of its own that does a task, a function, as `python` would: its output goes to the
+    log, an open file."""
 
     def begin():
         with open(os.devnull) as nothing:
@@ -199,7 +204,8 @@ def run(words):
 
 
 def waiting_process():
-    """(process that does what it is sent, the pipe to it): a sweep has threads later, and then cannot fork any more."""
+    """(process that does what it is sent, the pipe to it): a sweep has threads later, and then
+    cannot fork any more."""
     here, there = FORK.Pipe()
     process = FORK.Process(target=do_sent, args=(there,), daemon=True)
     process.start()
@@ -265,7 +271,8 @@ def parse(words):
 
 
 def known_extras(words):
-    """Raises ValueError where pyproject.toml lacks one that `pip install -e ".[...]"` names: pip only warns."""
+    """Raises ValueError where pyproject.toml lacks one that `pip install -e ".[...]"` names: pip
+    only warns."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
@@ -275,7 +282,8 @@ def known_extras(words):
 
 
 def checked(words):
-    """Raises ValueError where .ci/run does not have the command, quiet or with options of pytest's in front."""
+    """Raises ValueError where .ci/run does not have the command, quiet or with options of pytest's
+    in front."""
     lines = [
         shlex.split(line, comments=True)
         for line in re.split(r"\n| && ", (ROOT / ".ci/run").read_text())

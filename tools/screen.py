@@ -10,7 +10,8 @@ TAIL = 12  # lines of a log that are shown
 
 
 class Screen:
-    """What the sweep says, and below it the state of all runs: drawn again on a terminal, now and then a line in a file."""
+    """What the sweep says, and below it the state of all runs: drawn again on a terminal, now and
+    then a line in a file."""
 
     def __init__(self):
         self.drawn, self.told, self.is_terminal = 0, time.monotonic(), sys.stdout.isatty()

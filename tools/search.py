@@ -1,15 +1,18 @@
-"""A search for settings: Optuna proposes, the runs of the sweep answer, and the validation split alone decides.
+"""A search for settings: Optuna proposes, the runs of the sweep answer, and the validation split
+alone decides.
 
-An experiment says what is searched by SPACE = {field of the config: values}. A list or tuple is a choice; a mapping is what
-Optuna's suggest_int (low and high are both int) or suggest_float takes:
+An experiment says what is searched by SPACE = {field of the config: values}. A list or tuple is a
+choice; a mapping is what Optuna's suggest_int (low and high are both int) or suggest_float takes:
 
-    SPACE = {"optim.rate": dict(low=1e-5, high=1e-2, log=True), "data.batch": [32, 64], "heads.count": dict(low=1, high=4)}
+    SPACE = {"optim.rate": dict(low=1e-5, high=1e-2, log=True), "data.batch": [32, 64],
+    "heads.count": dict(low=1, high=4)}
 
-Every run of its sweep(add) has a study of its own, in which each trial is a run with the proposed values set over its fields.
-The studies are in optuna.journal, in the folder of the experiment. What is minimised is select_metric, negative where more is
-better, at the best evaluation on the validation split; over several folds its mean. A trial is bad, and is stopped, when the
-median of the finished ones was better at the same evaluation of the first fold (Optuna's MedianPruner, after five trials).
-A trial that fails stays open: it counts as one, and the same command goes on with it.
+Every run of its sweep(add) has a study of its own, in which each trial is a run with the proposed
+values set over its fields. The studies are in optuna.journal, in the folder of the experiment. What
+is minimised is select_metric, negative where more is better, at the best evaluation on the
+validation split; over several folds its mean. A trial is bad, and is stopped, when the median of
+the finished ones was better at the same evaluation of the first fold (Optuna's MedianPruner, after
+five trials). A trial that fails stays open: it counts as one, and the same command goes on with it.
 """
 
 import itertools
@@ -57,12 +60,14 @@ def suggest(trial, space):
 
 
 def curves(folder, config):
-    """[[select_metric at each evaluation on the validation split so far] of each fold], negative where more is better."""
+    """[[select_metric at each evaluation on the validation split so far] of each fold], negative
+    where more is better."""
     sign, found = 1 if config.select_metric in metrics.LOWER_IS_BETTER else -1, []
     for fold in workdir.chosen_folds(config):
         file = workdir.stages_of(config, folder, fold)[-1][0] / "metrics.jsonl"
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-        # The last one may be being written; most are of other splits, and a run is looked at every second.
+        # The last one may be being written; most are of other splits, and a run is looked at every
+        # second.
         whole = [
             json.loads(line) for line in lines if '"split": "val"' in line and line.endswith("\n")
         ]
@@ -107,7 +112,8 @@ class Search:
                 storage=self.storage, study_name=name, load_if_exists=True, pruner=pruner
             )
             known = study.get_trials(deepcopy=False)
-            # A sampler that begins again with the same seed would propose again what it has proposed.
+            # A sampler that begins again with the same seed would propose again what it has
+            # proposed.
             kinds = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
             study.sampler = kinds.get(kind, optuna.samplers.RandomSampler)(seed=len(known))
             self.studies[base] = study
@@ -145,7 +151,8 @@ class Search:
         return None
 
     def closed(self):
-        """(finished, pruned): how many trials are; also those whose metric is not a number have finished."""
+        """(finished, pruned): how many trials are; also those whose metric is not a number have
+        finished."""
         states = [
             trial.state
             for study in self.studies.values()

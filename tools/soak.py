@@ -1,12 +1,14 @@
-"""Trains for many tiny steps, with evaluations and checkpoints among them, and says whether the process grows.
+"""Trains for many tiny steps, with evaluations and checkpoints among them, and says whether the
+process grows.
 
     python tools/soak.py [--steps=20000] [--every=200] [--device_data]
 
-The run is the command itself, on drawn images. Its resident memory is read (from Linux' /proc) beside the last step that it has
-logged: all of it, and what is anonymous, which the kernel cannot take back as it takes pages of files when others want memory.
-The first fifth of the steps is left out: compiling, first evaluations, arenas that fill. The rest is cut in twenty parts, whose
-means a line is fitted through. The exit code is 1 where the slope of the anonymous part is above 0 by more than three standard
-errors and by more than 1 MiB in 10,000 steps.
+The run is the command itself, on drawn images. Its resident memory is read (from Linux' /proc)
+beside the last step that it has logged: all of it, and what is anonymous, which the kernel cannot
+take back as it takes pages of files when others want memory. The first fifth of the steps is left
+out: compiling, first evaluations, arenas that fill. The rest is cut in twenty parts, whose means a
+line is fitted through. The exit code is 1 where the slope of the anonymous part is above 0 by more
+than three standard errors and by more than 1 MiB in 10,000 steps.
 """
 
 import argparse
@@ -56,7 +58,8 @@ def last_step(log):
 
 
 def watch(command, log, interval):
-    """Runs a command to its end: f64[N, 4] of seconds, step, bytes and anonymous ones, a row a reading after the first step."""
+    """Runs a command to its end: f64[N, 4] of seconds, step, bytes and anonymous ones, a row a
+    reading after the first step."""
     began, rows, told = time.monotonic(), [], -1000
     with tempfile.TemporaryFile() as output:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
@@ -85,7 +88,8 @@ def watch(command, log, interval):
 
 
 def fitted(rows, total, column):
-    """(bytes a step, its standard error) of a line through the means of PARTS parts of the steps after LEFT_OUT of them.
+    """(bytes a step, its standard error) of a line through the means of PARTS parts of the steps
+    after LEFT_OUT of them.
 
     Args:
       rows: from `watch`.

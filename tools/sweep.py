@@ -1,23 +1,28 @@
-"""Runs every run of an experiment, several at a time, each a process of the one command; or searches for settings.
+"""Runs every run of an experiment, several at a time, each a process of the one command; or
+searches for settings.
 
-    python tools/sweep.py experiments/photo_quality.py [--gpus=0,1] [--slots=2] [--set data.root=x] [--option vectors=a.txt]
-    python tools/sweep.py experiments/photo_quality.py --only='*-ce-seed=*' --only='*-l1-seed=*'
-    python tools/sweep.py experiments/learning_rates.py --search=tpe --trials=20
-    python tools/sweep.py experiments/photo_quality.py --launcher=slurm --slots=32 --slurm gpus_per_node=1
+    python tools/sweep.py experiments/photo_quality.py [--gpus=0,1] [--slots=2] [--set data.root=x]
+    [--option vectors=a.txt] python tools/sweep.py experiments/photo_quality.py --only='*-ce-seed=*'
+    --only='*-l1-seed=*' python tools/sweep.py experiments/learning_rates.py --search=tpe
+    --trials=20 python tools/sweep.py experiments/photo_quality.py --launcher=slurm --slots=32
+    --slurm gpus_per_node=1
 
 tools/plan.py says what an experiment is, tools/search.py what is searched. The folder of a run is
-runs/<experiment>/<data set>-<label>[-fold=<fold>]-seed=<seed>, its output <that>.log; its process reads the config.json there.
-Evaluations on other configs come after all runs.
---set and --option belong to the place of the runs, not to their names: with another value give another --output. Paths are
-relative to the repository.
+runs/<experiment>/<data set>-<label>[-fold=<fold>]-seed=<seed>, its output <that>.log; its process
+reads the config.json there. Evaluations on other configs come after all runs. --set and --option
+belong to the place of the runs, not to their names: with another value give another --output. Paths
+are relative to the repository.
 
---slots=N is N processes on each GPU of --gpus; without a GPU N processes on cores of their own; with SLURM N jobs in its queue.
-The number of cores changes the last bits of a run on CPUs, so figures are the same where --slots is.
+--slots=N is N processes on each GPU of --gpus; without a GPU N processes on cores of their own;
+with SLURM N jobs in its queue. The number of cores changes the last bits of a run on CPUs, so
+figures are the same where --slots is.
 
-A run is done when its DONE.json is there, and then is not started again. One that ends before goes on twice more, from where
-it was, and is then reported: the exit status is 1. Ctrl-C, SIGTERM and SIGUSR1 let the runs save and end the sweep by the exit
-code 75. After them, and after kill -9, when the processes go on without the sweep, the same command goes on with everything,
-and gives three attempts anew to what had failed. What happened is in runs/<experiment>/journal.jsonl (tools/journal.py).
+A run is done when its DONE.json is there, and then is not started again. One that ends before goes
+on twice more, from where it was, and is then reported: the exit status is 1. Ctrl-C, SIGTERM and
+SIGUSR1 let the runs save and end the sweep by the exit code 75. After them, and after kill -9, when
+the processes go on without the sweep, the same command goes on with everything, and gives three
+attempts anew to what had failed. What happened is in runs/<experiment>/journal.jsonl
+(tools/journal.py).
 """
 
 import argparse
@@ -152,7 +157,8 @@ class Queue:
             place = max(free, key=free.get)
             free -= collections.Counter([place])
             self.attempts[run] += 1
-            # Seeds are constants of the compiled step, so the cache serves resumed runs above all: 16 of their 39 s of CPU.
+            # Seeds are constants of the compiled step, so the cache serves resumed runs above all:
+            # 16 of their 39 s of CPU.
             cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.folder / ".cache"))
             workdir = self.folder / run.name
             command = [
@@ -225,7 +231,8 @@ class Queue:
         return f"{gone}, {clock(sum(self.spent) / len(self.spent) * left / len(self.launcher.places))} to go"
 
     def lines(self):
-        """The state of all runs: a line for all of them, and one for each in progress with the last words of its log."""
+        """The state of all runs: a line for all of them, and one for each in progress with the last
+        words of its log."""
         counts = {"pruned": self.pruned, "given up": len(self.failed), "running": len(self.begun)}
         told = ", ".join(
             [
@@ -239,7 +246,8 @@ class Queue:
         ]
 
     def run(self, runs):
-        """Runs what is not done; whatever ends that ends the processes by SIGTERM first, on which they save.
+        """Runs what is not done; whatever ends that ends the processes by SIGTERM first, on which
+        they save.
 
         Args:
           runs: [Run]; of a search, its open trials.

@@ -1,12 +1,14 @@
 """The report of an experiment, one page that needs no other file, from what its runs have written.
 
-    python tools/sweep_report.py experiments/stsb.py [--output=runs] [--figures=experiments/figures] [--runs]
+    python tools/sweep_report.py experiments/stsb.py [--output=runs] [--figures=experiments/figures]
+    [--runs]
 
-The page, <output>/<experiment>/report.html, holds for each data set what was run, the tables and the claims of tools/table.py,
-each metric by setting, metrics against a number among the settings or the evaluations, curves of training, Group-DIR's figures
-where runs have groups, and maps of features side by side. Each figure is a PNG file too, in the folder of --figures or in
-<output>/<experiment>/figures. Maps come from the features.npz that a run's own report keeps; --runs writes the reports of all
-finished runs first.
+The page, <output>/<experiment>/report.html, holds for each data set what was run, the tables and
+the claims of tools/table.py, each metric by setting, metrics against a number among the settings or
+the evaluations, curves of training, Group-DIR's figures where runs have groups, and maps of
+features side by side. Each figure is a PNG file too, in the folder of --figures or in
+<output>/<experiment>/figures. Maps come from the features.npz that a run's own report keeps; --runs
+writes the reports of all finished runs first.
 """
 
 import argparse
@@ -40,8 +42,9 @@ CLASSIFIERS = {
     "logit_adjusted": "logit adjustment",
 }
 
-# The runs of one data set: [plan.Run], run -> table.Result or None, run -> [files.Fold] of finished ones, CLAIMS, folder of
-# the experiment, and the function (figure, caption, name) -> part of the page.
+# The runs of one data set: [plan.Run], run -> table.Result or None, run -> [files.Fold] of finished
+# ones, CLAIMS, folder of the experiment, and the function (figure, caption, name) -> part of the
+# page.
 Set = collections.namedtuple("Set", "runs results folds claims folder show")
 
 
@@ -165,7 +168,8 @@ def by_setting(s):
 
 
 def numbered(labels):
-    """Options of labels that are numbers: {key: {label without it: [(number, label)]}}, where one has three values."""
+    """Options of labels that are numbers: {key: {label without it: [(number, label)]}}, where one
+    has three values."""
     found = {}
     for label in labels:
         options = label.split(",")
@@ -219,7 +223,8 @@ def against_numbers(s):
 
 
 def evaluated(s):
-    """Evaluations whose name is a number: {key: {label: [(number, part of the table)]}}, where a label has three."""
+    """Evaluations whose name is a number: {key: {label: [(number, part of the table)]}}, where a
+    label has three."""
     found = {}
     for label, runs in labels_of(s).items():
         rule = table.headline(s.results[runs[0]]) + ", "
@@ -274,7 +279,8 @@ def classifier(config):
 
 
 def by_groups(s):
-    """{G: {title: [run]}} of the runs with groups; titles are the classifiers, or the labels where two share one."""
+    """{G: {title: [run]}} of the runs with groups; titles are the classifiers, or the labels where
+    two share one."""
     found = {}
     for label, runs in labels_of(s).items():
         fold = s.folds[runs[0]][0]
@@ -329,7 +335,8 @@ def error_of(config):
 
 
 def decomposed(s, runs):
-    """{line: (epochs, values [seeds, n])} of Group-DIR's Figure 3 for runs with groups and those of the label "mse"."""
+    """{line: (epochs, values [seeds, n])} of Group-DIR's Figure 3 for runs with groups and those of
+    the label "mse"."""
     names = {"": "regression alone", "experts": "predicted group", "true_expert": "true group"}
     found = {}
     for run in [*labels_of(s).get("mse", ()), *runs]:

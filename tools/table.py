@@ -2,19 +2,24 @@
 
     python tools/table.py experiments/photo_quality.py [--output=runs] [--all-rules]
 
-Rows are the labels of the experiment under the headline rule of each (--all-rules: under every rule), columns the metrics on
-the test split, mean or median and standard deviation over seeds and folds, n of them. Beside them stand the figures of PAPER
-(experiments/published.py), methods that are only quoted, two predictors that do not look at the image, and one that sees no
-more than pixels: the label of the training image whose thumbnail is nearest. The best of ours that look at the image is bold;
-on a part of the labels a constant can be right. Runs that are not done are named, with what they lack.
+Rows are the labels of the experiment under the headline rule of each (--all-rules: under every
+rule), columns the metrics on the test split, mean or median and standard deviation over seeds and
+folds, n of them. Beside them stand the figures of PAPER (experiments/published.py), methods that
+are only quoted, two predictors that do not look at the image, and one that sees no more than
+pixels: the label of the training image whose thumbnail is nearest. The best of ours that look at
+the image is bold; on a part of the labels a constant can be right. Runs that are not done are
+named, with what they lack.
 
-A column "mae, few" is the metric on a part: few-shot labels, a category of folds, an evaluation (tools/results.py).
+A column "mae, few" is the metric on a part: few-shot labels, a category of folds, an evaluation
+(tools/results.py).
 
-Below stand the CLAIMS of the experiment: ("a", "b") says that a beats b on the metric that selects among checkpoints,
+Below stand the CLAIMS of the experiment: ("a", "b") says that a beats b on the metric that selects
+  among checkpoints,
 ("a", "b", "few") that it does so on that part; differences are paired by seed and fold.
 
-Where the experiment takes training data away, its FULL = {label: label with all data} gives a last table: by how much the
-selecting metric is worse than with all data, as a share of it, paired likewise, and what follows from the papers' figures.
+Where the experiment takes training data away, its FULL = {label: label with all data} gives a last
+table: by how much the selecting metric is worse than with all data, as a share of it, paired
+likewise, and what follows from the papers' figures.
 """
 
 import argparse
@@ -41,12 +46,14 @@ BASELINES = ("constant", "majority", NEAREST)
 LEVEL = 0.95  # of the intervals
 SHOWN = 12  # names of runs
 
-# A row of the table: its rule, how many runs it should have, those that are done, whether it may be the best.
+# A row of the table: its rule, how many runs it should have, those that are done, whether it may be
+# the best.
 Row = collections.namedtuple("Row", "label rule planned results may_be_best")
 
 
 def columns_of(results):
-    """[(title, metric, end of the row's name)]: the metrics, and the selecting one for many-, median- and few-shot labels."""
+    """[(title, metric, end of the row's name)]: the metrics, and the selecting one for many-,
+    median- and few-shot labels."""
     if not results:
         return []
     names = dict.fromkeys(
@@ -103,7 +110,8 @@ def draw(run):
 
 
 def baselines(runs, results, ranks, folder):
-    """([Row] of the baselines, a run a seed and fold, of runs with these ranks; notes on what is not there)."""
+    """([Row] of the baselines, a run a seed and fold, of runs with these ranks; notes on what is
+    not there)."""
     of_draw = {
         draw(run): results[run]
         for run in reversed(runs)
@@ -210,7 +218,8 @@ def table(runs, results, folder, all_rules=False, paper=((), (), ())):
 
 
 def claims(wanted, runs, results):
-    """Lines of the table of claims of one data set; claims on labels that are not run on it are left out.
+    """Lines of the table of claims of one data set; claims on labels that are not run on it are
+    left out.
 
     Args:
       wanted: ((first, second) or (first, second, part), ...) of labels.
@@ -272,7 +281,8 @@ def claims(wanted, runs, results):
 
 
 def losses(full, runs, results, printed):
-    """Lines of the table of relative losses of one data set: (m - m') / m', m' with all data; positive where m is worse.
+    """Lines of the table of relative losses of one data set: (m - m') / m', m' with all data;
+    positive where m is worse.
 
     Args:
       full: {label: label with all data}.
@@ -325,7 +335,8 @@ def percent(shares):
 
 
 def value(result, part=""):
-    """The selecting metric under the headline rule; of a part where one is named, nan where there is none."""
+    """The selecting metric under the headline rule; of a part where one is named, nan where there
+    is none."""
     row = headline(result) + (f", {part}" if part else "")
     return result.rows.get(row, {}).get(result.config.select_metric, np.nan)
 
@@ -333,7 +344,8 @@ def value(result, part=""):
 def judge(first, second, lower_is_better):
     """(gain with its interval, verdict) of paired numbers f64[n] each.
 
-    The gain is the mean difference, positive where the first is better; its interval mean -+ t(n - 1) sd / sqrt(n).
+    The gain is the mean difference, positive where the first is better; its interval mean -+ t(n -
+    1) sd / sqrt(n).
     """
     gains = second - first if lower_is_better else first - second
     if not len(gains) or not np.isfinite(gains).all():

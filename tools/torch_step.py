@@ -1,7 +1,9 @@
-"""The step that tools/bench_step.py times, once more in PyTorch: transformers' CLIPModel, the same heads, losses and groups.
+"""The step that tools/bench_step.py times, once more in PyTorch: transformers' CLIPModel, the same
+heads, losses and groups.
 
-It knows the parts of the baselines and of NumCLIP that are named in `Model`, and refuses others. The images come augmented and
-on the device, which our own step does itself. Parameters outside of CLIP keep our paths and our layout.
+It knows the parts of the baselines and of NumCLIP that are named in `Model`, and refuses others.
+The images come augmented and on the device, which our own step does itself. Parameters outside of
+CLIP keep our paths and our layout.
 
 Shapes: B batch, V views, K ranks, T tokens, C width, H W image.
 """
@@ -53,7 +55,8 @@ KNOWN = {
 
 
 def check(config):
-    """Refuses a config that has a part which is not written here, with the list of all such parts."""
+    """Refuses a config that has a part which is not written here, with the list of all such
+    parts."""
     found = {
         "heads": [entry["name"] for entry in config.heads],
         "losses": [entry["name"] for entry in config.losses],
@@ -150,7 +153,8 @@ class Model(nn.Module):
             self.by_path[path].requires_grad_(False)
 
     def forward(self, batch):
-        """The outputs of our model for batch["image"] f32[B V, 3, H, W], and `loss` where the batch has a rank."""
+        """The outputs of our model for batch["image"] f32[B V, 3, H, W], and `loss` where the batch
+        has a rank."""
         images, views = batch["image"], batch["views"]
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features = self.clip.vision_model(pixel_values=images).pooler_output.float()  # [B V, C]
@@ -211,7 +215,8 @@ class Model(nn.Module):
 
 
 def batch_of(arrays, device):
-    """A prepared batch of ours {image f32[B, V, H, W, 3], rank, target} as `Model` takes it, on the device."""
+    """A prepared batch of ours {image f32[B, V, H, W, 3], rank, target} as `Model` takes it, on the
+    device."""
     image = np.asarray(arrays["image"])
     batch = {
         "image": torch.tensor(
@@ -228,7 +233,8 @@ def batch_of(arrays, device):
 
 
 def compiled(model, batch, wanted):
-    """(torch.compile of the model, what it is called); where torch cannot compile here, the model itself and why."""
+    """(torch.compile of the model, what it is called); where torch cannot compile here, the model
+    itself and why."""
     if not wanted:
         return model, "eager, as asked"
     try:
@@ -238,7 +244,8 @@ def compiled(model, batch, wanted):
             result["loss"].backward()
             model.zero_grad(set_to_none=True)
         return fast, COMPILED
-    except Exception as error:  # whatever a compiler that is missing or broken raises; the same call ran before without one
+    # Whatever a compiler that is missing or broken raises; the same call ran before without one
+    except Exception as error:
         return (
             model,
             f"EAGER, torch.compile fails here: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}",
@@ -256,8 +263,9 @@ def build(task, arrays, factors, *, train, compile):
       compile: whether to try torch.compile.
 
     Returns:
-      (function that runs once and gives the loss or the outputs, function that waits for the device, facts: dict of
-      `loss` at the start, `form`, `compile_s`, and `peak_bytes`, a function that gives the bytes in use at most or None).
+      (function that runs once and gives the loss or the outputs, function that waits for the
+      device, facts: dict of `loss` at the start, `form`, `compile_s`, and `peak_bytes`, a function
+      that gives the bytes in use at most or None).
     """
     check(task.config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,9 +1,12 @@
-"""The tensors of a TorchScript archive, such as OpenAI's CLIPs, as numpy arrays; nothing of the archive is executed.
+"""The tensors of a TorchScript archive, such as OpenAI's CLIPs, as numpy arrays; nothing of the
+archive is executed.
 
-Such a file is a zip: `data.pkl` says which tensor of which module is where, `data/<key>` are their bytes, `code/` the program.
-torch.jit.load would compile the program and could run parts of it. Here `code/` is never opened, and the pickle is read by an
-unpickler that knows the few names which it takes: the modules become plain dicts of attributes, the tensors views of the bytes
-within their bounds. Every other name ends the reading.
+Such a file is a zip: `data.pkl` says which tensor of which module is where, `data/<key>` are their
+  bytes, `code/` the program.
+torch.jit.load would compile the program and could run parts of it. Here `code/` is never opened,
+and the pickle is read by an unpickler that knows the few names which it takes: the modules become
+plain dicts of attributes, the tensors views of the bytes within their bounds. Every other name ends
+the reading.
 """
 
 import math

@@ -1,16 +1,20 @@
-"""Kills a training again and again, wherever it is, and compares what comes out with an undisturbed one, byte by byte.
+"""Kills a training again and again, wherever it is, and compares what comes out with an undisturbed
+one, byte by byte.
 
-    python tools/torture.py --kills=100 [--devices=4] [--processes=4] [--seed=0] [--signals=KILL,TERM] [--steps=24]
+    python tools/torture.py --kills=100 [--devices=4] [--processes=4] [--seed=0]
+    [--signals=KILL,TERM] [--steps=24]
 
-The run is the command itself: two folds of two stages (L2RCLIP) on drawn images, checkpoints every other step, evaluations
-every third, epochs of four. Half of the kills come after a time drawn from the seed, at most a little more than a whole run
-takes; the others in a phase drawn from the seed, as soon as the run is in it. The same command goes on; when it is done it
-begins anew, until the kills are spent. Each time that it is done the selected parameters of every stage, predictions, results,
-logs and DONE.json are compared. Compiled programs are kept, or most kills would fall into compilations; --cold keeps none.
-Ctrl-C and SIGTERM end it with what there is so far.
+The run is the command itself: two folds of two stages (L2RCLIP) on drawn images, checkpoints every
+  other step, evaluations
+every third, epochs of four. Half of the kills come after a time drawn from the seed, at most a
+little more than a whole run takes; the others in a phase drawn from the seed, as soon as the run is
+in it. The same command goes on; when it is done it begins anew, until the kills are spent. Each
+time that it is done the selected parameters of every stage, predictions, results, logs and
+DONE.json are compared. Compiled programs are kept, or most kills would fall into compilations;
+--cold keeps none. Ctrl-C and SIGTERM end it with what there is so far.
 
-With --processes the devices are shared by so many processes, and one of them is killed: the others have to end by themselves
-within half a minute.
+With --processes the devices are shared by so many processes, and one of them is killed: the others
+have to end by themselves within half a minute.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""Archives of data sets -> folders: nothing is written outside of the folder, or beyond the room there is."""
+"""Archives of data sets -> folders: nothing is written outside of the folder, or beyond the room
+there is."""
 
 import pathlib
 import shutil
@@ -23,7 +24,8 @@ def unpack(archive, folder):
         pathlib.Path: the folder, or the only one in it, as most archives have one.
 
     Raises:
-        ValueError: no such archive, or a damaged one; an entry that leads out of the folder, is a link, a device or encrypted;
+        ValueError: no such archive, or a damaged one; an entry that leads out of the folder, is a
+          link, a device or encrypted;
             more than the disk has room for, MOST_FILES or RATIO allow.
     """
     archive, folder = pathlib.Path(archive), pathlib.Path(folder)

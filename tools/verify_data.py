@@ -1,9 +1,11 @@
-"""Reads every row of a data set as training does, and lists each one that cannot be used, with the reason; trains nothing.
+"""Reads every row of a data set as training does, and lists each one that cannot be used, with the
+reason; trains nothing.
 
     python tools/verify_data.py --config=configs/folder.py --config.data.root=my/
 
-takes the flags of the training's command. Every split of every chosen fold is read, each file once. A line for each bad row,
-separated by tabs: split, row in it, path, reason. The exit code is 0 where all is well, 1 where it is not.
+takes the flags of the training's command. Every split of every chosen fold is read, each file once.
+A line for each bad row, separated by tabs: split, row in it, path, reason. The exit code is 0 where
+all is well, 1 where it is not.
 """
 
 import collections
@@ -36,7 +38,8 @@ def verify(config):
       config: a whole config; few-shot and shift are left aside.
 
     Returns:
-      ([Row], {split: number of its rows}); what no row is to blame for has the row -1. With folds a split is "train, fold 3".
+      ([Row], {split: number of its rows}); what no row is to blame for has the row -1. With folds a
+      split is "train, fold 3".
     """
     data = copy.deepcopy(config.data).unlock()
     data.shots, data.shift.labels, data.corruption.name = 0, 0, ""
@@ -67,7 +70,8 @@ def reading_on():
     """Readers go on behind what stops them in a training.
 
     Yields:
-      ({path: why its file is refused}, [(fields, table, why a label is none)]), filled by the readers; such a label is nan.
+      ({path: why its file is refused}, [(fields, table, why a label is none)]), filled by the
+      readers; such a label is nan.
     """
     refused, labels = {}, []
     check_file, labels_of = sources.check_file, tables.Table.labels_of
@@ -134,7 +138,8 @@ def faults_of(records, data, refused, known):
 
 
 def wrong_labels(records, ranks, labels):
-    """{row: reason} of labels that are no numbers, or lie outside the ranks that the config gives."""
+    """{row: reason} of labels that are no numbers, or lie outside the ranks that the config
+    gives."""
     targets, found = np.asarray(records.targets, np.float64).reshape(len(records), -1), {}
     for row in np.flatnonzero(~np.isfinite(targets).all(1)).tolist():
         named = (reason for fields, _, reason in labels if records.paths[row] in fields)

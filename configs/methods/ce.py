@@ -1,4 +1,5 @@
-"""Cross-entropy over the ranks with a linear classifier, whose expectation is the prediction (DEX; Rothe et al., IJCV 2018).
+"""Cross-entropy over the ranks with a linear classifier, whose expectation is the prediction (DEX;
+Rothe et al., IJCV 2018).
 
 The plain classification baseline; the recipe is our choice.
 """

@@ -1,4 +1,5 @@
-"""No paper, our baseline: a linear classifier and a linear regressor on the same features, cross-entropy plus L1.
+"""No paper, our baseline: a linear classifier and a linear regressor on the same features,
+cross-entropy plus L1.
 
 The recipe is our choice."""
 

@@ -1,10 +1,11 @@
-"""CLOC (Pitawela et al., CVPR 2025): multi-margin n-pair contrast with a learned margin between neighbouring ranks, plus
-cross-entropy; first the margins are learned with everything else, then they are fixed.
+"""CLOC (Pitawela et al., CVPR 2025): multi-margin n-pair contrast with a learned margin between
+neighbouring ranks, plus cross-entropy; first the margins are learned with everything else, then
+they are fixed.
 
 The averaging of the program has a factor 1/|Q| more than the plain mean over pairs: reduction=program|mean. Its README hands
-the classifier's outputs to the loss, which compares cosines of them: on=logits; on=features (default, our choice) compares the
-features. Only the loss is public: that the second phase goes on from the first one's parameters and takes half of the time, and
-the whole recipe, are our choice.
+the classifier's outputs to the loss, which compares cosines of them: on=logits; on=features
+(default, our choice) compares the features. Only the loss is public: that the second phase goes on
+from the first one's parameters and takes half of the time, and the whole recipe, are our choice.
 """
 
 from configs import recipes

@@ -1,22 +1,26 @@
-"""ConOrd ("Contrastive order learning for ordinal regression", under review 2025): contrastive order learning over all
-pairs, reference points, k-NN.
+"""ConOrd ("Contrastive order learning for ordinal regression", under review 2025): contrastive
+order learning over all pairs, reference points, k-NN.
 
-weights=I..XIII chooses the configuration of Tables 1, 7 and 14 (X: a learned table); center=off leaves the reference points
-out, order=off the contrastive term. Where the paper is silent or contradicts itself:
+weights=I..XIII chooses the configuration of Tables 1, 7 and 14 (X: a learned table); center=off
+leaves the reference points out, order=off the contrastive term. Where the paper is silent or
+contradicts itself:
 
                          reading=recommended (default)            reading=literal
   Eq 3's factor 1/|A|    left out                                 as printed
   Eq 8                   mean over the batch                      sum, as printed
 
-Literally the centre term is about 1,000 times the stronger one, which Table 6 and Table 13 contradict. There is no public
-program. Our choice: learning rate of the reference points (1e-3), 100 epochs, images resized without a crop, AdamW and eight
-frames of videos, Table 8's row of LSVQ for other videos and a row of our own for other sets. Ages: unique labels index the
-points; quality: rounded MOS (references=round), or references=interpolate; two angles have none.
-initial=random|zeros|truncated_normal|kaiming|mean (Tables 16, 17). loss=expected_error is Eq 2. temperature=, epsilon=, k= and
-center_weight= are those of Tables 10 to 13; without k it is Table 8's.
+Literally the centre term is about 1,000 times the stronger one, which Table 6 and Table 13
+contradict. There is no public program. Our choice: learning rate of the reference points (1e-3),
+100 epochs, images resized without a crop, AdamW and eight frames of videos, Table 8's row of LSVQ
+for other videos and a row of our own for other sets. Ages: unique labels index the points; quality:
+rounded MOS (references=round), or references=interpolate; two angles have none.
+initial=random|zeros|truncated_normal|kaiming|mean (Tables 16, 17). loss=expected_error is Eq 2.
+temperature=, epsilon=, k= and center_weight= are those of Tables 10 to 13; without k it is Table
+8's.
 
-Ages are flipped at random and nothing else. Images of quality sets are three crops whose features are averaged, in training
-too, and nothing else; their rate rises to five times Table 8's in five epochs (rate=peak takes Table 8's as the peak).
+Ages are flipped at random and nothing else. Images of quality sets are three crops whose features
+are averaged, in training too, and nothing else; their rate rises to five times Table 8's in five
+epochs (rate=peak takes Table 8's as the peak).
 """
 
 from ml_collections import ConfigDict
@@ -58,7 +62,8 @@ def neighbours(config, embeds="image_embeds", k=""):
 
 
 def centers(config, references="", initial="random", **settings):
-    """Entries of the head and of the loss of reference points (Eq 8), which quality sets index by rounded MOS."""
+    """Entries of the head and of the loss of reference points (Eq 8), which quality sets index by
+    rounded MOS."""
     config.references.index = references or (
         "round" if kind(config.name) in (QUALITY, VIDEO) else "unique"
     )
@@ -151,7 +156,8 @@ def groups(config, lr, decay):
 
 
 def from_scratch(config):
-    """The paper's ResNet-18 (gaze, temperature) has no stated recipe: Adam 1e-3, cosine (our choice)."""
+    """The paper's ResNet-18 (gaze, temperature) has no stated recipe: Adam 1e-3, cosine (our
+    choice)."""
     config.optim.groups = entries({"parameters": ".*", "group": "all"})
     config.optim.update({"name": "adam", "schedule": "cosine", "final": 1e-3, "warmup": "0 steps"})
     config.optim.rates = recipes.rates(all=(1e-3, 5e-4))

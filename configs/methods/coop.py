@@ -1,10 +1,12 @@
-"""CoOp (Zhou et al., IJCV 2022): learned context vectors in front of the rank's name, cross-entropy.
+"""CoOp (Zhou et al., IJCV 2022): learned context vectors in front of the rank's name,
+cross-entropy.
 
-preset=tables (default): the "CoOp" rows of OrdinalCLIP, L2RCLIP and NumCLIP. Not vanilla CoOp: context, rank vectors and the
-image tower are all trained, by OrdinalCLIP's recipe. Those rows used VGG-16 pretrained on IMDB-WIKI and the text tower of
-RN50; here the backbone is the config's CLIP. Their file of 101 rank names is not public: ours are the data set's, in digits.
-preset=vanilla: both towers and the names frozen, 16 context vectors, SGD, as CoOp's program does for 16 shots. Momentum and
-weight decay are the defaults of the library it calls, from memory.
+preset=tables (default): the "CoOp" rows of OrdinalCLIP, L2RCLIP and NumCLIP. Not vanilla CoOp:
+context, rank vectors and the image tower are all trained, by OrdinalCLIP's recipe. Those rows used
+VGG-16 pretrained on IMDB-WIKI and the text tower of RN50; here the backbone is the config's CLIP.
+Their file of 101 rank names is not public: ours are the data set's, in digits. preset=vanilla: both
+towers and the names frozen, 16 context vectors, SGD, as CoOp's program does for 16 shots. Momentum
+and weight decay are the defaults of the library it calls, from memory.
 """
 
 from ml_collections import ConfigDict

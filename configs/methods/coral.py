@@ -1,5 +1,6 @@
-"""CORAL (Cao et al., Pattern Recognition Letters 2020): one weight vector and a bias for each threshold between ranks; binary
-cross-entropies. The loss is the program's; biases start at 0 and the recipe is our choice."""
+"""CORAL (Cao et al., Pattern Recognition Letters 2020): one weight vector and a bias for each
+threshold between ranks; binary cross-entropies. The loss is the program's; biases start at 0 and
+the recipe is our choice."""
 
 from configs import recipes
 from configs.base import entries

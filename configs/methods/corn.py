@@ -1,5 +1,6 @@
-"""CORN (Shi et al., Pattern Analysis and Applications 2023): conditional probabilities of passing each threshold, given the
-one before. The loss is the program's, divided by the number of (sample, threshold) pairs; the recipe is our choice."""
+"""CORN (Shi et al., Pattern Analysis and Applications 2023): conditional probabilities of passing
+each threshold, given the one before. The loss is the program's, divided by the number of (sample,
+threshold) pairs; the recipe is our choice."""
 
 from configs import recipes
 from configs.base import entries

@@ -1,9 +1,12 @@
-"""FDS (Yang et al., ICML 2021): features are calibrated to statistics smoothed over neighbouring labels; L1 (sentences: MSE).
+"""FDS (Yang et al., ICML 2021): features are calibrated to statistics smoothed over neighbouring
+labels; L1 (sentences: MSE).
 
-Buckets are those of the program: ages 3 to 99 on AgeDB, 0 to 99 on IMDB-WIKI, 0.1 of the score on STS-B; on other data the
-scale of its concept file, or as low=, high= (exclusive) and width= say. Momentum 0.9, window gaussian, size 5 and sigma 2, as
-the README's commands (AgeDB's defaults in the program: 9 and 1), smoothing from the second epoch. What differs from the
-program stands in jaxord.models.fds. lds=on adds LDS's weights.
+Buckets are those of the program: ages 3 to 99 on AgeDB, 0 to 99 on IMDB-WIKI, 0.1 of the score on
+  STS-B; on other data the
+scale of its concept file, or as low=, high= (exclusive) and width= say. Momentum 0.9, window
+gaussian, size 5 and sigma 2, as the README's commands (AgeDB's defaults in the program: 9 and 1),
+smoothing from the second epoch. What differs from the program stands in jaxord.models.fds. lds=on
+adds LDS's weights.
 """
 
 from configs import recipes

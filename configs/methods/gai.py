@@ -1,7 +1,8 @@
-"""Balanced MSE, analytical form (GAI; Ren et al., CVPR 2022): the labels' distribution as a mixture of Gaussians.
+"""Balanced MSE, analytical form (GAI; Ren et al., CVPR 2022): the labels' distribution as a mixture
+of Gaussians.
 
-components=8 as in the program. Stages, noise=, retrain= and what differs from the program: as configs/methods/bmc.py. The
-mixture is fitted from the run's seed (0 in the program).
+components=8 as in the program. Stages, noise=, retrain= and what differs from the program: as
+configs/methods/bmc.py. The mixture is fitted from the run's seed (0 in the program).
 """
 
 from configs import recipes

@@ -1,14 +1,18 @@
-"""Group-DIR (Pu et al., AAAI 2025): imbalanced regression by groups: contrast of groups, a classifier of groups under
-descending soft labels, and an expert regressor for each group (the true group's in training, the predicted one's at test).
+"""Group-DIR (Pu et al., AAAI 2025): imbalanced regression by groups: contrast of groups, a
+classifier of groups under descending soft labels, and an expert regressor for each group (the true
+group's in training, the predicted one's at test).
 
-The paper has no public program, and these readings are ours: Eq 2's similarity is -L2 at temperature 2 (RnC's pair;
-similarity=cosine,temperature=0.1 is the other); Eq 4 gets the minus sign that it lacks; sums over the batch are means;
-lambda_1 = lambda_2 = 1 (expert_weight=, group_weight=); one stage, RnC's two augmentations (one view of sentences, whose pair
-feature is contrasted). Batch 128 and ResNet-50 (backbone=ResNet-50) are the paper's; with it the schedule is that of the
-benchmark's program (Adam 1e-3, x0.1 at 60 and 80 of 90 epochs), not RnC's SGD 0.5, which an MSE in years does not survive.
-Groups: 20 on AgeDB and IMDB-WIKI, 10 on STS-B, else 10 or as many as ranks up to 20; count= and mapping=range|divide change it
-("g = floor(y / |G|)" read literally is divide). classifier=soft|ce|la: descending soft labels, cross-entropy, logit-adjusted
-cross-entropy (Figures 2 to 7). lds=on weights the experts' errors by LDS inside the groups. contrast=off: ablation.
+The paper has no public program, and these readings are ours: Eq 2's similarity is -L2 at
+temperature 2 (RnC's pair; similarity=cosine,temperature=0.1 is the other); Eq 4 gets the minus sign
+that it lacks; sums over the batch are means; lambda_1 = lambda_2 = 1 (expert_weight=,
+group_weight=); one stage, RnC's two augmentations (one view of sentences, whose pair feature is
+contrasted). Batch 128 and ResNet-50 (backbone=ResNet-50) are the paper's; with it the schedule is
+that of the benchmark's program (Adam 1e-3, x0.1 at 60 and 80 of 90 epochs), not RnC's SGD 0.5,
+which an MSE in years does not survive. Groups: 20 on AgeDB and IMDB-WIKI, 10 on STS-B, else 10 or
+as many as ranks up to 20; count= and mapping=range|divide change it ("g = floor(y / |G|)" read
+literally is divide). classifier=soft|ce|la: descending soft labels, cross-entropy, logit-adjusted
+cross-entropy (Figures 2 to 7). lds=on weights the experts' errors by LDS inside the groups.
+contrast=off: ablation.
 """
 
 from configs import recipes

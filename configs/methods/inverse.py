@@ -1,4 +1,5 @@
-"""INV (Yang et al., ICML 2021): L1 (sentences: MSE) with weights inverse to the label's frequency, mean weight 1.
+"""INV (Yang et al., ICML 2021): L1 (sentences: MSE) with weights inverse to the label's frequency,
+mean weight 1.
 
 Counts are clipped to 5..1000, on STS-B not at all, as in the programs."""
 

@@ -1,4 +1,5 @@
-"""Mean absolute error of a linear regressor: the "Vanilla" row of the imbalanced age sets (Yang et al., ICML 2021).
+"""Mean absolute error of a linear regressor: the "Vanilla" row of the imbalanced age sets (Yang et
+al., ICML 2021).
 
 With pretrained weights the recipe is our choice."""
 

@@ -1,16 +1,20 @@
-"""L2RCLIP (Wang et al., NeurIPS 2023): RankFormer among the rank names, asymmetric contrastive loss, and the cross-modal
-ordinal pairwise loss (COP); first the prompt is trained, then the image tower against fixed texts.
+"""L2RCLIP (Wang et al., NeurIPS 2023): RankFormer among the rank names, asymmetric contrastive
+loss, and the cross-modal ordinal pairwise loss (COP); first the prompt is trained, then the image
+tower against fixed texts.
 
-The program that is public has losses and loaders only; unknown and our choice are alpha (.5), the number of global context
-vectors (4), the attention's axis, width and heads, the prompt's rate (1e-4), the batch (64; videos 16), Eq 6's lambda (.5, the
-program's ratio), CLIP's normalisation, and which checkpoint of the first stage goes on (the last). The rate falls "in epoch
-30": of the second stage, since the first has 20. As in the program only the second stage flips images; the paper flips "all".
+The program that is public has losses and loaders only; unknown and our choice are alpha (.5), the
+number of global context vectors (4), the attention's axis, width and heads, the prompt's rate
+(1e-4), the batch (64; videos 16), Eq 6's lambda (.5, the program's ratio), CLIP's normalisation,
+and which checkpoint of the first stage goes on (the last). The rate falls "in epoch 30": of the
+second stage, since the first has 20. As in the program only the second stage flips images; the
+paper flips "all".
 
   form=inner (default)   Eq 6, weights divided by the largest gap
   form=euclid            the program: distances instead of products, its own two forms for the two stages
 
 prompt=rankformer|interpolation (L2RCLIP-I, Table 7: OrdinalCLIP's base ranks)|off (Table 5: the rank vectors themselves are
-trained); cop=off, scop=off are the rows of Table 5. template=8 is "a photo of {} years old face", see configs/texts.py.
+trained); cop=off, scop=off are the rows of Table 5. template=8 is "a photo of {} years old face",
+see configs/texts.py.
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +34,8 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def words(number):
-    """A whole number below 200 in words, as the rank names of the program: 77 is "seventy seven"."""
+    """A whole number below 200 in words, as the rank names of the program: 77 is "seventy
+    seven"."""
     if number >= 100:
         return ("one hundred " + words(number - 100)).removesuffix(" zero")
     return (

@@ -1,7 +1,8 @@
-"""NumCLIP (Du et al., ECCV 2024), of which RegCLIP (2023) is the earlier write-up: coarse language concepts as bins, a
-ranking-weighted contrastive loss (FCRC), and a regressor that refines the bins.
+"""NumCLIP (Du et al., ECCV 2024), of which RegCLIP (2023) is the earlier write-up: coarse language
+concepts as bins, a ranking-weighted contrastive loss (FCRC), and a regressor that refines the bins.
 
-Where the papers and the public program differ, a preset chooses; neither selects on the test split, which the program does:
+Where the papers and the public program differ, a preset chooses; neither selects on the test split,
+which the program does:
 
                        paper, regclip                     code
   FCRC                 pairs of the batch, weight          K texts, weight inside exp (CE_dis + KL_dis)
@@ -15,10 +16,11 @@ Where the papers and the public program differ, a preset chooses; neither select
   aesthetics           the fixed 80/20 lists; regclip:     the fixed 80/20 lists
                        five folds of 75/5/20
 
-Where the data set has a concept file in configs/concepts, its texts and ranges are the bins; concepts=<name or path.json> takes
-another file (tools/make_concepts.py writes one for any task).
+Where the data set has a concept file in configs/concepts, its texts and ranges are the bins;
+concepts=<name or path.json> takes another file (tools/make_concepts.py writes one for any task).
 
-Options for the ablations: concepts=off (rank vectors drawn at random on the same bins, NumCLIP Table 5), regularizer=off (plain
+Options for the ablations: concepts=off (rank vectors drawn at random on the same bins, NumCLIP
+  Table 5), regularizer=off (plain
 contrastive loss), distance=absolute|sqrt|square (Table 6), form=pair|class|code (of FCRC), regression=off.
 """
 
@@ -111,7 +113,8 @@ def apply(
     fcrc = {"name": "fcrc", "form": form or p["form"], "distance": distance}
     contrast = entries(fcrc if choose("regularizer", regularizer, SWITCH) else {"name": "info_nce"})
     config.losses = (*contrast, *(entries({"name": "l1"}) if refined else ()))
-    # The papers do not say whether the argmax or the expectation gives their figures for grades; all are reported.
+    # The papers do not say whether the argmax or the expectation gives their figures for grades;
+    # all are reported.
     rules = ("value", "argmax", "expectation") if binned else ("argmax", "expectation", "value")
     config.rules = entries(*({"name": rule} for rule in rules if refined or rule != "value"))
 

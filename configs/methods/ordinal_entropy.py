@@ -1,7 +1,9 @@
-"""Ordinal entropy (Zhang et al., ICLR 2023): features spread by the gaps of their labels, beside a regression loss.
+"""Ordinal entropy (Zhang et al., ICLR 2023): features spread by the gaps of their labels, beside a
+regression loss.
 
-weight=1: the program adds its term as it is to that of the imbalanced-regression benchmark, L1 for ages; the paper's equation
-has MSE, loss=mse. The program for ages squares the distance to the own centre, see jaxord.losses.ordinal_entropy.
+weight=1: the program adds its term as it is to that of the imbalanced-regression benchmark, L1 for
+ages; the paper's equation has MSE, loss=mse. The program for ages squares the distance to the own
+centre, see jaxord.losses.ordinal_entropy.
 """
 
 from configs import recipes

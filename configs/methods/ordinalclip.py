@@ -1,10 +1,14 @@
-"""OrdinalCLIP (Li et al., NeurIPS 2022): each rank's vectors are a fixed mixture of a few learned base ranks.
+"""OrdinalCLIP (Li et al., NeurIPS 2022): each rank's vectors are a fixed mixture of a few learned
+base ranks.
 
-Loss: cross-entropy plus the text-to-image KL term; prediction: the expected rank value. The recipe is that of the program's
-`morph_compare.yaml`: RAdam that changes nothing in its first five steps, cosine, 100 epochs. Its image tower was VGG-16
-pretrained on IMDB-WIKI and its text tower RN50's; here the backbone is the config's CLIP. It has 101 ranks on MORPH, here the
-data set's labels are the ranks. interpolation=linear (the tables'), inv_prop or normal; base_ranks=3.
-base_names=young+middle_aged+old starts the base ranks from these words, as a name file does in the program.
+Loss: cross-entropy plus the text-to-image KL term; prediction: the expected rank value. The recipe
+  is that of the program's
+`morph_compare.yaml`: RAdam that changes nothing in its first five steps, cosine, 100 epochs. Its
+  image tower was VGG-16
+pretrained on IMDB-WIKI and its text tower RN50's; here the backbone is the config's CLIP. It has
+101 ranks on MORPH, here the data set's labels are the ranks. interpolation=linear (the tables'),
+inv_prop or normal; base_ranks=3. base_names=young+middle_aged+old starts the base ranks from these
+words, as a name file does in the program.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
-"""RankSim (Gong et al., ICML 2022): L1 (sentences: MSE), and neighbours in feature space ranked as those in label space.
+"""RankSim (Gong et al., ICML 2022): L1 (sentences: MSE), and neighbours in feature space ranked as
+those in label space.
 
-weight=100 and interpolation=2 are those of its command lines for ages, 3e-4 and 2 for STS-B. From scratch 120 epochs; on
-AgeDB batch 64 and rate 2.5e-4, else those of the benchmark. The program draws one sample of each label of the batch; here
-the first one counts.
+weight=100 and interpolation=2 are those of its command lines for ages, 3e-4 and 2 for STS-B. From
+scratch 120 epochs; on AgeDB batch 64 and rate 2.5e-4, else those of the benchmark. The program
+draws one sample of each label of the batch; here the first one counts.
 """
 
 from configs import recipes

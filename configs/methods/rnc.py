@@ -1,10 +1,13 @@
-"""Rank-N-Contrast (Zha et al., NeurIPS 2023): each pair against all that are farther in label; two augmentations.
+"""Rank-N-Contrast (Zha et al., NeurIPS 2023): each pair against all that are farther in label; two
+augmentations.
 
-protocol=probe (its own: a linear regressor on the finished features, L1) or knn (as ConOrd evaluates its baselines).
-similarity=l2 on raw features at temperature 2 (the program), or cosine. ConOrd writes it with unit features and a
-temperature of its own: similarity=cosine,temperature=0.07. Its ResNet-18 from scratch is trained by SGD 0.5, batch 256,
-400 epochs, cosine to a thousandth; then the regressor by SGD 0.05, batch 64, 100 epochs, cosine to 0.008 of it. With
-pretrained weights the recipe is our choice, the batch ConOrd's. center=on adds ConOrd's reference points (its Table 15).
+protocol=probe (its own: a linear regressor on the finished features, L1) or knn (as ConOrd
+evaluates its baselines). similarity=l2 on raw features at temperature 2 (the program), or cosine.
+ConOrd writes it with unit features and a temperature of its own:
+similarity=cosine,temperature=0.07. Its ResNet-18 from scratch is trained by SGD 0.5, batch 256, 400
+epochs, cosine to a thousandth; then the regressor by SGD 0.05, batch 64, 100 epochs, cosine to
+0.008 of it. With pretrained weights the recipe is our choice, the batch ConOrd's. center=on adds
+ConOrd's reference points (its Table 15).
 """
 
 from configs import recipes

@@ -1,8 +1,10 @@
-"""RRT (Yang et al., ICML 2021): regressor re-training, the decoupling of imbalanced classification for regression.
+"""RRT (Yang et al., ICML 2021): regressor re-training, the decoupling of imbalanced classification
+for regression.
 
-First the plain loss, as long as method=l1 takes; then the encoder is kept and a new regressor trained as long again, with
-weights inverse to the label's frequency, and lds=on smooths the frequencies. The program leaves the scheme to
-the user (inverse: our choice) and moves the batch statistics of the frozen encoder, here they stay.
+First the plain loss, as long as method=l1 takes; then the encoder is kept and a new regressor
+trained as long again, with weights inverse to the label's frequency, and lds=on smooths the
+frequencies. The program leaves the scheme to the user (inverse: our choice) and moves the batch
+statistics of the frozen encoder, here they stay.
 """
 
 from configs import recipes

@@ -1,4 +1,5 @@
-"""SQINV (Yang et al., ICML 2021): L1 (sentences: MSE) with weights inverse to the root of the label's frequency, mean 1."""
+"""SQINV (Yang et al., ICML 2021): L1 (sentences: MSE) with weights inverse to the root of the
+label's frequency, mean 1."""
 
 from configs import recipes
 

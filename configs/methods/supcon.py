@@ -1,9 +1,11 @@
-"""SupCon (Khosla et al., NeurIPS 2020): supervised contrastive learning, then k-NN on the features under the projection.
+"""SupCon (Khosla et al., NeurIPS 2020): supervised contrastive learning, then k-NN on the features
+under the projection.
 
-positives=rank (all of the same rank, ConOrd Eq 1) or view (the other augmentation only, the caption of ConOrd Figure 1); ranks
-of real-valued labels are bins. temperature=0.07, the loss's default. The projection is SupCon's two layers to 128; evaluation
-as in ConOrd by k-NN, k and batch as ConOrd's. From scratch SGD 0.05, batch 256, cosine to a thousandth as in the program,
-400 epochs as RnC (the program: 1000). center=on adds ConOrd's reference points (its Table 15) to what the loss compares.
+positives=rank (all of the same rank, ConOrd Eq 1) or view (the other augmentation only, the caption
+of ConOrd Figure 1); ranks of real-valued labels are bins. temperature=0.07, the loss's default. The
+projection is SupCon's two layers to 128; evaluation as in ConOrd by k-NN, k and batch as ConOrd's.
+From scratch SGD 0.05, batch 256, cosine to a thousandth as in the program, 400 epochs as RnC (the
+program: 1000). center=on adds ConOrd's reference points (its Table 15) to what the loss compares.
 """
 
 from configs import recipes

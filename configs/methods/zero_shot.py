@@ -1,7 +1,9 @@
-"""Zero-shot CLIP (Radford et al. 2021): the cosine of the image and of a sentence for each rank; nothing is trained.
+"""Zero-shot CLIP (Radford et al. 2021): the cosine of the image and of a sentence for each rank;
+nothing is trained.
 
-The papers' rows differ because their sentences differ (MORPH MAE 6.09 in RegCLIP and NumCLIP, 6.91 in L2RCLIP) and none
-prints them; `template=N` chooses one of configs/texts.py, `--config.prompt.template=` any other.
+The papers' rows differ because their sentences differ (MORPH MAE 6.09 in RegCLIP and NumCLIP, 6.91
+in L2RCLIP) and none prints them; `template=N` chooses one of configs/texts.py,
+`--config.prompt.template=` any other.
 """
 
 from configs.base import entries

@@ -1,1 +1,2 @@
-"""Data: sources become Records, Records become batches of uint8 images, augmentation happens inside the jitted step."""
+"""Data: sources become Records, Records become batches of uint8 images, augmentation happens inside
+the jitted step."""

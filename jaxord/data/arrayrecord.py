@@ -14,8 +14,9 @@ VERSION = "1.0.0"
 def write_store(root, features, splits, metadata=None):
     """Writes root/store/1.0.0, a TFDS data set of ArrayRecord files.
 
-    TFDS writes into a folder incomplete.* beside it and renames that at the end, so a killed run leaves no half of a
-    data set behind under this name, and of two runs at once the first to end wins.
+    TFDS writes into a folder incomplete.* beside it and renames that at the end, so a killed run
+    leaves no half of a data set behind under this name, and of two runs at once the first to end
+    wins.
 
     Args:
         root: folder.
@@ -78,7 +79,8 @@ def metadata(folder):
 
 
 def stamp(folder):
-    """Names the content of a data set: its description holds the number of bytes and examples of each file."""
+    """Names the content of a data set: its description holds the number of bytes and examples of
+    each file."""
     info = (folder / "dataset_info.json").read_bytes() + str(
         (folder / "dataset_info.json").stat().st_mtime_ns
     ).encode()
@@ -104,13 +106,15 @@ def builder(folder):
 
 
 def source(folder, split, image):
-    """Random access to the examples of a split, a sequence of dicts in which `image` is encoded bytes."""
+    """Random access to the examples of a split, a sequence of dicts in which `image` is encoded
+    bytes."""
     import tensorflow_datasets as tfds
 
     return builder(folder).as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
 
 
 def _version(folder):
-    """(1, 0, 0) of a folder 1.0.0; () of others, such as the incomplete.* ones of running or killed builds."""
+    """(1, 0, 0) of a folder 1.0.0; () of others, such as the incomplete.* ones of running or killed
+    builds."""
     parts = folder.name.split(".")
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()

@@ -2,8 +2,9 @@
 
 B batch, V views, F frames of a video, C side of the stored canvas, H W side of the model's image.
 
-A crop is a function (stored u8[C, C, 3], size i32[2], key, *, image_size, settings) -> f32[V, H, W, 3] of one image,
-whose pixels are in 0..255 and whose true height and width `size` lie at the top left of the canvas.
+A crop is a function (stored u8[C, C, 3], size i32[2], key, *, image_size, settings) -> f32[V, H, W,
+3] of one image, whose pixels are in 0..255 and whose true height and width `size` lie at the top
+left of the canvas.
 """
 
 import functools
@@ -41,10 +42,12 @@ def augment(
 ):
     """Images as the model sees them.
 
-    The key of a row is fold_in(fold_in(key(seed), epoch), index); no step, batch size, tier or device count enters.
+    The key of a row is fold_in(fold_in(key(seed), epoch), index); no step, batch size, tier or
+    device count enters.
 
     Args:
-        stored: u8[B, C, C, 3], or u8[B, F, C, C, 3]: frames of one record, cropped, flipped and coloured alike.
+        stored: u8[B, C, C, 3], or u8[B, F, C, C, 3]: frames of one record, cropped, flipped and
+          coloured alike.
         size: i32[B, 2], true height and width in the canvas.
         index: i32[B], row of the record.
         epoch: i32[B], how often the row was seen before; not read when `train` is False.
@@ -58,11 +61,12 @@ def augment(
         grey: probability of removing all colour, after the jitter; in training only.
 
     Returns:
-        f32[B, V, H, W, 3], all views of an image flipped and coloured alike. Of F frames the views of each stand
-        together, in the order of the frames.
+        f32[B, V, H, W, 3], all views of an image flipped and coloured alike. Of F frames the views
+        of each stand together, in the order of the frames.
 
     Raises:
-        ValueError: an unknown crop, setting or normalisation; a strength or probability out of its range.
+        ValueError: an unknown crop, setting or normalisation; a strength or probability out of its
+          range.
     """
     if normalize not in NORMALISATIONS:
         raise ValueError(
@@ -94,7 +98,8 @@ def augment(
 
 
 def choice(count, index, epoch, seed):
-    """Which of its labels an image shows this time: i32[B], uniform in 0..count-1, a function of (seed, epoch, row).
+    """Which of its labels an image shows this time: i32[B], uniform in 0..count-1, a function of
+    (seed, epoch, row).
 
     Args:
       count: i32[B], number of labels of each image.
@@ -114,7 +119,8 @@ def choice(count, index, epoch, seed):
 def random_crop(stored, size, key, *, image_size, padding=0, step=1):
     """A square at a random place; `padding` black pixels are laid around the image first.
 
-    The square begins at multiples of `step` pixels: 8 keeps the blocks of JPEG in one phase to a ViT's patches.
+    The square begins at multiples of `step` pixels: 8 keeps the blocks of JPEG in one phase to a
+    ViT's patches.
     """
     if padding:
         stored = jnp.pad(stored, ((padding, padding), (padding, padding), (0, 0)))
@@ -123,22 +129,25 @@ def random_crop(stored, size, key, *, image_size, padding=0, step=1):
 
 
 def center_crop(stored, size, key, *, image_size):
-    """The square in the middle; an odd rest goes to the bottom and right, as in CLIP's preprocessing."""
+    """The square in the middle; an odd rest goes to the bottom and right, as in CLIP's
+    preprocessing."""
     return _cut(stored, _room(stored, size, image_size) // 2, image_size)[None]
 
 
 def diagonal_crops(stored, size, key, *, image_size, views=3):
-    """Squares evenly spaced from the top left to the bottom right corner: with three views, those of ConOrd."""
+    """Squares evenly spaced from the top left to the bottom right corner: with three views, those
+    of ConOrd."""
     room = _room(stored, size, image_size)
     places = [0.5] if views == 1 else [v / (views - 1) for v in range(views)]
     return jnp.stack([_cut(stored, _at(room, p, p), image_size) for p in places])
 
 
 def spread_crops(stored, size, key, *, image_size, views=4, step=1):
-    """Squares spread evenly over the image, the same for every image: the points of the R2 sequence (Roberts 2018).
+    """Squares spread evenly over the image, the same for every image: the points of the R2 sequence
+    (Roberts 2018).
 
-    Not a regular grid, whose steps would keep a phase of their own to periodic patterns of an image. `step` as in
-    `random_crop`.
+    Not a regular grid, whose steps would keep a phase of their own to periodic patterns of an
+    image. `step` as in `random_crop`.
     """
     room = _room(stored, size, image_size)
     points = [
@@ -155,10 +164,11 @@ def resize(stored, size, key, *, image_size):
 
 
 def random_resized_crop(stored, size, key, *, image_size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
-    """A rectangle of random area and aspect, resized to the square: the distribution of torchvision's.
+    """A rectangle of random area and aspect, resized to the square: the distribution of
+    torchvision's.
 
-    Ten draws of an area in `scale` (a share of the image) and an aspect log-uniform in `ratio`; the first that fits
-    counts; where none fits, the centre with the nearest allowed aspect.
+    Ten draws of an area in `scale` (a share of the image) and an aspect log-uniform in `ratio`; the
+    first that fits counts; where none fits, the centre with the nearest allowed aspect.
     """
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     h, w = size[0].astype(jnp.float32), size[1].astype(jnp.float32)
@@ -202,8 +212,8 @@ def _cut(stored, start, image_size):
 def _resample(stored, start, length, image_size):
     """Bicubic resize of a rectangle with the weights of Pillow's crop and resize, rounded nowhere.
 
-    Nothing outside the rectangle is read; jax.image.scale_and_translate would mix in neighbours beyond it, and the
-    canvas's black padding.
+    Nothing outside the rectangle is read; jax.image.scale_and_translate would mix in neighbours
+    beyond it, and the canvas's black padding.
     """
     exact = jax.lax.Precision.HIGHEST  # pixels have 8 bits; TF32 and bfloat16 keep no more
     down = _weights(start[0], length[0], stored.shape[0], image_size)
@@ -213,7 +223,8 @@ def _resample(stored, start, length, image_size):
 
 
 def _weights(start, length, source, target):
-    """f32[target, source]: row i weighs the source pixels that make pixel i (Keys' cubic, a = -1/2, antialiased)."""
+    """f32[target, source]: row i weighs the source pixels that make pixel i (Keys' cubic, a = -1/2,
+    antialiased)."""
     scale = length / target
     centre = start + (jnp.arange(target) + 0.5) * scale  # [target]
     pixel = jnp.arange(source)

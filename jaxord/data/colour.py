@@ -1,4 +1,5 @@
-"""Changes of colour with the formulas of torchvision's ColorJitter and RandomGrayscale, on pixels in 0..255.
+"""Changes of colour with the formulas of torchvision's ColorJitter and RandomGrayscale, on pixels
+in 0..255.
 
 Images are f32[..., H, W, 3] and rounded nowhere; every function leaves them in 0..255.
 """
@@ -16,8 +17,9 @@ LUMA = (
 def jitter(image, key, *, probability=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0):
     """With `probability` the four changes below in a random order, each by a random factor.
 
-    Factors are uniform in [max(0, 1 - strength), 1 + strength], that of the hue in [-hue, hue] turns. All images of the
-    array get the same factors in the same order; where nothing is to change they come back as they are.
+    Factors are uniform in [max(0, 1 - strength), 1 + strength], that of the hue in [-hue, hue]
+    turns. All images of the array get the same factors in the same order; where nothing is to
+    change they come back as they are.
 
     Args:
         image: f32[..., H, W, 3].
@@ -61,7 +63,8 @@ def jitter(image, key, *, probability=0.0, brightness=0.0, contrast=0.0, saturat
 
 
 def random_grey(image, key, *, probability):
-    """All images of the array without their colour, with `probability`; else, and where it is 0, as they are."""
+    """All images of the array without their colour, with `probability`; else, and where it is 0, as
+    they are."""
     _check("grey", probability, 1)
     if not probability:
         return image
@@ -92,7 +95,8 @@ def adjust_saturation(image, factor):
 
 
 def adjust_hue(image, factor):
-    """Turns the hue of HSV by `factor` of the circle; value and saturation, and so every grey, stay.
+    """Turns the hue of HSV by `factor` of the circle; value and saturation, and so every grey,
+    stay.
 
     channel = value - chroma * clip(min(k, 4 - k), 0, 1),  k = (6 hue + n) mod 6,  n = 5, 3, 1 of red, green, blue
     """

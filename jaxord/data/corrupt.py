@@ -1,7 +1,9 @@
-"""The 19 corruptions of ImageNet-C at five severities, for evaluation on damaged images (ConOrd Table 19).
+"""The 19 corruptions of ImageNet-C at five severities, for evaluation on damaged images (ConOrd
+Table 19).
 
-They are those of Hendrycks and Dietterich 2019 as imagecorruptions has them, which works on images of any size from 32 pixels
-on: its elastic_transform has constants of its own, for waves that grow with the image.
+They are those of Hendrycks and Dietterich 2019 as imagecorruptions has them, which works on images
+of any size from 32 pixels on: its elastic_transform has constants of its own, for waves that grow
+with the image.
 """
 
 import difflib
@@ -39,7 +41,8 @@ DRAWING = threading.Lock()  # several threads decode, and there is one global ge
 
 
 def check(name, severity):
-    """Raises ValueError where there is no such corruption or severity, or the library that makes it is not installed."""
+    """Raises ValueError where there is no such corruption or severity, or the library that makes it
+    is not installed."""
     if name not in NAMES:
         near = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"It is one of {sorted(NAMES)}."

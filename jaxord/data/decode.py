@@ -19,7 +19,8 @@ MAX_ASPECT = 2  # of the "shorter" form; the centre of a longer image is kept
 
 
 def canvas(resize, stored_size):
-    """Side of the stored square array: `stored_size`, or twice that where the longer side may be longer."""
+    """Side of the stored square array: `stored_size`, or twice that where the longer side may be
+    longer."""
     if resize not in ("square", "shorter"):
         raise ValueError(f"config.data.resize is {resize!r}; it is 'square' or 'shorter'")
     return stored_size if resize == "square" else MAX_ASPECT * stored_size
@@ -28,10 +29,11 @@ def canvas(resize, stored_size):
 def decode(encoded, *, resize, stored_size):
     """Decodes and resizes one image.
 
-    The orientation tag is applied and the image converted to RGB as CLIP does (alpha is dropped; 16 bits become 8 by
-    dividing by 257; of an animation the first frame counts), then resized by Pillow's bicubic filter:
-    "square" makes both sides `stored_size`; "shorter" makes the shorter side `stored_size` and the longer
-    int(stored_size * long / short), as torchvision and CLIP do, keeps the centre beyond 2:1 and pads with black.
+    The orientation tag is applied and the image converted to RGB as CLIP does (alpha is dropped; 16
+    bits become 8 by dividing by 257; of an animation the first frame counts), then resized by
+    Pillow's bicubic filter: "square" makes both sides `stored_size`; "shorter" makes the shorter
+    side `stored_size` and the longer int(stored_size * long / short), as torchvision and CLIP do,
+    keeps the centre beyond 2:1 and pads with black.
 
     Args:
         encoded: bytes of a file in one of FORMATS.
@@ -42,7 +44,8 @@ def decode(encoded, *, resize, stored_size):
         (u8[C, C, 3], (h, w)): the image at the top left of its canvas, and its true size.
 
     Raises:
-        ValueError: the bytes are no image of these formats, are cut short, or hold more than MAX_PIXELS pixels.
+        ValueError: the bytes are no image of these formats, are cut short, or hold more than
+          MAX_PIXELS pixels.
     """
     side = canvas(resize, stored_size)
     if not encoded:

@@ -1,6 +1,8 @@
-"""Data of the first run: real photographs and digits that Python wheels carry, nothing is downloaded.
+"""Data of the first run: real photographs and digits that Python wheels carry, nothing is
+downloaded.
 
-Both sets are built on first use under their root, as any other data set: a TFDS store of ArrayRecord files.
+Both sets are built on first use under their root, as any other data set: a TFDS store of
+ArrayRecord files.
 """
 
 import importlib.util
@@ -13,10 +15,10 @@ from PIL import Image, ImageFilter
 from jaxord.data import arrayrecord, sources
 from jaxord.data.select import split_records
 
-# Photographs inside the wheels of scikit-image (skimage/data) and scikit-learn (sklearn/datasets/images). Left out are
-# drawings, masks, pages of text, and photographs that are soft as they are (clock_motion, cell, microaneurysms, moon,
-# retina), on which a degradation could not be told from the subject.
-# The two motorcycle files show one scene, so one of them is enough.
+# Photographs inside the wheels of scikit-image (skimage/data) and scikit-learn
+# (sklearn/datasets/images). Left out are drawings, masks, pages of text, and photographs that are
+# soft as they are (clock_motion, cell, microaneurysms, moon, retina), on which a degradation could
+# not be told from the subject. The two motorcycle files show one scene, so one of them is enough.
 SCENES = {
     "train": (
         "astronaut.png",
@@ -34,19 +36,23 @@ SCENES = {
 }
 TILE, STRIDE = 96, 32  # pixels; a multiple of 8 keeps JPEG's blocks in one place in all tiles
 TILES = {"train": 100, "val": 40, "test": 40}  # of a scene at most, spread evenly
-SEVERITIES = {  # of 1, 2, 3, 4, each step about as visible as the last; 0 is the photograph as it is
+# Of 1, 2, 3, 4, each step about as visible as the last; 0 is the photograph as it is
+SEVERITIES = {
     "blur": (1.0, 1.8, 3.2, 5.6),  # standard deviation of a Gaussian, pixels
     "jpeg": (32, 16, 8, 4),  # quality
     "noise": (8, 16, 32, 64),  # standard deviation, of 0..255
 }
-TEXTURE = 3.0  # mean absolute step between neighbouring pixels; on smoother tiles no degradation could be seen
+# Mean absolute step between neighbouring pixels; on smoother tiles no degradation could be seen
+TEXTURE = 3.0
 
 
 def photo_quality(root, *, fold, seed):
-    """How degraded is a photograph: tiles of 14 scenes with blur, JPEG artefacts or noise of severity 0 to 4.
+    """How degraded is a photograph: tiles of 14 scenes with blur, JPEG artefacts or noise of
+    severity 0 to 4.
 
-    The target is the severity, the column `kind` says what was done. No scene is in two splits. The images are the same
-    for every seed, so that runs with different seeds are compared on the same data.
+    The target is the severity, the column `kind` says what was done. No scene is in two splits. The
+    images are the same for every seed, so that runs with different seeds are compared on the same
+    data.
 
     Args:
         root: folder for the store; built on first use.
@@ -66,7 +72,8 @@ def photo_quality(root, *, fold, seed):
 
 
 def digits(root, *, fold, seed):
-    """Scikit-learn's 1,797 handwritten digits as ranks 0 to 9, 32 x 32 pixels; 60/20/20, drawn with the seed.
+    """Scikit-learn's 1,797 handwritten digits as ranks 0 to 9, 32 x 32 pixels; 60/20/20, drawn with
+    the seed.
 
     Args:
         root: folder for the store; built on first use.
@@ -111,7 +118,8 @@ def _digits(pixels, labels):
 
 
 def _tiles(scenes, most):
-    """Each tile in all five severities; kinds take turns, so that every severity has the same share of each."""
+    """Each tile in all five severities; kinds take turns, so that every severity has the same share
+    of each."""
     turn = 0
     for scene, photo in scenes:
         versions = {
@@ -137,7 +145,8 @@ def _tiles(scenes, most):
 
 
 def degrade(photo, kind, severity, name):
-    """A whole photograph with one degradation, so that no tile has a border of its own; `name` seeds the noise."""
+    """A whole photograph with one degradation, so that no tile has a border of its own; `name`
+    seeds the noise."""
     strength = SEVERITIES[kind][severity - 1]
     if kind == "blur":
         return photo.filter(ImageFilter.GaussianBlur(strength))

@@ -1,7 +1,8 @@
 """What people give to a finished run, example by example -> arrays that are stacked to batches.
 
-Examples are images, or what the module of the config's reader says by its function `given(data, vocabulary)`: sentences.py has
-one, and videos.py. So a further kind of data brings its own, and nothing else knows of it.
+Examples are images, or what the module of the config's reader says by its function `given(data,
+vocabulary)`: sentences.py has one, and videos.py. So a further kind of data brings its own, and
+nothing else knows of it.
 
 C side of the stored canvas.
 """
@@ -34,8 +35,8 @@ class Given:
 
     Attributes:
       noun: what many of them are called.
-      listed: (what a command line says, root) -> (names, examples), as long: how each is called in the output, and what `read`
-        takes; strings only, nothing is decoded.
+      listed: (what a command line says, root) -> (names, examples), as long: how each is called in
+        the output, and what `read` takes; strings only, nothing is decoded.
       read: example -> {name: array [...]}; it says by ValueError or OSError why it cannot.
       nothing: {name: array [...]} that stands for an example that cannot be read.
     """
@@ -77,11 +78,12 @@ def images(data, vocabulary):
 
 
 def encoded(image):
-    """Bytes that `jaxord.data.decode` reads as it reads a file's: of a path's file, or of an image in memory.
+    """Bytes that `jaxord.data.decode` reads as it reads a file's: of a path's file, or of an image
+    in memory.
 
     Raises:
-      ValueError, OSError: no such file, or no file, or a larger one than MAX_BYTES; an array that is not u8[H, W, 3] or
-        u8[H, W]; pixels that have no 8 or 16 bits.
+      ValueError, OSError: no such file, or no file, or a larger one than MAX_BYTES; an array that
+        is not u8[H, W, 3] or u8[H, W]; pixels that have no 8 or 16 bits.
     """
     if isinstance(image, (str, os.PathLike)):
         size = size_of_file(image)
@@ -115,7 +117,8 @@ def encoded(image):
 
 
 def size_of_file(path):
-    """Bytes of a regular file; ValueError for anything else, such as a pipe, which would be waited for."""
+    """Bytes of a regular file; ValueError for anything else, such as a pipe, which would be waited
+    for."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a file")
@@ -136,15 +139,16 @@ def files(source, root, endings, noun):
     """The files that a command line means.
 
     Args:
-      source: a folder (with all below it; files of other kinds and hidden ones do not count), a pattern with * ? [], a CSV or
-        TSV file with a column `path`, a text file (.txt, .lst, .list) with a path a line, or one file.
+      source: a folder (with all below it; files of other kinds and hidden ones do not count), a
+        pattern with * ? [], a CSV or TSV file with a column `path`, a text file (.txt, .lst, .list)
+        with a path a line, or one file.
       root: what the paths in a table or list are relative to; "" is its own folder.
       endings: of the files in a folder that count.
       noun: what they are called.
 
     Returns:
-      (names, files): how each one is called in the output, and where it lies. Folders and patterns are sorted, lists keep
-      their order; only these strings are held in memory.
+      (names, files): how each one is called in the output, and where it lies. Folders and patterns
+      are sorted, lists keep their order; only these strings are held in memory.
 
     Raises:
       ValueError: nothing there, nothing of this kind in it, a table without the column.

@@ -1,4 +1,5 @@
-"""What is extracted from each video once: frames for the image tower, and motion by SlowFast's Fast pathway.
+"""What is extracted from each video once: frames for the image tower, and motion by SlowFast's Fast
+pathway.
 
 N videos, V frames, M clips of F frames, C side of the stored canvas, S side of a clip.
 """
@@ -37,7 +38,8 @@ get them once, where there is a network, from pytorchvideo's model zoo, and conv
 
 
 class Rows:
-    """Some rows of an array in a file, read when they are indexed: a split of 40 GB is taken without being copied."""
+    """Some rows of an array in a file, read when they are indexed: a split of 40 GB is taken
+    without being copied."""
 
     def __init__(self, array, rows):
         self.array, self.rows = array, np.asarray(rows)
@@ -75,9 +77,9 @@ def extract(
 ):
     """Frames and motion of all videos, from the folder of an earlier extraction where there is one.
 
-    A video is cut into V (or M) equal parts: a frame is the middle one of its part, a clip begins where its part begins and
-    is padded by the video's last frame. Of a video of 8 seconds these are the middle of each second and a clip a second.
-    What was done before a crash is not done again.
+    A video is cut into V (or M) equal parts: a frame is the middle one of its part, a clip begins
+    where its part begins and is padded by the video's last frame. Of a video of 8 seconds these are
+    the middle of each second and a clip a second. What was done before a crash is not done again.
 
     Args:
         records: of the videos.
@@ -95,11 +97,12 @@ def extract(
         workers: decoding threads.
 
     Returns:
-        (arrays in files, rows that they hold): frames u8[N, V, C, C, 3], size i32[N, 2], the true height and width in the
-        canvas, and motion f16[N, M, 4, S / 32, S / 32, 256].
+        (arrays in files, rows that they hold): frames u8[N, V, C, C, 3], size i32[N, 2], the true
+        height and width in the canvas, and motion f16[N, M, 4, S / 32, S / 32, 256].
 
     Raises:
-        ValueError: no weights; weights that do not fit; not enough room; a broken video (all are tried, five shown).
+        ValueError: no weights; weights that do not fit; not enough room; a broken video (all are
+          tried, five shown).
     """
     if (
         frames < 1
@@ -155,7 +158,8 @@ def extract(
 
 
 def row_shapes(*, frames, clips, clip_frames, clip_size, resize, stored_size):
-    """{kind: {name: (shape, dtype)}} of what one video becomes; the kinds are kept apart. Settings as of `extract`."""
+    """{kind: {name: (shape, dtype)}} of what one video becomes; the kinds are kept apart. Settings
+    as of `extract`."""
     side, cells = decoding.canvas(resize, stored_size), clip_size // 32
     shapes = {"frames": {"frames": ((frames, side, side, 3), np.uint8), "size": ((2,), np.int32)}}
     if clips:
@@ -164,7 +168,8 @@ def row_shapes(*, frames, clips, clip_frames, clip_size, resize, stored_size):
 
 
 def _fill(records, root, folders, shapes, form, weights, broken, workers):
-    """Extracts what is not there yet, video by video; a folder appears when all is done. Returns {row: reason}."""
+    """Extracts what is not there yet, video by video; a folder appears when all is done. Returns
+    {row: reason}."""
     import fcntl  # no such module on Windows
 
     parts = {kind: folder.with_name(f".{folder.name}") for kind, folder in folders.items()}
@@ -288,14 +293,15 @@ def _broken_message(records, faults):
 def decode_video(path, *, frames, clips, clip_frames, clip_size, resize, stored_size):
     """The frames and clips of one video; the settings are those of `extract`.
 
-    Rotation that the file asks for is applied. A file that ends before the frames it announces is padded by the last one. No
-    frames or no clips give empty arrays.
+    Rotation that the file asks for is applied. A file that ends before the frames it announces is
+    padded by the last one. No frames or no clips give empty arrays.
 
     Returns:
         (u8[V, C, C, 3], their true (h, w), u8[M, F, S, S, 3]).
 
     Raises:
-        ValueError: PyAV is not installed; the file is no video or holds no frame that can be decoded.
+        ValueError: PyAV is not installed; the file is no video or holds no frame that can be
+          decoded.
     """
     try:
         import av
@@ -351,14 +357,16 @@ def _rgb(frame, width, height):
     """u8[h, w, 3]: a frame, resized and then turned as its file asks for."""
     from av.video.reformatter import Interpolation as Flag
 
-    # Without these flags ffmpeg's scaler is darker by up to 2 of 255, and differs between processors.
+    # Without these flags ffmpeg's scaler is darker by up to 2 of 255, and differs between
+    # processors.
     exact = Flag.BILINEAR | Flag.ACCURATE_RND | Flag.FULL_CHR_H_INT | Flag.BITEXACT
     pixels = frame.reformat(width, height, "rgb24", interpolation=exact, threads=1).to_ndarray()
     return np.rot90(pixels, round(frame.rotation / 90))
 
 
 def fast_motion(weights):
-    """The function u8[M, F, S, S, 3] -> f16[M, 4, S / 32, S / 32, 256] of one video: the Fast pathway, averaged over time."""
+    """The function u8[M, F, S, S, 3] -> f16[M, 4, S / 32, S / 32, 256] of one video: the Fast
+    pathway, averaged over time."""
     import jax
     import jax.numpy as jnp
 
@@ -383,7 +391,8 @@ def fast_motion(weights):
 
 
 def fast_name(path):
-    """pytorchvideo's name of our parameter or statistic: blocks_1/res_blocks_0/branch2/conv_a/kernel ->
+    """pytorchvideo's name of our parameter or statistic:
+    blocks_1/res_blocks_0/branch2/conv_a/kernel ->
     blocks.1.multipathway_blocks.1.res_blocks.0.branch2.conv_a.weight."""
     stage, *parts, leaf = path.split("/")
     names = [re.sub(r"_(\d+)$", r".\1", part) for part in (stage, *parts)]
@@ -393,14 +402,16 @@ def fast_name(path):
 
 
 def load_fast(file, shapes):
-    """The Fast pathway's variables from a safetensors file with the names of pytorchvideo's slowfast_r50.
+    """The Fast pathway's variables from a safetensors file with the names of pytorchvideo's
+    slowfast_r50.
 
     Args:
         file: path; the Slow pathway, the fusions and the head may be in it.
         shapes: {"params": tree, "stats": tree} of the model.
 
     Raises:
-        ValueError: not such a file; lists every array that is missing, left over or of another shape.
+        ValueError: not such a file; lists every array that is missing, left over or of another
+          shape.
     """
     flat = {kind: trees.flatten(tree) for kind, tree in shapes.items()}
     wanted = {path: leaf for tree in flat.values() for path, leaf in tree.items()}

@@ -1,7 +1,8 @@
 """Readers of face data sets; the target is the age in years, for Adience the class 0 to 7.
 
-Lists lie under the root, images in its folder `images` unless said otherwise; images are aligned beforehand. `fold` and
-`seed` are those of the run; `val_fraction` cuts a validation split from the training one where the protocol has none.
+Lists lie under the root, images in its folder `images` unless said otherwise; images are aligned
+beforehand. `fold` and `seed` are those of the run; `val_fraction` cuts a validation split from the
+training one where the protocol has none.
 """
 
 import dataclasses
@@ -18,13 +19,16 @@ def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, v
     """MORPH II.
 
     Settings:
-      "A": five random 80/20 splits of 5,492 Caucasian faces (order learning's and MWR's setting A; folds 0-4);
-      "B": three sets of 7,000 faces, trained on the one that `fold` names and tested on the other two;
-      "random" (MWR's RS) and "subject" (MWR's SE, no person on both sides): 55,134 faces in five parts, of which `fold` is
-        the test part; "l2rclip_random" and "l2rclip_subject" are the same as L2RCLIP's lists have them, a file a fold;
-      "ordinalclip": the one split of OrdinalCLIP and NumCLIP, whose file for validation is the test file (its labels may
-        hold age + 1: then label_offset=1). Where it gives several labels of an image, the training split keeps them all
-        as its annotations.
+      "A": five random 80/20 splits of 5,492 Caucasian faces (order learning's and MWR's setting A;
+      folds 0-4); "B": three sets of 7,000 faces, trained on the one that `fold` names and tested on
+      the other two; "random" (MWR's RS) and "subject" (MWR's SE, no person on both sides): 55,134
+      faces in five parts, of which `fold` is
+        the test part; "l2rclip_random" and "l2rclip_subject" are the same as L2RCLIP's lists have
+        them, a file a fold;
+      "ordinalclip": the one split of OrdinalCLIP and NumCLIP, whose file for validation is the test
+      file (its labels may
+        hold age + 1: then label_offset=1). Where it gives several labels of an image, the training
+        split keeps them all as its annotations.
 
     Columns: gender (1 is male) and race (0 is Caucasian) in setting A.
 
@@ -47,7 +51,9 @@ def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, v
     )
     pair = ("filename", "age")
     whole = {"random": "Setting_3.txt", "subject": "Setting_4.txt"}
-    by_fold = {  # a file a fold: the files, names of their columns, whether the file of `fold` is the training part
+    # A file a fold: the files, names of their columns, whether the file of `fold` is the training
+    # part
+    by_fold = {
         "B": ([f"Setting_2_fold{k}.txt" for k in range(3)], (), True),
         "l2rclip_random": ([f"settingC/morph_C_0{k}.txt" for k in range(5)], pair, False),
         "l2rclip_subject": ([f"settingD/morph_D_0{k}.txt" for k in range(5)], pair, False),
@@ -97,9 +103,11 @@ def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, v
 
 
 def adience(root, *, fold, seed, lists="l2rclip", images="images", val_fraction=0.0):
-    """Adience, 17,470 faces in eight age groups: tested on one of five folds, trained on the others.
+    """Adience, 17,470 faces in eight age groups: tested on one of five folds, trained on the
+    others.
 
-    Lists: "l2rclip", a file a fold; "poe", a folder a fold with age_train.txt and age_val.txt, which is the test list
+    Lists: "l2rclip", a file a fold; "poe", a folder a fold with age_train.txt and age_val.txt,
+      which is the test list
     unless the folder has an age_test.txt too.
 
     Args:
@@ -150,7 +158,8 @@ def clap2015(root, *, fold, seed, train_on="train+val", images="images"):
         root: folder.
         fold: not used.
         seed: not used.
-        train_on: "train+val", as in the lineage of the published figures (no validation split then), or "train".
+        train_on: "train+val", as in the lineage of the published figures (no validation split
+          then), or "train".
         images: folder of the images; "{split}" in it stands for train, val, test.
     """
     about = (
@@ -170,7 +179,8 @@ def cacd(root, *, fold, seed, train_on="train", images="images"):
         root: folder.
         fold: not used.
         seed: not used.
-        train_on: "train": the 1,800 celebrities with noisy labels, val for selection; "val": the 80 clean ones (no
+        train_on: "train": the 1,800 celebrities with noisy labels, val for selection; "val": the 80
+          clean ones (no
             validation split then).
         images: folder of the images; "{split}" in it stands for train, val, test.
     """
@@ -185,7 +195,8 @@ def cacd(root, *, fold, seed, train_on="train", images="images"):
 
 
 def agedb(root, *, fold, seed, images=""):
-    """AgeDB-DIR: 12,208 / 2,140 / 2,140 faces, long-tailed in training, balanced in validation and test.
+    """AgeDB-DIR: 12,208 / 2,140 / 2,140 faces, long-tailed in training, balanced in validation and
+    test.
 
     Args:
         root: folder.
@@ -197,7 +208,8 @@ def agedb(root, *, fold, seed, images=""):
 
 
 def imdb_wiki(root, *, fold, seed, images=""):
-    """IMDB-WIKI-DIR: 191,500 / 11,000 / 11,000 faces, long-tailed in training, balanced in validation and test.
+    """IMDB-WIKI-DIR: 191,500 / 11,000 / 11,000 faces, long-tailed in training, balanced in
+    validation and test.
 
     Args:
         root: folder.

@@ -2,8 +2,9 @@
 
     direction = -(cos pitch sin yaw, sin pitch, cos pitch cos yaw)
 
-in the camera's coordinates (x right, y down, z away from the camera), so that (0, 0) looks into the camera. A mirrored
-face looks the other way: config.data.flip must be off, because targets are not mirrored with the image.
+in the camera's coordinates (x right, y down, z away from the camera), so that (0, 0) looks into the
+camera. A mirrored face looks the other way: config.data.flip must be off, because targets are not
+mirrored with the image.
 
 `fold` and `seed` are those of the run.
 """
@@ -31,10 +32,11 @@ FIELDS = (
 def mpiifacegaze(root, *, fold, seed, table="", images="", test=2, val=2):
     """MPIIFaceGaze, faces of 15 participants in front of their laptops; column participant.
 
-    No participant is in two splits. Fold k tests on `test` participants from the k-th on, in the order of their names and
-    around the end, and validates on the `val` participants after them. With 3,000 images each, as in the normalised
-    images, the defaults have the published sizes, 33,000 / 6,000 / 6,000; which participants those are is not published.
-    test=1, val=0 leaves one participant out.
+    No participant is in two splits. Fold k tests on `test` participants from the k-th on, in the
+    order of their names and around the end, and validates on the `val` participants after them.
+    With 3,000 images each, as in the normalised images, the defaults have the published sizes,
+    33,000 / 6,000 / 6,000; which participants those are is not published. test=1, val=0 leaves one
+    participant out.
 
     Args:
         root: folder.
@@ -90,7 +92,8 @@ def mpiifacegaze(root, *, fold, seed, table="", images="", test=2, val=2):
 
 
 def _angles(rows):
-    """f32[N, 2]: pitch = arcsin(-y), yaw = arctan2(-x, -z) of the unit vector from the face's centre to the target."""
+    """f32[N, 2]: pitch = arcsin(-y), yaw = arctan2(-x, -z) of the unit vector from the face's
+    centre to the target."""
     centre, target = (
         np.stack([rows.numbers(f"{what}_{axis}") for axis in "xyz"], axis=1)
         for what in ("face", "target")

@@ -25,7 +25,8 @@ def load(data, fold, seed):
         {"train": Records, "val": Records (where there is one), "test": Records}.
 
     Raises:
-        ValueError: an unknown reader, setting or fold; missing files; an empty split; an image in two splits.
+        ValueError: an unknown reader, setting or fold; missing files; an empty split; an image in
+          two splits.
     """
     if data.folds and fold not in data.folds:
         raise ValueError(f"config.fold is {fold!r}; the folds are {list(data.folds)}")

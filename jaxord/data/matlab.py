@@ -1,4 +1,5 @@
-"""Lists in MATLAB files, read in a process of its own: scipy's reader trusts sizes in the file, and a damaged one kills it."""
+"""Lists in MATLAB files, read in a process of its own: scipy's reader trusts sizes in the file, and
+a damaged one kills it."""
 
 import functools
 import json

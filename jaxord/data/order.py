@@ -1,4 +1,5 @@
-"""Which rows a batch holds, and how far it is padded: functions of the seed and the step, without any state.
+"""Which rows a batch holds, and how far it is padded: functions of the seed and the step, without
+any state.
 
 B batch, N records of a split, W batches of a window, T tokens.
 """
@@ -7,13 +8,16 @@ import functools
 
 import numpy as np
 
-MASK = "_mask"  # inputs `xs` and `x_mask` (sentences, sentence_mask): which steps of the last axis of both are valid
+# Inputs `xs` and `x_mask` (sentences, sentence_mask): which steps of the last axis of both are
+# valid
+MASK = "_mask"
 MULTIPLE = 8  # padded batches are cut to multiples of it, so that few shapes are compiled
 
 
 @functools.lru_cache(maxsize=8)
 def permutation(seed, epoch, n):
-    """i64[n]: the order of an epoch. From Philox's raw bits, which numpy keeps the same in every version."""
+    """i64[n]: the order of an epoch. From Philox's raw bits, which numpy keeps the same in every
+    version."""
     bits = np.random.Philox(key=np.array([seed % 2**64, epoch % 2**64], np.uint64)).random_raw(n)
     return np.argsort(bits, kind="stable")
 
@@ -21,8 +25,8 @@ def permutation(seed, epoch, n):
 def train_rows(seed, n, batch, step):
     """Rows of one training batch.
 
-    The epochs' permutations are laid end to end and cut into batches: nothing is dropped, a batch may hold the end of
-    one epoch and the start of the next, and may be larger than the split.
+    The epochs' permutations are laid end to end and cut into batches: nothing is dropped, a batch
+    may hold the end of one epoch and the start of the next, and may be larger than the split.
 
     Args:
         seed: of the run.
@@ -44,9 +48,9 @@ def train_rows(seed, n, batch, step):
 def bucketed_rows(seed, lengths, batch, window, step):
     """Rows of one training batch, all of about the same length.
 
-    The rows of `train_rows` are taken in windows of W batches; those of a window are sorted by length, equal ones as they
-    came, and cut into W batches, which come in an order drawn for the window. Each window holds the rows it would hold
-    unsorted, so nothing is dropped or doubled.
+    The rows of `train_rows` are taken in windows of W batches; those of a window are sorted by
+    length, equal ones as they came, and cut into W batches, which come in an order drawn for the
+    window. Each window holds the rows it would hold unsorted, so nothing is dropped or doubled.
 
     Args:
         seed: of the run.
@@ -74,7 +78,8 @@ def lengths(inputs):
 
 
 def evaluation_rows(inputs, n):
-    """i32[N]: the order in which records are evaluated: padded inputs by length, so that no batch is longer than it need be."""
+    """i32[N]: the order in which records are evaluated: padded inputs by length, so that no batch
+    is longer than it need be."""
     found = lengths(inputs)
     return (
         np.arange(n, dtype=np.int32)
@@ -84,7 +89,8 @@ def evaluation_rows(inputs, n):
 
 
 def gather(inputs, rows):
-    """{name: array[B, ...]} of these rows; `xs` and `x_mask` end with the batch's longest, rounded up to a multiple of 8.
+    """{name: array[B, ...]} of these rows; `xs` and `x_mask` end with the batch's longest, rounded
+    up to a multiple of 8.
 
     Valid steps come first, padding last.
     """

@@ -18,23 +18,28 @@ METADATA = ("CamId", "Filename", "TempM", "Hour")
 
 
 def skyfinder(root, *, fold, seed, table="", images="images", by="image", hours=(11,)):
-    """SkyFinder, pictures of webcams; the target is the temperature in degrees Celsius; column camera.
+    """SkyFinder, pictures of webcams; the target is the temperature in degrees Celsius; column
+    camera.
 
-    The published list (28,373 / 3,522 / 3,522) is not public. Its sum, 35,417, is what Chu, Ho and Borji (2018) kept of
-    the pictures taken around 11 o'clock, and its parts are what a tenth of each camera's pictures for validation and for
-    testing, rounded down, comes to; so that is the default here, drawn with the seed (our reading, not the paper's).
+    The published list (28,373 / 3,522 / 3,522) is not public. Its sum, 35,417, is what Chu, Ho and
+    Borji (2018) kept of the pictures taken around 11 o'clock, and its parts are what a tenth of
+    each camera's pictures for validation and for testing, rounded down, comes to; so that is the
+    default here, drawn with the seed (our reading, not the paper's).
 
-    From the data set's own table the rows with a temperature are taken (TempM; -9999 stands for none), of the cameras
-    that have a folder of images; of these every image must be there.
+    From the data set's own table the rows with a temperature are taken (TempM; -9999 stands for
+    none), of the cameras that have a folder of images; of these every image must be there.
 
     Args:
         root: folder.
         fold: not used.
         seed: of the draw; a list with a column `split` needs none.
-        table: a list with the columns path, temperature, perhaps split and camera, or the data set's own table.
+        table: a list with the columns path, temperature, perhaps split and camera, or the data
+          set's own table.
         images: folder of the images.
-        by: "image": each camera's pictures are divided; "camera": no camera in two splits, a tenth of them each for
-            validation and testing. Errors are far larger with the latter: the background of a camera tells much.
+        by: "image": each camera's pictures are divided; "camera": no camera in two splits, a tenth
+          of them each for
+            validation and testing. Errors are far larger with the latter: the background of a
+            camera tells much.
         hours: of the data set's own table: hours of the day (column Hour), () for all.
     """
     about = (
@@ -97,7 +102,8 @@ def _number(text):
 
 
 def _draw(cameras, by, seed):
-    """The split of each picture: of all that a camera took, or of all cameras, a tenth each are test and val."""
+    """The split of each picture: of all that a camera took, or of all cameras, a tenth each are
+    test and val."""
     names = np.full(len(cameras), "train")
     different = np.unique(cameras)
     if by == "camera":

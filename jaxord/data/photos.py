@@ -1,4 +1,5 @@
-"""Readers of photographs that are ranked as a whole: the decade they were taken in, how beautiful they are.
+"""Readers of photographs that are ranked as a whole: the decade they were taken in, how beautiful
+they are.
 
 Lists and the folder `images` lie under the root. `fold` and `seed` are those of the run.
 """
@@ -18,8 +19,8 @@ CATEGORIES = ("animals", "nature", "people", "urban")
 def hci(root, *, fold, seed):
     """Historical colour images: 265 photographs of each decade, targets 0 (1930s) to 4 (1970s).
 
-    There are no public split files, and ten disjoint test sets of 50 do not fit into 265: each fold is a random split
-    of its own into 210 / 5 / 50 of each decade, fixed by the seed and the fold.
+    There are no public split files, and ten disjoint test sets of 50 do not fit into 265: each fold
+    is a random split of its own into 210 / 5 / 50 of each decade, fixed by the seed and the fold.
 
     Args:
         root: folder.
@@ -48,17 +49,20 @@ def hci(root, *, fold, seed):
 
 
 def aesthetics(root, *, fold, seed, protocol="fixed", val_fraction=0.0):
-    """Image aesthetics (Flickr photographs of four categories), targets 0 (unacceptable) to 4 (exceptional).
+    """Image aesthetics (Flickr photographs of four categories), targets 0 (unacceptable) to 4
+    (exceptional).
 
-    Each category is trained on by itself, so a fold names one: "people". Protocols: "fixed": the released 80/20 lists,
-    no validation split (published runs select on the test list); "five_fold", folds "people-0" to "people-4": a fifth
-    of each grade is the test split, the rest is cut into 75 and 5 percent of the whole.
+    Each category is trained on by itself, so a fold names one: "people". Protocols: "fixed": the
+    released 80/20 lists, no validation split (published runs select on the test list); "five_fold",
+    folds "people-0" to "people-4": a fifth of each grade is the test split, the rest is cut into 75
+    and 5 percent of the whole.
 
     Grades are very uneven: put the commonest grade's share beside every accuracy.
 
     Args:
         root: folder.
-        fold: "animals", "nature", "people" or "urban"; with "five_fold", a hyphen and 0 to 4 follow.
+        fold: "animals", "nature", "people" or "urban"; with "five_fold", a hyphen and 0 to 4
+          follow.
         seed: of the five folds, of the draw of a validation split.
         protocol: see above.
         val_fraction: of "fixed": share of the training list to select on.

@@ -2,10 +2,11 @@
 
 B batch, N records of a split, C side of the stored canvas.
 
-The order is a function of (seed, epoch), so batch n is known without the batches before it. Where the images live
-(jaxord.data.tiers) changes no byte of a batch. Rows of `records.inputs` are gathered on the host in every tier, and where
-they are padded a batch is cut to its longest row (jaxord.data.order.gather). Of several processes each reads, decodes and
-places the rows of its own devices.
+The order is a function of (seed, epoch), so batch n is known without the batches before it. Where
+the images live (jaxord.data.tiers) changes no byte of a batch. Rows of `records.inputs` are
+gathered on the host in every tier, and where they are padded a batch is cut to its longest row
+(jaxord.data.order.gather). Of several processes each reads, decodes and places the rows of its own
+devices.
 """
 
 import functools
@@ -21,9 +22,9 @@ from jaxord.data import order, tiers
 def train_batches(split, *, batch, seed, start_step=0):
     """Endless batches from `start_step` on, the same whether or not the ones before were drawn.
 
-    With data.copies each row stands in its batch that many times, r0, r0, r1, r1, ..., so that its copies lie on one device;
-    copy c in epoch e has the epoch e * copies + c, so that they are augmented apart. With data.bucket a batch holds rows of
-    like length (order.bucketed_rows).
+    With data.copies each row stands in its batch that many times, r0, r0, r1, r1, ..., so that its
+    copies lie on one device; copy c in epoch e has the epoch e * copies + c, so that they are
+    augmented apart. With data.bucket a batch holds rows of like length (order.bucketed_rows).
 
     Args:
         split: from `decode_split`.
@@ -32,8 +33,8 @@ def train_batches(split, *, batch, seed, start_step=0):
         start_step: 0 for the first batch.
 
     Yields:
-        dict of stored u8[B, C, C, 3] and size i32[B, 2] where there are images, the rows of each of records.inputs,
-        index i32[B], epoch i32[B]; all placed, with B * copies rows.
+        dict of stored u8[B, C, C, 3] and size i32[B, 2] where there are images, the rows of each of
+        records.inputs, index i32[B], epoch i32[B]; all placed, with B * copies rows.
 
     Raises:
         ValueError: copies below 1; a bucket for records without padded inputs.
@@ -53,7 +54,8 @@ def train_batches(split, *, batch, seed, start_step=0):
 
 
 def train_calls(split, *, batch, seed, calls, most):
-    """The batches of `train_batches` for a step that runs several at a time and gathers the images by itself.
+    """The batches of `train_batches` for a step that runs several at a time and gathers the images
+    by itself.
 
     Args:
         split: from `decode_split`; in the tier "resident", or without images and padding.
@@ -62,8 +64,9 @@ def train_calls(split, *, batch, seed, calls, most):
         most: S, the largest number of steps.
 
     Yields:
-        dict of `steps` i32[], their number, and [S, B * copies, ...] arrays of what `train_batches` gives but the images,
-        step after step, zeros behind the last; placed with their second axis as a batch's first.
+        dict of `steps` i32[], their number, and [S, B * copies, ...] arrays of what `train_batches`
+        gives but the images, step after step, zeros behind the last; placed with their second axis
+        as a batch's first.
     """
     rows_at = train_rows(split, batch=batch, seed=seed)
     own = split.place(np.zeros(batch * split.data.copies, np.int32)).sharding
@@ -83,7 +86,8 @@ def train_calls(split, *, batch, seed, calls, most):
 
 
 def train_rows(split, *, batch, seed):
-    """The function step -> (index, epoch), i32[B * copies] each, of the batches of `train_batches`; on the host."""
+    """The function step -> (index, epoch), i32[B * copies] each, of the batches of `train_batches`;
+    on the host."""
     copies, rows_at = split.data.copies, _rows_of_step(split.records, split.data, batch, seed)
 
     def at(step):
@@ -102,7 +106,8 @@ def _place_steps(array, batch_sharding):
 
 
 def outputs(split, forward, *, batch):
-    """{name: numpy array [N, ...]} of what forward(arrays) gives for every record once, in the order of the records."""
+    """{name: numpy array [N, ...]} of what forward(arrays) gives for every record once, in the
+    order of the records."""
     parts = []
     for arrays in eval_batches(split, batch=batch):
         valid = arrays.pop("valid")
@@ -114,10 +119,12 @@ def outputs(split, forward, *, batch):
 
 
 def eval_batches(split, *, batch):
-    """Every record once, ordered by `order.evaluation_rows`; the last batch is filled up with the first of them.
+    """Every record once, ordered by `order.evaluation_rows`; the last batch is filled up with the
+    first of them.
 
     Yields:
-        dict as of `train_batches` with epoch 0, and valid: bool[B] on the host, False where the batch was filled up.
+        dict as of `train_batches` with epoch 0, and valid: bool[B] on the host, False where the
+        batch was filled up.
     """
     n = len(split.records)
     rows = order.evaluation_rows(split.records.inputs, n)
@@ -176,7 +183,8 @@ def _place_own(split, own, part, n):
 
 
 def _images(split, rows_at, batch, first, last, copies=1):
-    """Yields {"stored", "size"}, placed, of the steps from `first` up to `last`; {} where there are no images."""
+    """Yields {"stored", "size"}, placed, of the steps from `first` up to `last`; {} where there are
+    no images."""
     if split.tier == "stream":
         yield from _stream(split, rows_at, batch, first, last, copies)
         return

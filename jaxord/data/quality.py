@@ -1,13 +1,15 @@
-"""Readers of photographs that people rated: the target is the mean opinion score (MOS), on the data set's own scale.
+"""Readers of photographs that people rated: the target is the mean opinion score (MOS), on the data
+set's own scale.
 
-Lists lie under the root, images in its folder `images` (CLIVE's own is `Images`) unless said otherwise. A list is a
-table with a header line in any of the dialects in use: the columns may be called image_name, img_name, Image name or
-name, and MOS or mos; what else it has is kept as columns. A spreadsheet (.xlsx) is read once its sheet is exported as
-CSV under the same name. `table` names another list. `fold` and `seed` are those of the run.
+Lists lie under the root, images in its folder `images` (CLIVE's own is `Images`) unless said
+otherwise. A list is a table with a header line in any of the dialects in use: the columns may be
+called image_name, img_name, Image name or name, and MOS or mos; what else it has is kept as
+columns. A spreadsheet (.xlsx) is read once its sheet is exported as CSV under the same name.
+`table` names another list. `fold` and `seed` are those of the run.
 
-Ten random splits, 80 percent to train on and 20 to test: fold k is the split k + 1 of the lists (two files, or a column
-ratio802_seed<seed>_split<k + 1>, whose held-out fifth pyiqa calls val); where they have none for it, it is drawn with
-the seed and the fold.
+Ten random splits, 80 percent to train on and 20 to test: fold k is the split k + 1 of the lists
+(two files, or a column ratio802_seed<seed>_split<k + 1>, whose held-out fifth pyiqa calls val);
+where they have none for it, it is drawn with the seed and the fold.
 """
 
 import os
@@ -61,9 +63,11 @@ def bid(root, *, fold, seed, table="", images="images"):
 
 
 def clive(root, *, fold, seed, table="", images="Images"):
-    """CLIVE (LIVE In the Wild Challenge), 1,162 photographs, MOS 0 to 100, ten random splits; column std.
+    """CLIVE (LIVE In the Wild Challenge), 1,162 photographs, MOS 0 to 100, ten random splits;
+    column std.
 
-    The seven photographs that the raters were trained on (t1.bmp to t7.bmp) are left out, as everywhere.
+    The seven photographs that the raters were trained on (t1.bmp to t7.bmp) are left out, as
+    everywhere.
 
     Args:
         root: folder.
@@ -96,7 +100,8 @@ def koniq(root, *, fold, seed, table="", images="images", protocol="random"):
         root: folder.
         fold: "0" to "9"; not used in the protocol "official".
         seed: of splits that are drawn.
-        table: another list; koniq10k_scores_and_distributions.csv will not do, its column MOS is on another scale.
+        table: another list; koniq10k_scores_and_distributions.csv will not do, its column MOS is on
+          another scale.
         images: folder of the images, of 512 x 384 or 1024 x 768 pixels.
         protocol: see above.
     """
@@ -139,16 +144,19 @@ def spaq(root, *, fold, seed, table="", images="images"):
 
 
 def flive(root, *, fold, seed, table="", images="images"):
-    """FLIVE (PaQ-2-PiQ), 39,810 photographs, MOS 0 to 100, the official split; its patches are left out.
+    """FLIVE (PaQ-2-PiQ), 39,810 photographs, MOS 0 to 100, the official split; its patches are left
+    out.
 
-    The lists of nhshin-mcl/QCN have no validation split; the others have one, which is not trained on.
+    The lists of nhshin-mcl/QCN have no validation split; the others have one, which is not trained
+    on.
 
     Args:
         root: folder.
         fold: not used.
         seed: not used.
         table: another list.
-        images: folder of the images, with the folders of the list inside (voc_emotic_ava, blur_dataset, ...).
+        images: folder of the images, with the folders of the list inside (voc_emotic_ava,
+          blur_dataset, ...).
     """
     labels = ("labels_image.csv", "labels640.csv", "labels=640_padded.csv")
     pair = ("train_image_split.csv", "test_image_split.csv")
@@ -177,9 +185,11 @@ def flive(root, *, fold, seed, table="", images="images"):
 
 
 def meta_info(root, *, fold, seed, table, images="images", protocol="random"):
-    """Any set of rated images with a list as pyiqa writes them (meta_info_*.csv): name, mos and columns of splits.
+    """Any set of rated images with a list as pyiqa writes them (meta_info_*.csv): name, mos and
+    columns of splits.
 
-    Protocols: "random": ten random splits; "official": the column official_split, set or split, without folds.
+    Protocols: "random": ten random splits; "official": the column official_split, set or split,
+      without folds.
 
     Args:
         root: folder.
@@ -249,7 +259,8 @@ def _pair(root, name, about, images, files):
 
 
 def _whole(root, table, lists, pair, about):
-    """Tables that name all images together: the one asked for, the first of `lists` there is, or both of `pair`."""
+    """Tables that name all images together: the one asked for, the first of `lists` there is, or
+    both of `pair`."""
     if table:
         own = os.path.isfile(table) and not _there(root, [table])  # a path of its own
         return [read_table(table if own else require(root, [table], about)[0])]

@@ -20,8 +20,8 @@ def shuffled(n, *key):
 def split_records(records, fractions, *key):
     """Cuts records at random, with the same share of each label in each split.
 
-    Of a label with n images the splits get round(n * fraction) up to rounding of the running sum; labels too rare for
-    every split to get one are cut together, as if they were one label.
+    Of a label with n images the splits get round(n * fraction) up to rounding of the running sum;
+    labels too rare for every split to get one are cut together, as if they were one label.
 
     Args:
         records: all.
@@ -54,9 +54,11 @@ def named(records, split):
 
 
 def select_shots(records, shots, seed):
-    """Few-shot: `shots` random images of each label, all where there are fewer (OrdinalCLIP's protocol).
+    """Few-shot: `shots` random images of each label, all where there are fewer (OrdinalCLIP's
+    protocol).
 
-    Labels come in the order of their first appearance and are drawn from with random.sample, as the protocol's program.
+    Labels come in the order of their first appearance and are drawn from with random.sample, as the
+    protocol's program.
     """
     draw = random.Random(seed)
     groups = _rows_by_label(records)
@@ -69,13 +71,15 @@ def select_shots(records, shots, seed):
 
 
 def select_shift(records, labels, keep, choice, seed):
-    """Distribution shift: some labels keep only a share of their images, max(int(n * keep), 1) drawn at random.
+    """Distribution shift: some labels keep only a share of their images, max(int(n * keep), 1)
+    drawn at random.
 
     Args:
         records: the training split.
         labels: how many labels are thinned out.
         keep: share that they keep.
-        choice: "top": the most frequent labels (the public program); "random": any (the papers' text).
+        choice: "top": the most frequent labels (the public program); "random": any (the papers'
+          text).
         seed: of the draw.
     """
     draw = random.Random(seed)
@@ -101,7 +105,8 @@ def _rows_by_label(records):
 
 
 def carve(splits, val_fraction, *key):
-    """The splits with a validation split cut from the training one; unchanged where val_fraction is 0.
+    """The splits with a validation split cut from the training one; unchanged where val_fraction is
+    0.
 
     For protocols without a validation split. Images of one subject may come to lie on both sides.
 

@@ -48,10 +48,12 @@ COMPILED = tuple((re.compile(pattern), text) for pattern, text in SPLITTING)
 
 
 def tokenize(text):
-    """Words and punctuation of a text, in the manner of NLTK's word_tokenize, whose conventions word vectors share.
+    """Words and punctuation of a text, in the manner of NLTK's word_tokenize, whose conventions
+    word vectors share.
 
-    Contractions are split ("ca", "n't"), double quotes become `` and ''. NLTK finds the ends of sentences inside the text
-    by a trained model; here a full stop before a capital ends one, unless it follows a title or a single letter.
+    Contractions are split ("ca", "n't"), double quotes become `` and ''. NLTK finds the ends of
+    sentences inside the text by a trained model; here a full stop before a capital ends one, unless
+    it follows a title or a single letter.
     """
     for pattern, replacement in COMPILED:
         text = pattern.sub(replacement, text)
@@ -59,9 +61,11 @@ def tokenize(text):
 
 
 def stsb(root, *, fold, seed, tokens=40, words=30_000, lower=False):
-    """STS-B-DIR: 5,249 / 1,000 / 1,000 pairs of sentences with a similarity of 0 to 5 (Yang et al. 2021).
+    """STS-B-DIR: 5,249 / 1,000 / 1,000 pairs of sentences with a similarity of 0 to 5 (Yang et al.
+    2021).
 
-    Inputs: sentences i32[N, 2, T] and sentence_mask bool[N, 2, T]; ids are places in `vocabulary`, 0 is padding, 1 unknown.
+    Inputs: sentences i32[N, 2, T] and sentence_mask bool[N, 2, T]; ids are places in `vocabulary`,
+      0 is padding, 1 unknown.
     Columns: sentence1 and sentence2.
 
     Args:
@@ -69,8 +73,10 @@ def stsb(root, *, fold, seed, tokens=40, words=30_000, lower=False):
         fold: not used.
         seed: not used.
         tokens: T; what a sentence has beyond is cut off.
-        words: size of the vocabulary without padding and unknown: the most frequent words of all three splits.
-        lower: take all letters as small ones, for vectors of such words (GloVe's of Twitter, Wikipedia and the 42B set).
+        words: size of the vocabulary without padding and unknown: the most frequent words of all
+          three splits.
+        lower: take all letters as small ones, for vectors of such words (GloVe's of Twitter,
+          Wikipedia and the 42B set).
     """
     about = (
         "lists: YyzHarry/imbalanced-regression on GitHub, sts-b-dir/glue_data/STS-B.\n"
@@ -91,9 +97,11 @@ def stsb(root, *, fold, seed, tokens=40, words=30_000, lower=False):
 
 
 def given(data, vocabulary):
-    """How a run on sentence pairs takes others: pairs of texts, in files as tables with the columns sentence1 and sentence2.
+    """How a run on sentence pairs takes others: pairs of texts, in files as tables with the columns
+    sentence1 and sentence2.
 
-    A row is called by its column `path` where there is one, else <file without extension>/<row>, rows from 0.
+    A row is called by its column `path` where there is one, else <file without extension>/<row>,
+    rows from 0.
 
     Args:
         data: config.data.

@@ -1,7 +1,8 @@
 """Sources -> Records: list files of every dialect, folders, tables and TFDS data sets.
 
-A reader is a function `reader(root, *, fold, seed, settings)` -> {"train": Records, "val": Records, "test": Records};
-`val` is absent where a protocol has none. A config names it: config.data.reader = dict(name="sources.folder").
+A reader is a function `reader(root, *, fold, seed, settings)` -> {"train": Records, "val": Records,
+"test": Records}; `val` is absent where a protocol has none. A config names it: config.data.reader =
+dict(name="sources.folder").
 """
 
 import dataclasses
@@ -32,7 +33,8 @@ SPLITS = {
 class Records:
     """Images or other inputs, and labels of one split, N rows, nothing decoded.
 
-    Rows that are taken or concatenated are read into memory, a memmap's too, unless they are consecutive.
+    Rows that are taken or concatenated are read into memory, a memmap's too, unless they are
+    consecutive.
 
     Attributes:
         paths: N strings, what users know a row by.
@@ -41,9 +43,12 @@ class Records:
         columns: name -> array[N], what else is known of a row.
         name: for messages: "morph train".
         stamp: changes when the bytes change; part of the key of caches.
-        inputs: name -> array[N, ...] in memory or in a file, whose rows travel with the batch as they are. An array xs that
-            is padded along its last axis has a mask x_mask of the same shape: sentences, sentence_mask.
-        annotations: f32[N, A], the several labels of an image, padded with nan; None where it has just the target.
+        inputs: name -> array[N, ...] in memory or in a file, whose rows travel with the batch as
+          they are. An array xs that
+            is padded along its last axis has a mask x_mask of the same shape: sentences,
+            sentence_mask.
+        annotations: f32[N, A], the several labels of an image, padded with nan; None where it has
+          just the target.
         vocabulary: the words that ids in `inputs` stand for; the same in all splits.
     """
 
@@ -108,7 +113,8 @@ def _take(array, rows):
 
 
 def _all_annotations(parts):
-    """f32[N, A] with the largest A of the parts; a part without annotations has its targets there."""
+    """f32[N, A] with the largest A of the parts; a part without annotations has its targets
+    there."""
     if all(part.annotations is None for part in parts):
         return None
     each = [
@@ -123,7 +129,8 @@ def _all_annotations(parts):
 
 
 def require(root, files, about):
-    """Full paths of list files; ValueError with everything that is wanted, and `about`, where one is missing."""
+    """Full paths of list files; ValueError with everything that is wanted, and `about`, where one
+    is missing."""
     missing = [file for file in files if not os.path.isfile(os.path.join(root, file))]
     if missing:
         raise ValueError(f"missing under {os.path.abspath(root)}: {', '.join(missing)}\n{about}")
@@ -142,7 +149,8 @@ def image_records(root, paths, targets, *, name, about, columns=None):
         columns: name -> array[N].
 
     Raises:
-        ValueError: paths that leave the root, are no files or are not there: all are counted, the first five shown.
+        ValueError: paths that leave the root, are no files or are not there: all are counted, the
+          first five shown.
     """
     paths = tuple(os.path.normpath(path) for path in paths)
     store = arrayrecord.find(root)
@@ -220,16 +228,18 @@ def own(
 def folder(root, *, fold, seed, fractions=(0.7, 0.1, 0.2), val_fraction=0.0):
     """A user's images in a sub-folder for each rank; no code, no list.
 
-    Numeric folder names are the targets. Other names are ranks in natural order (grade2 before grade10), targets
-    0, 1, 2, ..., and the column `rank_name` keeps them. Sub-folders train, val (or valid, validation, dev) and test,
-    each with the ranks inside, are taken as the splits; else the splits are drawn.
+    Numeric folder names are the targets. Other names are ranks in natural order (grade2 before
+    grade10), targets 0, 1, 2, ..., and the column `rank_name` keeps them. Sub-folders train, val
+    (or valid, validation, dev) and test, each with the ranks inside, are taken as the splits; else
+    the splits are drawn.
 
     Args:
         root: folder.
         fold: with `seed`, fixes the draw of the splits.
         seed: of the run.
         fractions: shares of train, val and test, where they are drawn; val 0 makes none.
-        val_fraction: share of the training split that is cut off for validation, where the data bring splits without one.
+        val_fraction: share of the training split that is cut off for validation, where the data
+          bring splits without one.
     """
     about = (
         "layout: <root>/<rank>/<image> or <root>/{train,val,test}/<rank>/<image>, images in "
@@ -279,10 +289,11 @@ def csv(
     fractions=(0.7, 0.1, 0.2),
     val_fraction=0.0,
 ):
-    """A user's table with a header line: a column of image paths, one of labels, perhaps one of splits.
+    """A user's table with a header line: a column of image paths, one of labels, perhaps one of
+    splits.
 
-    All other columns are kept, and reports can be broken down by them. With folds, a split column of its own for each
-    is named by "{}": split_column="split_{}".
+    All other columns are kept, and reports can be broken down by them. With folds, a split column
+    of its own for each is named by "{}": split_column="split_{}".
 
     Args:
         root: folder that the paths are relative to.
@@ -293,7 +304,8 @@ def csv(
         label_column: name of the column.
         split_column: name of the column; where the table has none, the splits are drawn.
         fractions: shares of train, val and test, where they are drawn; val 0 makes none.
-        val_fraction: share of the training split that is cut off for validation, where the data bring splits without one.
+        val_fraction: share of the training split that is cut off for validation, where the data
+          bring splits without one.
     """
     about = "layout: a table with a header line (CSV, tab or semicolon), image paths relative to config.data.root"
     inside = os.path.join(root, table)
@@ -323,17 +335,20 @@ def csv(
 def tfds_dataset(
     root, *, fold, seed, dataset, image="image", target="target", path="path", splits=()
 ):
-    """A TFDS data set stored as ArrayRecord, read without TensorFlow; images stay encoded until they are needed.
+    """A TFDS data set stored as ArrayRecord, read without TensorFlow; images stay encoded until
+    they are needed.
 
     Args:
         root: TFDS's data_dir.
         fold: fills "{}" in the names of `splits`.
         seed: not used; the data set's splits are what they are.
-        dataset: folder under root: "my_set", "my_set/my_config" or with the version; without, the newest is taken.
+        dataset: folder under root: "my_set", "my_set/my_config" or with the version; without, the
+          newest is taken.
         image: name of the image feature.
         target: name of the number that is the label.
         path: name of the feature that users know an image by; where there is none, "<split>/<row>".
-        splits: ours -> TFDS's, slices too: dict(train="train[:80%]", test="train[80%:]"); () takes train,
+        splits: ours -> TFDS's, slices too: dict(train="train[:80%]", test="train[80%:]"); () takes
+          train,
             validation and test, those that there are.
     """
     where = arrayrecord.find(root, dataset)
@@ -368,7 +383,8 @@ def by_split(records, names, where):
 
 
 def _image_paths(root):
-    """Sorted relative paths of all images under a root, or of those in its store; hidden files do not count."""
+    """Sorted relative paths of all images under a root, or of those in its store; hidden files do
+    not count."""
     store = arrayrecord.find(root)
     if store:
         return sorted(arrayrecord.metadata(store)["paths"])

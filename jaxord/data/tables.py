@@ -33,15 +33,18 @@ class Table:
     def numbers(self, name):
         """One column as f32[N].
 
-        Several numbers in a field are sorted annotations of an image; the one at len // 2 counts (OrdinalCLIP's lists).
+        Several numbers in a field are sorted annotations of an image; the one at len // 2 counts
+        (OrdinalCLIP's lists).
 
         Raises:
-            ValueError: file, line number and text of the first field that holds anything but finite numbers.
+            ValueError: file, line number and text of the first field that holds anything but finite
+              numbers.
         """
         return np.array([labels[len(labels) // 2] for labels in self.labels_of(name)], np.float32)
 
     def annotations(self, name):
-        """One column as f32[N, A] with all numbers of each field, padded with nan; None where each has just one.
+        """One column as f32[N, A] with all numbers of each field, padded with nan; None where each
+        has just one.
 
         Raises:
             ValueError: as `numbers`.
@@ -68,7 +71,8 @@ class Table:
         return found
 
     def columns(self, leave=()):
-        """{name: array[N]} of all columns but `leave`: numbers where every field is one, else strings."""
+        """{name: array[N]} of all columns but `leave`: numbers where every field is one, else
+        strings."""
         found = {}
         for name in self.names:
             if name not in leave:
@@ -92,12 +96,14 @@ class Table:
 def read_table(path, names=()):
     """Reads a list file in any of the dialects in use.
 
-    Fields are separated by what the first line holds: tab, semicolon (then numbers may have decimal commas) or comma
-    (both with quotes as in CSV), else blanks. A column without a name, as pandas writes its index, is left out.
+    Fields are separated by what the first line holds: tab, semicolon (then numbers may have decimal
+    commas) or comma (both with quotes as in CSV), else blanks. A column without a name, as pandas
+    writes its index, is left out.
 
     Args:
         path: of a UTF-8 text file.
-        names: of the columns of a file without a header line, where a last field takes all that is left of a line; ()
+        names: of the columns of a file without a header line, where a last field takes all that is
+          left of a line; ()
             where the first line is the header.
 
     Raises:

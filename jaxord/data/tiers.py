@@ -1,7 +1,9 @@
-"""Where the decoded images of a split live: "resident" in device memory, "cached" on the host, "stream" nowhere.
+"""Where the decoded images of a split live: "resident" in device memory, "cached" on the host,
+"stream" nowhere.
 
-N records of a split, C side of the stored canvas. Of several processes each holds what is cached in memory whole, and of what
-is resident the part of its devices. Records without images have the tier "inputs".
+N records of a split, C side of the stored canvas. Of several processes each holds what is cached in
+memory whole, and of what is resident the part of its devices. Records without images have the tier
+"inputs".
 """
 
 import concurrent.futures
@@ -43,10 +45,12 @@ class Split:
     Attributes:
         records: those that can be decoded; `index` of a batch is a row of it.
         tier: "resident", "cached", "stream"; "inputs" where the records have no images.
-        images: u8[M, C, C, 3] on the devices, each with its part of the rows, in memory or in a file; None in the tiers
+        images: u8[M, C, C, 3] on the devices, each with its part of the rows, in memory or in a
+          file; None in the tiers
             "stream" and "inputs".
         sizes: i32[M, 2], true height and width; None where `images` is.
-        slots: i32[N], place of a record in `images`; broken images that were left out are never pointed to.
+        slots: i32[N], place of a record in `images`; broken images that were left out are never
+          pointed to.
         skipped: (row of the records given, path, reason) of each image left out.
         data: config.data.
         place: host array -> device array with the sharding of a batch.
@@ -62,7 +66,8 @@ class Split:
     place: object
 
     def stored(self):
-        """What a step needs to gather images by itself: {"stored", "size", "slot"}; {} where they are not on the device."""
+        """What a step needs to gather images by itself: {"stored", "size", "slot"}; {} where they
+        are not on the device."""
         if self.tier != "resident":
             return {}
         return {
@@ -73,7 +78,8 @@ class Split:
 
 
 def decode_split(records, data, place):
-    """Brings a split into the tier that `data.tier` names; once a run, all iterators over it share the result.
+    """Brings a split into the tier that `data.tier` names; once a run, all iterators over it share
+    the result.
 
     Args:
         records: of the split.
@@ -81,8 +87,10 @@ def decode_split(records, data, place):
         place: host array -> device array with the sharding of a batch.
 
     Raises:
-        ValueError: an image cannot be decoded and data.broken is "raise" (all are counted; in the stream tier the first
-            one stops the run when it is reached); no image is left; the tier does not fit; a setting is unknown.
+        ValueError: an image cannot be decoded and data.broken is "raise" (all are counted; in the
+          stream tier the first
+            one stops the run when it is reached); no image is left; the tier does not fit; a
+            setting is unknown.
     """
     _check(records, data)
     if records.read is None:
@@ -125,7 +133,8 @@ def decode_split(records, data, place):
 
 
 def decode_row(records, row, data):
-    """(u8[C, C, 3], i32[2]) of one record; ValueError or OSError with the reason where it cannot be had."""
+    """(u8[C, C, 3], i32[2]) of one record; ValueError or OSError with the reason where it cannot be
+    had."""
     stored, size = decoding.decode(
         records.read(row), resize=data.resize, stored_size=data.stored_size
     )
@@ -139,7 +148,8 @@ def decode_row(records, row, data):
 
 
 def _resident(array, place):
-    """The array on the devices, each holding its part of the rows, which are filled up until they divide."""
+    """The array on the devices, each holding its part of the rows, which are filled up until they
+    divide."""
     devices = place(np.zeros(0, np.uint8)).sharding.num_devices
     short = -len(array) % devices
     return place(
@@ -157,7 +167,8 @@ def replicate(array, sharding):
 
 
 def _decode_all(records, shape, data):
-    """(u8[N, C, C, 3], i32[N, 2], {row: reason}), from the cache's folder where it holds them already."""
+    """(u8[N, C, C, 3], i32[N, 2], {row: reason}), from the cache's folder where it holds them
+    already."""
     if not data.cache:
         images, sizes = np.zeros(shape, np.uint8), np.zeros((shape[0], 2), np.int32)
         return images, sizes, _fill(images, sizes, records, data)
@@ -188,7 +199,8 @@ def _decode_all(records, shape, data):
 
 
 def _cache_key(records, data):
-    """Names what was decoded and how: other files, other sizes or dates of files, other settings give another key."""
+    """Names what was decoded and how: other files, other sizes or dates of files, other settings
+    give another key."""
     corruption = (data.corruption.name, data.corruption.severity) if data.corruption.name else ()
     parts = (CACHE_FORMAT, data.resize, data.stored_size, records.stamp, records.paths, *corruption)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -214,7 +226,8 @@ def _fill(images, sizes, records, data):
 
 
 def each_row(function, n, workers):
-    """Calls function(row) for all rows by threads (Pillow releases the GIL); returns {row: reason} of failures."""
+    """Calls function(row) for all rows by threads (Pillow releases the GIL); returns {row: reason}
+    of failures."""
 
     def attempt(row):
         try:
@@ -231,7 +244,8 @@ def each_row(function, n, workers):
 
 
 def check_broken(records, broken, data):
-    """Raises ValueError where images are broken and data.broken is "raise", or they are more than data.broken_share allows.
+    """Raises ValueError where images are broken and data.broken is "raise", or they are more than
+    data.broken_share allows.
 
     Args:
         records: of the split, with the broken ones.
@@ -279,7 +293,8 @@ def _check(records, data):
 
 
 def _tier(name, size, data):
-    """The tier to use for `size` bytes; what is forced but does not fit is an error with the numbers."""
+    """The tier to use for `size` bytes; what is forced but does not fit is an error with the
+    numbers."""
     free = shutil.disk_usage(_existing(data.cache)).free if data.cache else host_memory()
     where = f"the disk of {data.cache}" if data.cache else "host memory"
     device, device_free = device_memory()
@@ -297,13 +312,15 @@ def _tier(name, size, data):
         return data.tier
     if size > free / 2:
         return "stream"
-    # On a CPU the device's memory is the host's, and numpy gathers eight times faster there than XLA (measured).
+    # On a CPU the device's memory is the host's, and numpy gathers eight times faster there than
+    # XLA (measured).
     accelerated = jax.default_backend() != "cpu"
     return "resident" if accelerated and size <= min(device / 4, device_free / 2) else "cached"
 
 
 def host_memory():
-    """Bytes of host memory that can be taken without swapping, inside a container's limit where there is one."""
+    """Bytes of host memory that can be taken without swapping, inside a container's limit where
+    there is one."""
     try:
         lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
         free = next(

@@ -1,8 +1,9 @@
 """Readers of videos whose quality people have rated.
 
-Lists and the folder `videos` lie under the root. `fold` and `seed` are those of the run. Targets are mean opinion scores on
-the scale of the list. The inputs of the records are what `jaxord.data.extraction` makes of each video once: `frames`, which
-are views of the image tower, and `motion`, maps of SlowFast's Fast pathway.
+Lists and the folder `videos` lie under the root. `fold` and `seed` are those of the run. Targets
+are mean opinion scores on the scale of the list. The inputs of the records are what
+`jaxord.data.extraction` makes of each video once: `frames`, which are views of the image tower, and
+`motion`, maps of SlowFast's Fast pathway.
 """
 
 import collections
@@ -31,14 +32,17 @@ LAYOUT = "layout: <root>/{table}; the videos in any folders under <root>/videos,
 
 
 def lsvq(root, *, fold, seed, lists="patchvq", test="test", val_fraction=0.0, extract=None):
-    """LSVQ (Ying et al. 2021): 28,000 videos to train on, 7,220 to test on or 3,561 of 1080p; MOS 0 to 100.
+    """LSVQ (Ying et al. 2021): 28,000 videos to train on, 7,220 to test on or 3,561 of 1080p; MOS 0
+    to 100.
 
     Args:
         root: folder.
         fold: with `seed`, fixes the draw of a validation split.
         seed: of the run.
-        lists: "patchvq": labels_train_test.csv, whose column is_test makes the split, and labels_test_1080p.csv, both of
-            baidut/PatchVQ; "modularbvqa": LSVQ_whole_{train,test,test_1080p}.csv, of which the first is not public.
+        lists: "patchvq": labels_train_test.csv, whose column is_test makes the split, and
+          labels_test_1080p.csv, both of
+            baidut/PatchVQ; "modularbvqa": LSVQ_whole_{train,test,test_1080p}.csv, of which the
+            first is not public.
         test: "test", or "1080p".
         val_fraction: share of the training list to select on.
         extract: settings of `jaxord.data.extraction.extract`.
@@ -83,7 +87,8 @@ def lsvq(root, *, fold, seed, lists="patchvq", test="test", val_fraction=0.0, ex
 
 
 def konvid(root, *, fold, seed, table="KoNViD_1k_mos.csv", fractions=(0.8, 0.0, 0.2), extract=None):
-    """KoNViD-1k (Hosu et al. 2017): 1,200 videos of 540p, MOS 1 to 5; no public split, so one is drawn for each fold.
+    """KoNViD-1k (Hosu et al. 2017): 1,200 videos of 540p, MOS 1 to 5; no public split, so one is
+    drawn for each fold.
 
     Args:
         root: folder.
@@ -105,13 +110,15 @@ def konvid(root, *, fold, seed, table="KoNViD_1k_mos.csv", fractions=(0.8, 0.0, 
 
 
 def live_vqc(root, *, fold, seed, table="data.mat", fractions=(0.8, 0.0, 0.2), extract=None):
-    """LIVE-VQC (Sinno and Bovik 2018): 585 videos from phones, MOS 0 to 100; no public split, so one is drawn for each fold.
+    """LIVE-VQC (Sinno and Bovik 2018): 585 videos from phones, MOS 0 to 100; no public split, so
+    one is drawn for each fold.
 
     Args:
         root: folder.
         fold: with `seed`, fixes the draw of the splits.
         seed: of the run.
-        table: the data set's own list (video_list, mos), or a CSV file with the columns File and MOS.
+        table: the data set's own list (video_list, mos), or a CSV file with the columns File and
+          MOS.
         fractions: shares of train, val and test; val 0 makes none.
         extract: settings of `jaxord.data.extraction.extract`.
     """
@@ -132,7 +139,8 @@ def cvd2014(
     fractions=(0.8, 0.0, 0.2),
     extract=None,
 ):
-    """CVD2014 (Nuutinen et al. 2016): 234 videos of 78 cameras, realigned MOS -6.5 to 93.4; a split is drawn for each fold.
+    """CVD2014 (Nuutinen et al. 2016): 234 videos of 78 cameras, realigned MOS -6.5 to 93.4; a split
+    is drawn for each fold.
 
     Scenes are the same in both splits, only their recordings differ.
 
@@ -140,7 +148,8 @@ def cvd2014(
         root: folder.
         fold: with `seed`, fixes the draw of the splits.
         seed: of the run.
-        table: the data set's Realignment_MOS.csv (semicolons, decimal commas), or as ModularBVQA names it.
+        table: the data set's Realignment_MOS.csv (semicolons, decimal commas), or as ModularBVQA
+          names it.
         fractions: shares of train, val and test; val 0 makes none.
         extract: settings of `jaxord.data.extraction.extract`.
     """
@@ -156,7 +165,8 @@ def cvd2014(
 def youtube_ugc(
     root, *, fold, seed, table="YOUTUBE_UGC_metadata.csv", fractions=(0.8, 0.0, 0.2), extract=None
 ):
-    """YouTube-UGC (Wang et al. 2019): about 1,140 videos of 20 s, MOS 1 to 5; no public split, so one is drawn for each fold.
+    """YouTube-UGC (Wang et al. 2019): about 1,140 videos of 20 s, MOS 1 to 5; no public split, so
+    one is drawn for each fold.
 
     Args:
         root: folder.
@@ -175,7 +185,8 @@ def youtube_ugc(
 
 
 def given(data, vocabulary):
-    """How a run on videos takes others: by their files, frames and motion as `jaxord.data.extraction` makes them.
+    """How a run on videos takes others: by their files, frames and motion as
+    `jaxord.data.extraction` makes them.
 
     Motion needs the file of the Fast pathway's weights, where the config says it lies.
 
@@ -213,7 +224,8 @@ def given(data, vocabulary):
 
 
 def _rated(root, table, about, columns, variables):
-    """(names without extension, f32[N] scores) of a list: a text table's `columns` or a .mat file's `variables`."""
+    """(names without extension, f32[N] scores) of a list: a text table's `columns` or a .mat file's
+    `variables`."""
     (file,) = require(root, [table], about)
     if file.endswith(".mat") and variables:
         names, scores = _matlab(file, variables)
@@ -259,7 +271,8 @@ def _drawn(title, root, names, scores, about, fractions, seed, fold, extract):
 
 
 def _splits(records, root, settings, cut):
-    """What `cut` makes of the records, with the extracted arrays as inputs; they do not depend on how it cuts."""
+    """What `cut` makes of the records, with the extracted arrays as inputs; they do not depend on
+    how it cuts."""
     entry = {**(settings or {}), "name": "extract"}
     arrays, kept = binding.configured(extraction, entry)(records, root)
     splits = cut(dataclasses.replace(records, columns={"row": np.arange(len(records))}).take(kept))

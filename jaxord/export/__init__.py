@@ -3,12 +3,14 @@
 For torch, by formats "hf" (CLIP's towers) and "torch" (the others):
 
     model.safetensors      the towers: a CLIP by Hugging Face's names with config.json and preprocessor_config.json; a ResNet
-                           or VGG by torchvision's; a BiLSTM by torch.nn.LSTM's behind `lstm.`, and its table `embedding`
+                           or VGG by torchvision's; a BiLSTM by torch.nn.LSTM's behind `lstm.`, and
+                           its table `embedding`
     ordinal.json           ranks, rules, heads, and how an example becomes the model's input
     ordinal.safetensors    what they need: features of the rank sentences, the heads' parameters, the gallery of neighbours
     predict.py             all of it in torch; README.md: how to use it, and the model card
 
-By formats "stablehlo" and "onnx" the whole model is one file, see `jaxord.export.program`; ordinal.json and README.md too.
+By formats "stablehlo" and "onnx" the whole model is one file, see `jaxord.export.program`;
+ordinal.json and README.md too.
 """
 
 import copy
@@ -33,10 +35,11 @@ PROGRAMS = {"stablehlo": program.stablehlo, "onnx": program.onnx}
 
 
 def export(folder, output, *, format="", naming="hf", fold=""):
-    """Writes a finished run as such a folder, checks it against the run where that can be done, and prints what it did.
+    """Writes a finished run as such a folder, checks it against the run where that can be done, and
+    prints what it did.
 
-    Until it is checked it is called .<output>.unfinished: what is called `output` is whole, and after a kill the same command
-    begins again.
+    Until it is checked it is called .<output>.unfinished: what is called `output` is whole, and
+    after a kill the same command begins again.
 
     Args:
       folder: workdir of the run.
@@ -46,8 +49,9 @@ def export(folder, output, *, format="", naming="hf", fold=""):
       fold: which fold, where the run has several.
 
     Raises:
-      ValueError: no finished run, a format or naming that does not fit it, a folder that is in use, a method that torch does
-        not get, no converter; or what was written predicts something else than the run.
+      ValueError: no finished run, a format or naming that does not fit it, a folder that is in use,
+        a method that torch does not get, no converter; or what was written predicts something else
+        than the run.
     """
     run, output = in_float32(finished.load(folder, fold)), pathlib.Path(output)
     fold = fold or workdir.chosen_folds(run.config)[0]

@@ -1,4 +1,5 @@
-"""What follows the towers of a run: its heads, its rules, its ranks, and how an example becomes the model's input."""
+"""What follows the towers of a run: its heads, its rules, its ranks, and how an example becomes the
+model's input."""
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def described(run):
     Only heads that a rule's arrays come from are in it, and only rules that need no label.
 
     Raises:
-      ValueError: a head, rule or crop that the program in torch does not have, or a gallery that is not there.
+      ValueError: a head, rule or crop that the program in torch does not have, or a gallery that is
+        not there.
     """
     config, params, constants = run.config, run.variables["params"], run.constants
     rules, wanted = [], set()
@@ -81,7 +83,8 @@ def described(run):
 
 
 def common(run):
-    """What every export says of a run: data, method, tower, kind and transform of its input, ranks."""
+    """What every export says of a run: data, method, tower, kind and transform of its input,
+    ranks."""
     config, ranks = run.config, run.ranks
     sentences = config.model.image_tower == "BiLSTM"
     return {

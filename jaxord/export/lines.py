@@ -1,6 +1,8 @@
-"""The prediction for one photograph as plain lines of torch, for the README of an export with CLIP's image tower.
+"""The prediction for one photograph as plain lines of torch, for the README of an export with
+CLIP's image tower.
 
-They say what its arrays mean and are short; predict.py takes every input, many at once, and gives every rule.
+They say what its arrays mean and are short; predict.py takes every input, many at once, and gives
+every rule.
 """
 
 import re
@@ -109,7 +111,8 @@ def defaults(name):
 
 
 def spelled(template, renames, settings):
-    """The lines of a template, with arrays as variables where they are computed, else as entries of `a`."""
+    """The lines of a template, with arrays as variables where they are computed, else as entries of
+    `a`."""
 
     def word(match):
         name = renames.get(match[1], match[1])

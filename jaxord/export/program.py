@@ -1,15 +1,18 @@
-"""A finished run as one program, from the inputs of the model to what `predict` writes: StableHLO, or ONNX.
+"""A finished run as one program, from the inputs of the model to what `predict` writes: StableHLO,
+or ONNX.
 
     program.stablehlo with model.safetensors    jax.export.deserialize reads the one, the other is its first argument
     model.onnx                                  with its weights inside
     ordinal.json                                inputs and outputs, how an example becomes an input, ranks
 
-The number of examples N is open in both. Images are f32 pixels in 0..255, cropped but not normalised: that is in the program.
+The number of examples N is open in both. Images are f32 pixels in 0..255, cropped but not
+normalised: that is in the program.
 
-ONNX is written by jax2onnx from the same function as StableHLO, so that every method, head and rule is in it and the package
-needs no torch. torch's own exporter would need the model once more in torch, where packed sequences stop it. On a ViT, ResNets,
-a VGG, a BiLSTM and a gallery of neighbours the differences are below 2e-6. It is young: it has left out the padding of pools
-without a word, therefore `export` compares every file that it writes.
+ONNX is written by jax2onnx from the same function as StableHLO, so that every method, head and rule
+is in it and the package needs no torch. torch's own exporter would need the model once more in
+torch, where packed sequences stop it. On a ViT, ResNets, a VGG, a BiLSTM and a gallery of
+neighbours the differences are below 2e-6. It is young: it has left out the padding of pools without
+a word, therefore `export` compares every file that it writes.
 
 N examples, V views, K ranks, k neighbours, A angles of a label.
 """
@@ -43,7 +46,8 @@ MEANINGS = {
 
 
 def weights_of(run):
-    """{path: array} of all that the program computes with: parameters, statistics and constants of the run."""
+    """{path: array} of all that the program computes with: parameters, statistics and constants of
+    the run."""
     constants = {
         name: array for name, array in run.constants.items() if not name.startswith("prompt_")
     }
@@ -69,7 +73,8 @@ def inputs_of(run):
 def program(run):
     """The function ({path: array}, {input: array [N, ...]}) -> {output: array [N, ...]}; for jit.
 
-    Outputs: value f32[N] (or [N, A]), rank i32[N], probabilities f32[N, K], neighbours f32[N, k], uncertainty f32[N], and
+    Outputs: value f32[N] (or [N, A]), rank i32[N], probabilities f32[N, K], neighbours f32[N, k],
+      uncertainty f32[N], and
     rule_<name> of each further rule; those that the run has, as of `jaxord.predictor.Prediction`.
     """
     mean, std = (
@@ -143,7 +148,8 @@ def rank(ranks, value):
 
 
 def used(run, weights, inputs):
-    """The weights that the program computes with: not those of a text tower whose features are among the constants."""
+    """The weights that the program computes with: not those of a text tower whose features are
+    among the constants."""
     two = {name: jax.ShapeDtypeStruct((2, *one.shape), one.dtype) for name, one in inputs.items()}
     jaxpr = jax.make_jaxpr(program(run))(weights, two).jaxpr
     read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
@@ -157,7 +163,8 @@ def used(run, weights, inputs):
 
 
 def stablehlo(run, folder):
-    """Writes program.stablehlo and model.safetensors; returns the function {input: array} -> {output: array} read from them."""
+    """Writes program.stablehlo and model.safetensors; returns the function {input: array} ->
+    {output: array} read from them."""
     inputs, every = inputs_of(run), weights_of(run)
     weights = used(run, every, inputs)
 
@@ -193,7 +200,8 @@ def stablehlo(run, folder):
 
 
 def onnx(run, folder):
-    """Writes model.onnx; returns the function {input: array} -> {output: array} read from it, None without onnxruntime.
+    """Writes model.onnx; returns the function {input: array} -> {output: array} read from it, None
+    without onnxruntime.
 
     Raises:
       ValueError: jax2onnx is not installed.
@@ -292,7 +300,8 @@ Outputs:
 
 @contextlib.contextmanager
 def quiet(*names):
-    """Without the warnings of these loggers, which tell of plugins and shapes that concern nobody here."""
+    """Without the warnings of these loggers, which tell of plugins and shapes that concern nobody
+    here."""
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)

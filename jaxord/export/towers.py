@@ -1,4 +1,5 @@
-"""Towers by the names of other programs, with how they are loaded; and the README of a folder for torch."""
+"""Towers by the names of other programs, with how they are loaded; and the README of a folder for
+torch."""
 
 import json
 import shutil
@@ -52,7 +53,8 @@ def write_hf(run, folder):
 
 
 def processor_is_exact(t):
-    """Whether transformers' image processor makes of an image what the evaluation does; t: the transform of ordinal.json."""
+    """Whether transformers' image processor makes of an image what the evaluation does; t: the
+    transform of ordinal.json."""
     whole = (
         t["crop"]["name"] == "resize"
         and t["resize"] == "square"
@@ -70,7 +72,8 @@ def clip_params(run):
 
 
 def write_tokenizer(source, folder):
-    """The files of the checkpoint that a run started from, or bytes as a tokenizer where it started from none."""
+    """The files of the checkpoint that a run started from, or bytes as a tokenizer where it started
+    from none."""
     if source:
         try:
             checkpoint = hf_clip.resolve(source)
@@ -93,7 +96,8 @@ def write_tokenizer(source, folder):
 
 
 def byte_vocabulary():
-    """`jaxord.tokenizer.byte_tokenizer` in the format of the `tokenizers` library: lower case, a blank behind each word."""
+    """`jaxord.tokenizer.byte_tokenizer` in the format of the `tokenizers` library: lower case, a
+    blank behind each word."""
     from tokenizers import (
         Regex,
         Tokenizer,

@@ -1,4 +1,5 @@
-"""Whether what was exported predicts what the run predicts, on examples of the test split or of noise."""
+"""Whether what was exported predicts what the run predicts, on examples of the test split or of
+noise."""
 
 import importlib.metadata
 import importlib.util
@@ -22,7 +23,8 @@ GENERATED = "generated examples, for the run's data cannot be read ({})"
 
 
 def chosen_examples(run, fold, scratch, motion=False):
-    """(what they are, examples as `predict.py` takes them): of the test split where the data is there, else generated ones.
+    """(what they are, examples as `predict.py` takes them): of the test split where the data is
+    there, else generated ones.
 
     Args:
       run, fold: as `torch`.
@@ -119,7 +121,8 @@ def program(run, call, format, fold):
 
     Args:
       run: in float32.
-      call: the function {input: array [N, ...]} -> {output: array [N, ...]} of what was written; None where it cannot be run.
+      call: the function {input: array [N, ...]} -> {output: array [N, ...]} of what was written;
+        None where it cannot be run.
       format: of it.
       fold: of the run.
 
@@ -145,7 +148,8 @@ def program(run, call, format, fold):
 
 
 def batch(run, fold):
-    """(what they are, {name: array [N, ...]} as `jaxord.data.examples` reads them): test examples, else noise."""
+    """(what they are, {name: array [N, ...]} as `jaxord.data.examples` reads them): test examples,
+    else noise."""
     nothing = examples_of.of(run.config.data, run.vocabulary).nothing
     try:
         records = load.load(run.config.data, fold, run.config.seed)["test"]
@@ -185,7 +189,8 @@ def batch(run, fold):
 
 
 def answers(run, given):
-    """(what predict makes of such a batch by the names of a program's outputs, the program's inputs)."""
+    """(what predict makes of such a batch by the names of a program's outputs, the program's
+    inputs)."""
 
     @jax.jit
     def forward(variables, constants, given):
@@ -205,7 +210,8 @@ def answers(run, given):
 
 
 def agree(run, difference, what, ours):
-    """Raises ValueError where half of the differences are more than a thousandth of the scale of the predictions `ours`.
+    """Raises ValueError where half of the differences are more than a thousandth of the scale of
+    the predictions `ours`.
 
     Rules that choose (argmax, neighbours) may differ in single examples that lie between two ranks.
     """

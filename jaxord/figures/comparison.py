@@ -10,7 +10,8 @@ from jaxord.figures import style
 
 @style.drawn
 def dots(rows, panels, baselines):
-    """A row a setting, a panel a metric: mean and standard deviation over the seeds, each seed, and baselines as lines.
+    """A row a setting, a panel a metric: mean and standard deviation over the seeds, each seed, and
+    baselines as lines.
 
     Args:
       rows: [label].
@@ -66,11 +67,13 @@ def dots(rows, panels, baselines):
 
 @style.drawn
 def against_number(panels, x):
-    """A metric against a number among the settings, such as a temperature or how many groups there are; a line a setting.
+    """A metric against a number among the settings, such as a temperature or how many groups there
+    are; a line a setting.
 
     Args:
       panels: {title: {label: (numbers [n], mean [n], standard deviation [n])}}.
-      x: name of the number; a logarithmic axis where the numbers are positive and span a factor of 30.
+      x: name of the number; a logarithmic axis where the numbers are positive and span a factor of
+        30.
     """
     figure, axes = style.canvas(len(panels), width=3.5, height=2.9)
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))

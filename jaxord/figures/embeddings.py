@@ -17,7 +17,8 @@ def unit(rows):
 
 
 def in_order(embeds, target, most=500):
-    """Similarity of features in the order of their labels: the negative distance of unit features (ConOrd Figure 4).
+    """Similarity of features in the order of their labels: the negative distance of unit features
+    (ConOrd Figure 4).
 
     Args:
       embeds: [N, D].
@@ -36,9 +37,9 @@ def in_order(embeds, target, most=500):
 def plane(embeds, seed=0):
     """[N, D] -> f32[N, 2] by t-SNE (van der Maaten and Hinton 2008) of unit features.
 
-    Perplexity 30, less for fewer than 100 samples; started from the two first principal components. Only who is near whom
-    means something: distances between clusters and their sizes do not. More than LARGE samples are placed by interpolation
-    (Linderman et al. 2019), whose time grows as N.
+    Perplexity 30, less for fewer than 100 samples; started from the two first principal components.
+    Only who is near whom means something: distances between clusters and their sizes do not. More
+    than LARGE samples are placed by interpolation (Linderman et al. 2019), whose time grows as N.
     """
     rows = unit(embeds)
     if len(rows) > LARGE:
@@ -118,7 +119,8 @@ def points(panels, bar):
 
 @style.drawn
 def examples(rows, side=1.15):
-    """Images in rows, a caption under each; where one comes with a map [H, W] in 0..1, the map lies over it in grey.
+    """Images in rows, a caption under each; where one comes with a map [H, W] in 0..1, the map lies
+    over it in grey.
 
     Args:
       rows: [(title or "", [(image u8[H, W, 3], caption, map or None)])].

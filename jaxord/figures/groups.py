@@ -10,7 +10,8 @@ from jaxord.figures import style
 
 @style.drawn
 def histograms(panels):
-    """Samples that each group truly has and is predicted to have, on a logarithmic scale (Group-DIR Figures 2 and 4).
+    """Samples that each group truly has and is predicted to have, on a logarithmic scale (Group-DIR
+    Figures 2 and 4).
 
     Args:
       panels: {title: (true [G], predicted [G])}; counts, means over runs too.

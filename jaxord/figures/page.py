@@ -61,7 +61,8 @@ def facts(pairs):
 
 
 def table(header, body, first=False, words=()):
-    """A table; its cells are right-aligned but those of the first column and of the columns in `words`.
+    """A table; its cells are right-aligned but those of the first column and of the columns in
+    `words`.
 
     Args:
       header: texts.
@@ -84,7 +85,8 @@ def table(header, body, first=False, words=()):
 
 
 def markdown(lines):
-    """Paragraphs and tables of Markdown as tools/table.py writes them; what is bold there is bold here."""
+    """Paragraphs and tables of Markdown as tools/table.py writes them; what is bold there is bold
+    here."""
     parts, rows = [], []
     for line in [*lines, ""]:
         if line.startswith("|"):

@@ -17,9 +17,11 @@ PARTS = {"many": style.COLOURS[0], "median": style.COLOURS[4], "few": style.COLO
 
 @style.drawn
 def predicted_against_true(panels, unit=""):
-    """Predicted over true labels beside the line on which they are equal; of more than 2,500 the density.
+    """Predicted over true labels beside the line on which they are equal; of more than 2,500 the
+    density.
 
-    Where labels or predictions have few distinct values they are spread by up to a third of the distance between two.
+    Where labels or predictions have few distinct values they are spread by up to a third of the
+    distance between two.
 
     Args:
       panels: {title: (prediction [N], target [N])}.
@@ -73,7 +75,8 @@ def _spread(values, seed):
 
 @style.drawn
 def confusion(rank, predicted_rank, names, most=MOST_RANKS):
-    """Share of each true rank (a row) that is predicted as each rank (a column); the counts where there is room.
+    """Share of each true rank (a row) that is predicted as each rank (a column); the counts where
+    there is room.
 
     Args:
       rank, predicted_rank: [N], integers 0..K-1.
@@ -112,14 +115,16 @@ def confusion(rank, predicted_rank, names, most=MOST_RANKS):
 
 @style.drawn
 def error_by_rank(rank, error, train_count, names, part=None):
-    """Mean absolute error of each rank with its standard error, over the number of training samples that it has.
+    """Mean absolute error of each rank with its standard error, over the number of training samples
+    that it has.
 
     Args:
       rank: [N], integers 0..K-1.
       error: [N], absolute errors.
       train_count: [K], training samples of each rank.
       names: K texts.
-      part: [N] of "many", "median" and "few", which colour the bars; None where there is no such partition.
+      part: [N] of "many", "median" and "few", which colour the bars; None where there is no such
+        partition.
     """
     rank, error, ranks = np.asarray(rank), np.asarray(error, float), len(names)
     counts = np.bincount(rank, minlength=ranks)
@@ -200,7 +205,8 @@ def cumulative_score(errors):
 
 @style.drawn
 def calibration(probabilities, rank, of="rank", bins=10):
-    """How often the most probable rank is right where it is given a probability, and how often one is given.
+    """How often the most probable rank is right where it is given a probability, and how often one
+    is given.
 
     The expected calibration error in the title is sum_b n_b / N |accuracy_b - confidence_b| over equal bins.
 
@@ -244,7 +250,8 @@ def _by_number(name):
 
 @style.drawn
 def error_by_column(error, values, most=14):
-    """Mean absolute error for each value of a column, with its 95 % interval (1.96 standard errors) and number of samples.
+    """Mean absolute error for each value of a column, with its 95 % interval (1.96 standard errors)
+    and number of samples.
 
     Args:
       error: [N], absolute errors.

@@ -1,6 +1,8 @@
-"""What all figures share: colours that the colour-blind tell apart, sizes, ticks, and the way into a file.
+"""What all figures share: colours that the colour-blind tell apart, sizes, ticks, and the way into
+a file.
 
-Figures are made without pyplot: nothing is global and no window opens. matplotlib is imported where one is drawn.
+Figures are made without pyplot: nothing is global and no window opens. matplotlib is imported where
+  one is drawn.
 """
 
 import functools
@@ -62,7 +64,8 @@ def drawn(function):
 
 
 def canvas(panels, *, columns=3, width=3.4, height=2.7, **shared):
-    """(figure, list of axes) with a grid for that many panels; sizes of one in inches, `shared` as of Figure.subplots."""
+    """(figure, list of axes) with a grid for that many panels; sizes of one in inches, `shared` as
+    of Figure.subplots."""
     from matplotlib.figure import Figure
 
     columns = min(columns, panels)
@@ -89,8 +92,8 @@ def legend(figure, axes):
 
 
 def name_ticks(axis, names, most=MOST_TICKS):
-    """Names at 0, 1, 2, ... of an axis, one for all neighbours of a name in their middle; only each second, third, ... where
-    there are many, slanted where they are long."""
+    """Names at 0, 1, 2, ... of an axis, one for all neighbours of a name in their middle; only each
+    second, third, ... where there are many, slanted where they are long."""
     runs = [
         [place for place, _ in same]
         for _, same in itertools.groupby(enumerate(names), lambda pair: pair[1])
@@ -110,7 +113,8 @@ def name_ticks(axis, names, most=MOST_TICKS):
 
 
 def line(k, dashed=False):
-    """Colour and dashes of the k-th line; `dashed` lets neighbours differ in both, so that one shows through the other."""
+    """Colour and dashes of the k-th line; `dashed` lets neighbours differ in both, so that one
+    shows through the other."""
     return {
         "color": COLOURS[k % len(COLOURS)],
         "linestyle": DASHES[(k if dashed else k // len(COLOURS)) % len(DASHES)],

@@ -13,13 +13,15 @@ DECADES = 30.0  # ratio of largest to smallest from which on an axis is logarith
 
 @style.drawn
 def curves(panels, x="step", columns=3, logarithmic=False, linear=()):
-    """Lines over steps or epochs; of several seeds their mean, with a band from the lowest to the highest.
+    """Lines over steps or epochs; of several seeds their mean, with a band from the lowest to the
+    highest.
 
-    An axis is logarithmic where positive values span a factor of 30. Of lines with more than 300 points the points stand
-    in a light colour behind a running mean over a fiftieth of them.
+    An axis is logarithmic where positive values span a factor of 30. Of lines with more than 300
+    points the points stand in a light colour behind a running mean over a fiftieth of them.
 
     Args:
-      panels: {title: {label: (steps [n], values [n] or [S, n])}}; of labels "a, b" the colour is that of a, the dashes b's.
+      panels: {title: {label: (steps [n], values [n] or [S, n])}}; of labels "a, b" the colour is
+        that of a, the dashes b's.
       x: what the horizontal axis shows.
       columns: panels side by side.
       logarithmic: make every vertical axis of positive values logarithmic.

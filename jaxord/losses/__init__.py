@@ -1,15 +1,16 @@
 """Losses: pure functions of named arrays, each over the whole global batch.
 
-Positional parameters are names of arrays, looked up in the constants, the batch and the outputs of the model; one with
-a default is optional. Keyword-only parameters are settings that a config gives. Every loss returns f32[], the batch
-mean, without its weight. It is computed in float32 whatever comes in, and in log space where it exponentiates: value
-and gradient stay finite for logits times 10,000, for ties, for a batch of one class and for a batch of one. An anchor
-whose sum is empty counts 0.
+Positional parameters are names of arrays, looked up in the constants, the batch and the outputs of
+the model; one with a default is optional. Keyword-only parameters are settings that a config gives.
+Every loss returns f32[], the batch mean, without its weight. It is computed in float32 whatever
+comes in, and in log space where it exponentiates: value and gradient stay finite for logits times
+10,000, for ties, for a batch of one class and for a batch of one. An anchor whose sum is empty
+counts 0.
 
-`logits` are similarities already multiplied by exp(logit_scale). `rank` must lie in 0..K-1. Embeddings come as the
-model gives them: a loss whose equation has unit vectors makes them so, and says it. `direction="both"` is the sum of
-image-to-text and text-to-image everywhere. Losses over all pairs of samples hold about `block` pairs at once, which
-changes time and memory only.
+`logits` are similarities already multiplied by exp(logit_scale). `rank` must lie in 0..K-1.
+Embeddings come as the model gives them: a loss whose equation has unit vectors makes them so, and
+says it. `direction="both"` is the sum of image-to-text and text-to-image everywhere. Losses over
+all pairs of samples hold about `block` pairs at once, which changes time and memory only.
 """
 
 from jaxord.losses.conord import conord, expected_error

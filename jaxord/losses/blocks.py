@@ -19,13 +19,14 @@ def mean_over_blocks(
 ) -> jax.Array:
     """Mean of of_rows(*rows, *every) for arrays [B, ...], with no more than `block` pairs at once.
 
-    Where a gradient is wanted, that of a block is taken with its value, so that nothing is computed twice and the pairs of
-    one block are held. A block takes every n-th row: where the batch is spread over devices, each of them then has its part
-    of every block.
+    Where a gradient is wanted, that of a block is taken with its value, so that nothing is computed
+    twice and the pairs of one block are held. A block takes every n-th row: where the batch is
+    spread over devices, each of them then has its part of every block.
 
     Args:
-      of_rows: function of parts [rows, ...] of the arrays in `rows` and of all of `every` -> f32[rows], each entry from its
-        own row; finite for rows of zeros, which fill the last block. It closes over no array.
+      of_rows: function of parts [rows, ...] of the arrays in `rows` and of all of `every` ->
+        f32[rows], each entry from its own row; finite for rows of zeros, which fill the last block.
+        It closes over no array.
       rows: arrays [B, ...].
       every: arrays of any shape, such as the B samples that a row is compared with.
       block: pairs (row, sample) at once; at least one row is taken.

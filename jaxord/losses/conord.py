@@ -1,4 +1,5 @@
-"""ConOrd: contrastive order learning, in which every pair attracts and repels by the gap of its labels.
+"""ConOrd: contrastive order learning, in which every pair attracts and repels by the gap of its
+labels.
 
 B batch, D embedding, G largest gap of a table of weights.
 """
@@ -27,7 +28,8 @@ def conord(
 ) -> jax.Array:
     """ConOrd's contrastive order loss (Eq 3): attraction by a_ij, repulsion by b_ij.
 
-    mean over i of -log[ sum_{j != i} a_ij e^(kappa_ij / temperature) / sum_{j != i} b_ij e^(kappa_ij / temperature) ]
+    mean over i of -log[ sum_{j != i} a_ij e^(kappa_ij / temperature) / sum_{j != i} b_ij
+    e^(kappa_ij / temperature) ]
 
     z unit features, g = |target_i - target_j|. Rows of the paper's Tables 1, 7 and 14:
       I     z.z         1/(g + eps)     1             IX    -|z-z|^2  1/(D^2 + eps)  D^2, D = 0 if g = 0, else 5
@@ -38,15 +40,18 @@ def conord(
       XIII  -|z-z|^2    1/(g + eps) and g where g < 10, else 1/10 and 10
     On the sphere -|z_i - z_j|^2 = 2 z_i.z_j - 2, whose constant cancels: V-VIII are I-IV at half the temperature.
 
-    The loss may be negative. An anchor without a repelling sample is left out, which happens to all at once: when the
-    batch has one label only (0, gradient 0). As printed, Eq 3 has a factor 1/|A| = 1/(B-1) in front of one logarithm;
-    beside `center` as printed the order would then hardly count, so it is off by default. Trap: XIII's 10, IX's 5 and
-    epsilon are on the label's scale. Eq 6 of the paper is the gradient of the i-th summand only.
+    The loss may be negative. An anchor without a repelling sample is left out, which happens to all
+    at once: when the batch has one label only (0, gradient 0). As printed, Eq 3 has a factor 1/|A|
+    = 1/(B-1) in front of one logarithm; beside `center` as printed the order would then hardly
+    count, so it is off by default. Trap: XIII's 10, IX's 5 and epsilon are on the label's scale. Eq
+    6 of the paper is the gradient of the i-th summand only.
 
     Args:
       image_embeds: [B, D].
-      target: f32[B], or f32[B, A] for several angles, whose gap is the sum of their absolute differences.
-      pair_weights: f32[2, G+1], > 0, attraction and repulsion by the gap, rounded to whole numbers: for "X" only.
+      target: f32[B], or f32[B, A] for several angles, whose gap is the sum of their absolute
+        differences.
+      pair_weights: f32[2, G+1], > 0, attraction and repulsion by the gap, rounded to whole numbers:
+        for "X" only.
       temperature: > 0.
       epsilon: keeps the attraction of equal labels finite.
       weights: "I" to "XIII".
@@ -83,9 +88,11 @@ def expected_error(
     anchor_norm: bool = False,
     block: int = BLOCK,
 ) -> jax.Array:
-    """Logarithm of the error that picking a neighbour at random by similarity would make (ConOrd Eq 2, L_MAE).
+    """Logarithm of the error that picking a neighbour at random by similarity would make (ConOrd Eq
+    2, L_MAE).
 
-    mean over i of log[ sum_{j != i} g_ij e^(kappa_ij / temperature) / sum_{j != i} e^(kappa_ij / temperature) ]
+    mean over i of log[ sum_{j != i} g_ij e^(kappa_ij / temperature) / sum_{j != i} e^(kappa_ij /
+    temperature) ]
 
     kappa = -|z_i - z_j|^2 on unit features, as in `conord`, which the paper compares it with; Eq 2 leaves kappa open. A
     batch of one label has no error to take the logarithm of: 0, gradient 0.
@@ -112,7 +119,8 @@ def _log_ratio(
     anchor_norm: bool,
     block: int,
 ) -> jax.Array:
-    """Mean over i of log[ sum_j first_ij e^(scale z_i.z_j) / sum_j second_ij e^(scale z_i.z_j) ]; by_gap(gap, *table)."""
+    """Mean over i of log[ sum_j first_ij e^(scale z_i.z_j) / sum_j second_ij e^(scale z_i.z_j) ];
+    by_gap(gap, *table)."""
     z, target = unit(image_embeds), jnp.asarray(target, jnp.float32)
     size = len(z)
     labels = target.reshape(size, -1)  # [B, A]

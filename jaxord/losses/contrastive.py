@@ -1,7 +1,8 @@
 """Contrastive losses between images and the texts of ranks.
 
-B batch, K ranks, D embedding. The text of a sample is the text of its rank, so the B x B pairs of a batch are its logits
-[B, K], each as often as the batch has the rank, and no array has B x B entries.
+B batch, K ranks, D embedding. The text of a sample is the text of its rank, so the B x B pairs of a
+batch are its logits [B, K], each as often as the batch has the rank, and no array has B x B
+entries.
 """
 
 import jax
@@ -23,8 +24,9 @@ def info_nce(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> 
 
     i2t: mean over i of -log[ e^s_ii / sum_j e^s_ij ],  s_ij = logits[i, rank_j];  t2i: the same of the transpose
 
-    It is `fcrc`'s pair form with all weights 1: a sample of the same rank counts as a negative, although its text is
-    the own one, so log(number of samples of the rank) is the least that image i can reach.
+    It is `fcrc`'s pair form with all weights 1: a sample of the same rank counts as a negative,
+    although its text is the own one, so log(number of samples of the rank) is the least that image
+    i can reach.
 
     Args:
       logits: [B, K].
@@ -51,15 +53,16 @@ def info_nce(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> 
 def asymmetric_contrastive(
     logits: jax.Array, rank: jax.Array, *, direction: str = "both"
 ) -> jax.Array:
-    """L2RCLIP's asymmetrical contrastive loss (Eq 7), in which all samples of a rank are positives of each other.
+    """L2RCLIP's asymmetrical contrastive loss (Eq 7), in which all samples of a rank are positives
+    of each other.
 
     C_i = {z : rank_z = rank_i},  s_ij = logits[i, rank_j]
     i2t: mean over i, over z in C_i of -log[ e^s_iz / sum_b e^s_ib ]
     t2i: mean over i, over z in C_i of -log[ e^s_zi / sum_b e^s_bi ]
 
-    With one text a rank it is `info_nce` in other words: s_iz is the same for all z in C_i, and text to image the anchors
-    of a rank share one mean over its images. The paper weighs the two directions alike (0.03 or 0.1), so that one entry
-    with direction="both" serves.
+    With one text a rank it is `info_nce` in other words: s_iz is the same for all z in C_i, and
+    text to image the anchors of a rank share one mean over its images. The paper weighs the two
+    directions alike (0.03 or 0.1), so that one entry with direction="both" serves.
 
     Args, Returns, Raises: as `info_nce`.
     """
@@ -76,18 +79,21 @@ def ordinal_pairwise(
     form: str = "inner",
     weight_scale: str = "span",
 ) -> jax.Array:
-    """L2RCLIP's cross-modal ordinal pairwise loss (COP): near to the own text, far from those of distant ranks.
+    """L2RCLIP's cross-modal ordinal pairwise loss (COP): near to the own text, far from those of
+    distant ranks.
 
-    v_i unit image features, r_c unit text features, y_i = rank_i, w_ic the gap of the values of ranks y_i and c:
+    v_i unit image features, r_c unit text features, y_i = rank_i, w_ic the gap of the values of
+    ranks y_i and c:
     form "inner":  mean over ordered pairs i != j of w_ij (v_i + strength r_yi) . r_yj  -  mean over i of v_i . r_yi
     form "euclid", strength > 0:  mean over i of |v_i - r_yi|^2 / 2
       - mean over pairs i < j of w_ij |v_i - r_yj|  -  strength * mean over pairs i < j of w_ij |r_yi - r_yj|
     form "euclid", strength 0:  mean over i of |v_i - r_yi|^2  -  mean over i and all K texts c of w_ic |v_i - r_c|
 
-    Eq 6 of the paper is "inner", with strength 0 its SCOP for frozen texts; "euclid" is the authors' two programs
-    (raywang335/L2RCLIP, loss/ordinal_ce_stage1.py and loss/ordinal_ce.py), which add 1e-6 to the gap of equal ranks.
-    The strength is not printed; 0.5 is the program's ratio. Trap: the stage-1 program pairs image i with the texts of
-    later samples only, so this one form depends on the order of the batch.
+    Eq 6 of the paper is "inner", with strength 0 its SCOP for frozen texts; "euclid" is the
+    authors' two programs (raywang335/L2RCLIP, loss/ordinal_ce_stage1.py and loss/ordinal_ce.py),
+    which add 1e-6 to the gap of equal ranks. The strength is not printed; 0.5 is the program's
+    ratio. Trap: the stage-1 program pairs image i with the texts of later samples only, so this one
+    form depends on the order of the batch.
 
     Args:
       image_embeds: [B, D].
@@ -96,8 +102,9 @@ def ordinal_pairwise(
       rank_values: f32[K].
       strength: >= 0, of the texts' own repulsion.
       form: "inner" or "euclid".
-      weight_scale: of the gaps: "span" divides by that of all rank values, so that a loss weight means the same on 62
-        and on 5 ranks; "raw" is the gap itself; "pairs" is the programs' (gap - smallest) / largest over the pairs.
+      weight_scale: of the gaps: "span" divides by that of all rank values, so that a loss weight
+        means the same on 62 and on 5 ranks; "raw" is the gap itself; "pairs" is the programs' (gap
+        - smallest) / largest over the pairs.
 
     Returns:
       f32[]; of a batch of one, which has no pairs, only the term of v_i and its own text.
@@ -111,7 +118,8 @@ def ordinal_pairwise(
     gap = jnp.abs(values[rank][:, None] - values)  # [B, K]
 
     def mean_of(terms: jax.Array, times: jax.Array) -> jax.Array:
-        """Mean of w * terms [B, K] over the pairs (sample i, text c), each of which is there so many times, [B, K]."""
+        """Mean of w * terms [B, K] over the pairs (sample i, text c), each of which is there so
+        many times, [B, K]."""
         used = times > 0
         largest, smallest = (
             jnp.max(jnp.where(used, gap, 0.0)),
@@ -158,25 +166,30 @@ def fcrc(
     distance: str = "absolute",
     direction: str = "both",
 ) -> jax.Array:
-    """Fine-grained cross-modal ranking-based contrastive loss: far ranks are stronger negatives than near ones.
+    """Fine-grained cross-modal ranking-based contrastive loss: far ranks are stronger negatives
+    than near ones.
 
     form "pair", over the B pairs of the batch, s_ij = logits[i, rank_j], d_ij = distance(|rank_i - rank_j|):
       i2t: mean over i of -log[ e^s_ii / (e^s_ii + sum_{j != i} l_ij e^s_ij) ],  l_ij = (B-1) d_ij / sum_{j != i} d_ij
       t2i: the same of the transpose of s
-      so the weights have mean 1 over the B-1 others, and a sample of the same rank (d = 0) leaves the denominator.
+      so the weights have mean 1 over the B-1 others, and a sample of the same rank (d = 0) leaves
+      the denominator.
     form "class", every text once:
       i2t: as above with the K texts as candidates; the weights have mean 1 over the K-1 other texts
-      t2i: each text whose rank is in the batch is an anchor once, its images are the positives, the images of other
-      ranks the negatives, weights with mean 1 over these; mean over its images, then over the texts. The papers write
-      no such form; this is our reading. With every rank once in the batch "class" equals "pair".
+      t2i: each text whose rank is in the batch is an anchor once, its images are the positives, the
+        images of other
+      ranks the negatives, weights with mean 1 over these; mean over its images, then over the
+      texts. The papers write no such form; this is our reading. With every rank once in the batch
+      "class" equals "pair".
     form "code", of the authors' program, where the weights multiply the logits inside the exponent:
       i2t: cross_entropy(u * logits, rank),  u_ic = (K-1) d_ic / sum_c d_ic, 1 at the own rank
       t2i: text_image_kl(v * logits, rank),  v_ic = (K-1) d_ic / sum_i d_ic, 1 at the own rank; sum over the batch
 
-    NumCLIP Eq 4-6 (RegCLIP Eq 1-2); "code": xmed-lab/NumCLIP, runner_ssr.py:198-253. The paper's factor beta on d
-    cancels. Distances are between ranks (bins), never between targets: an image would otherwise push its own text away.
-    If all ranks of the batch are equal, "pair" and, text to image, "class" have no negative: that loss and its gradient
-    are 0. In form "code" a far rank is the harder negative only while its logit is positive.
+    NumCLIP Eq 4-6 (RegCLIP Eq 1-2); "code": xmed-lab/NumCLIP, runner_ssr.py:198-253. The paper's
+    factor beta on d cancels. Distances are between ranks (bins), never between targets: an image
+    would otherwise push its own text away. If all ranks of the batch are equal, "pair" and, text to
+    image, "class" have no negative: that loss and its gradient are 0. In form "code" a far rank is
+    the harder negative only while its logit is positive.
 
     Args:
       logits: [B, K].
@@ -227,7 +240,8 @@ def _class_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[j
 
 def _code_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
     apart = apart.T
-    # K-1 in both directions, as in the authors' program; over the batch the weights then have no mean of 1.
+    # K-1 in both directions, as in the authors' program; over the batch the weights then have no
+    # mean of 1.
     u, v = (
         jnp.where(apart > 0, _with_mean_one(apart, logits.shape[1] - 1, axis), 1.0)
         for axis in (1, 0)
@@ -250,7 +264,8 @@ def _among_images(
 ) -> jax.Array:
     """f32[B], -log of the share that an image has for its own text among itself and all images.
 
-    The weights f32[K, B] of the images for each text are 0 at those of the text's rank, so one sum serves all of these.
+    The weights f32[K, B] of the images for each text are 0 at those of the text's rank, so one sum
+    serves all of these.
     """
     return log_share(own, *(part[rank] for part in log_mass(logits.T, weights)))
 

@@ -1,6 +1,7 @@
 """Contrastive losses between the embeddings of a batch.
 
-B batch, K ranks, D embedding. No array of B x B x B entries arises, and of the B x B pairs `block` at once.
+B batch, K ranks, D embedding. No array of B x B x B entries arises, and of the B x B pairs `block`
+at once.
 """
 
 import math
@@ -26,17 +27,20 @@ def supcon(
     positives: str = "rank",
     block: int = BLOCK,
 ) -> jax.Array:
-    """Supervised contrastive loss: samples of the same rank attract, all others repel alike (ConOrd Eq 1).
+    """Supervised contrastive loss: samples of the same rank attract, all others repel alike (ConOrd
+    Eq 1).
 
-    mean over i of mean over p in P(i) of -log[ e^(z_i.z_p / temperature) / sum_{j != i} e^(z_i.z_j / temperature) ]
+    mean over i of mean over p in P(i) of -log[ e^(z_i.z_p / temperature) / sum_{j != i} e^(z_i.z_j
+    / temperature) ]
 
-    Khosla et al. 2020, on unit features z. An anchor without a positive counts 0 and stays in the mean. With several
-    positives the least value of an anchor is log |P(i)|.
+    Khosla et al. 2020, on unit features z. An anchor without a positive counts 0 and stays in the
+    mean. With several positives the least value of an anchor is log |P(i)|.
 
     Args:
       image_embeds: [B, D].
       rank: i32[B].
-      index: i32[B], row of the record, the same for two augmentations of one image; for positives="view".
+      index: i32[B], row of the record, the same for two augmentations of one image; for
+        positives="view".
       temperature: > 0.
       positives: P(i) is all others of the same "rank", or the other rows of the same image, "view".
       block: pairs at once.
@@ -80,11 +84,11 @@ def rnc(
 
     mean over i, j != i of -log[ e^s_ij / sum_{k != i: |y_i - y_k| >= |y_i - y_j|} e^s_ik ],  s = sim / temperature
 
-    Zha et al. 2023 (ConOrd Eq 7), exactly, ties of the float32 differences included. In the order of the labels the
-    candidates of a pair are the first few samples and the last few, so running sums from either end give every
-    denominator: O(B^2 log B).
-    Traps: "l2" is minus the distance (not its square) of features that are not normalised, and temperature 2 belongs to
-    it; "cosine" wants about 0.1. Two views of an image are two samples at label distance 0.
+    Zha et al. 2023 (ConOrd Eq 7), exactly, ties of the float32 differences included. In the order
+    of the labels the candidates of a pair are the first few samples and the last few, so running
+    sums from either end give every denominator: O(B^2 log B). Traps: "l2" is minus the distance
+    (not its square) of features that are not normalised, and temperature 2 belongs to it; "cosine"
+    wants about 0.1. Two views of an image are two samples at label distance 0.
 
     Args:
       image_embeds: [B, D].
@@ -140,8 +144,9 @@ def group_contrastive(
 
     mean over i, j != i of -log[ e^s_ij / sum_{k != i: |g_i - g_k| >= |g_i - g_j|} e^s_ik ]
 
-    The paper names cosine similarity "e.g." and takes RnC's temperature, 2, at which cosine is almost flat. The defaults
-    are RnC's pair; the alternative is similarity="cosine" with temperature=0.1.
+    The paper names cosine similarity "e.g." and takes RnC's temperature, 2, at which cosine is
+    almost flat. The defaults are RnC's pair; the alternative is similarity="cosine" with
+    temperature=0.1.
 
     Args:
       image_embeds: [B, D].
@@ -187,8 +192,9 @@ def _against_farther_forward(scores: jax.Array, gap: jax.Array, own: jax.Array) 
 
 
 def _against_farther_backward(saved: Any, gradient: jax.Array) -> tuple[Any, ...]:
-    # Sample k is a candidate of each j that is no farther than itself. With S_j the sum of j's candidates, d / d s_k is
-    # sum_{j: |gap_j| <= |gap_k|} e^s_k / S_j - 1: a running sum from the anchor outwards, of positive terms only.
+    # Sample k is a candidate of each j that is no farther than itself. With S_j the sum of j's
+    # candidates, d / d s_k is sum_{j: |gap_j| <= |gap_k|} e^s_k / S_j - 1: a running sum from the
+    # anchor outwards, of positive terms only.
     scores, gap, own, top, mass = saved
     size, apart = scores.shape[1], jnp.abs(gap)
     outwards = ~_both_ways(own) & jnp.stack([gap >= 0, jnp.flip(gap, axis=1) < 0])
@@ -203,8 +209,9 @@ def _against_farther_backward(saved: Any, gradient: jax.Array) -> tuple[Any, ...
 
 _against_farther.defvjp(_against_farther_forward, _against_farther_backward)
 
-# A sum of exponentials mass * e^top is held as (top, mass): only differences of scores are exponentiated, and the log of
-# a mass is never added to a score of 10^5, which would round it to 10^-2.
+# A sum of exponentials mass * e^top is held as (top, mass): only differences of scores are
+# exponentiated, and the log of a mass is never added to a score of 10^5, which would round it to
+# 10^-2.
 _NOTHING = float(
     jnp.finfo(jnp.float32).min
 )  # top of an empty sum; its differences stay finite, unlike those of -inf
@@ -223,7 +230,8 @@ def _both_ways(x: jax.Array) -> jax.Array:
 def _running(top: jax.Array, mass: jax.Array) -> _Pair:
     """Sums of the first n entries, n = 0..B: two f32[2, rows, B+1].
 
-    Of sqrt(B) pieces at once, step by step, then of what the pieces before each hold together: 2 additions an entry.
+    Of sqrt(B) pieces at once, step by step, then of what the pieces before each hold together: 2
+    additions an entry.
     """
     size = top.shape[2] + 1
     steps = math.isqrt(size - 1) + 1
@@ -278,15 +286,18 @@ def cloc(
     reduction: str = "program",
     block: int = BLOCK,
 ) -> jax.Array:
-    """CLOC's multi-margin n-pair loss: positives nearer than negatives by the margin between their ranks.
+    """CLOC's multi-margin n-pair loss: positives nearer than negatives by the margin between their
+    ranks.
 
-    mean over anchors i of sum over p in P(i), q in Q(i) of relu(m_iq - cos(z_i, z_p) + cos(z_i, z_q)) / n_i
+    mean over anchors i of sum over p in P(i), q in Q(i) of relu(m_iq - cos(z_i, z_p) + cos(z_i,
+    z_q)) / n_i
     m_iq = |c_(rank_i) - c_(rank_q)|,  c_k = margins_0 + ... + margins_(k-1);  P(i) others of the rank, Q(i) other ranks
 
-    Pitawela et al. 2025; its runs add cross_entropy. The program (dpitawela/CLOC) means over q and then divides the sum
-    over p by the number of pairs: n_i = |P| |Q|^2, so the loss falls with the batch; "mean" is the plain n_i = |P| |Q|.
-    An anchor without a positive or a negative counts 0 and stays in the mean. The slope in the kink is 0. Pairs are
-    counted in sorted rows, not formed: O(B^2 log B). Trap: the gradient only ever lowers margins.
+    Pitawela et al. 2025; its runs add cross_entropy. The program (dpitawela/CLOC) means over q and
+    then divides the sum over p by the number of pairs: n_i = |P| |Q|^2, so the loss falls with the
+    batch; "mean" is the plain n_i = |P| |Q|. An anchor without a positive or a negative counts 0
+    and stays in the mean. The slope in the kink is 0. Pairs are counted in sorted rows, not formed:
+    O(B^2 log B). Trap: the gradient only ever lowers margins.
 
     Args:
       image_embeds: [B, D].

@@ -16,13 +16,15 @@ from jaxord.vectors import distances, inner, length, unit
 def ranksim(
     image_features: jax.Array, target: jax.Array, *, interpolation: float = 2.0
 ) -> jax.Array:
-    """RankSim: the neighbours of a sample in feature space should rank as its neighbours in label space.
+    """RankSim: the neighbours of a sample in feature space should rank as its neighbours in label
+    space.
 
     sum over i of mean over j of ( r_j(cos(x_i, x_.)) - r_j(-|y_i - y_.|) )^2,  r_j(a) = (1 + #{k: a_k > a_j}) / M
 
-    over the M distinct labels of the batch, each by its first sample; the sample itself is among its neighbours. Ranks
-    are piecewise constant, so their gradient is that of a blackbox (Vlastelica et al. 2020):
-    d loss / d a = (r(a + interpolation * g) - r(a)) / interpolation, with g = d loss / d r.
+    over the M distinct labels of the batch, each by its first sample; the sample itself is among
+    its neighbours. Ranks are piecewise constant, so their gradient is that of a blackbox
+    (Vlastelica et al. 2020): d loss / d a = (r(a + interpolation * g) - r(a)) / interpolation, with
+    g = d loss / d r.
 
     Gong et al. 2022, from its formulas. It is added to a regression loss, with weights such as 100.
 
@@ -44,7 +46,8 @@ def ranksim(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _ranks(scores: jax.Array, among: jax.Array, interpolation: float) -> jax.Array:
-    """Descending ranks within each row among the marked columns, in (0, 1]; f32[B, B], bool[B] -> f32[B, B]."""
+    """Descending ranks within each row among the marked columns, in (0, 1]; f32[B, B], bool[B] ->
+    f32[B, B]."""
     marked = jnp.where(among, scores, -jnp.inf)
     not_above = place(ascending(marked), scores, "right")
     return (1.0 + among.size - not_above) / among.sum()
@@ -65,15 +68,18 @@ _ranks.defvjp(_ranks_forward, _ranks_backward)
 
 
 def ordinal_entropy(image_features: jax.Array, target: jax.Array) -> jax.Array:
-    """Ordinal entropy: the centres of the labels spread out by their gaps, the samples gather around them.
+    """Ordinal entropy: the centres of the labels spread out by their gaps, the samples gather
+    around them.
 
     mean over i of |u_i - c_(y_i)|  -  mean over pairs of labels a < b of w_ab |c_a - c_b|
 
-    u unit features, c_a the mean feature of label a, made a unit vector, w = (gap - smallest gap) / largest gap over
-    the pairs of the batch: the nearest labels do not repel, and with two labels none do. The first mean is over the
-    samples whose label another one shares, because a sample alone is its own centre.
+    u unit features, c_a the mean feature of label a, made a unit vector, w = (gap - smallest gap) /
+    largest gap over the pairs of the batch: the nearest labels do not repel, and with two labels
+    none do. The first mean is over the samples whose label another one shares, because a sample
+    alone is its own centre.
 
-    Zhang et al. 2023 (needylove/OrdinalEntropy, whose program for age squares the distance of the first mean).
+    Zhang et al. 2023 (needylove/OrdinalEntropy, whose program for age squares the distance of the
+    first mean).
 
     Args:
       image_features: [B, D].

@@ -21,14 +21,15 @@ def center(
 
     mean over i of |z_i - mu_(reference_i)|_2,  z_i = image_embeds_i / |image_embeds_i|
 
-    The norm, not its square. The points are taken as they are: the equation does not put them on the sphere. Eq 8 is a
-    sum over the batch, which beside `conord` as printed would be about 1,000 times the stronger term; the mean is the
-    companion of `conord` without its factor 1/|A|.
+    The norm, not its square. The points are taken as they are: the equation does not put them on
+    the sphere. Eq 8 is a sum over the batch, which beside `conord` as printed would be about 1,000
+    times the stronger term; the mean is the companion of `conord` without its factor 1/|A|.
 
     Args:
       image_embeds: [B, D].
       reference_points: [R, D].
-      reference: i32[B], or f32[B] where labels lie between the points: a fraction interpolates the two neighbours.
+      reference: i32[B], or f32[B] where labels lie between the points: a fraction interpolates the
+        two neighbours.
       reduction: "mean" or "sum".
 
     Returns:

@@ -1,8 +1,8 @@
 """Losses between a predicted value and the target.
 
-B batch, G groups, M components of a mixture. `weight` multiplies each sample's loss before the plain mean over the batch,
-which is not divided by the sum of the weights: those of label-distribution smoothing have mean 1 over the training set, not
-in each batch.
+B batch, G groups, M components of a mixture. `weight` multiplies each sample's loss before the
+plain mean over the batch, which is not divided by the sum of the weights: those of
+label-distribution smoothing have mean 1 over the training set, not in each batch.
 """
 
 import jax
@@ -43,8 +43,8 @@ def huber(
 
     mean of weight * ( e^2 / (2 beta) if |e| < beta else |e| - beta / 2 ),  e = value - target
 
-    The form of the imbalanced-regression programs, whose slope is 1 for large errors at any beta (torch calls it smooth
-    L1); Huber's own function is beta times this.
+    The form of the imbalanced-regression programs, whose slope is 1 for large errors at any beta
+    (torch calls it smooth L1); Huber's own function is beta times this.
 
     Args:
       value, target, weight: as `l1`.
@@ -100,12 +100,14 @@ def focal_l1(
 
 
 def balanced_mse(value: jax.Array, target: jax.Array, noise_scale: jax.Array) -> jax.Array:
-    """Balanced MSE over the batch (BMC): is the own target the one that the value picks among those of the batch?
+    """Balanced MSE over the batch (BMC): is the own target the one that the value picks among those
+    of the batch?
 
     2 sigma^2 * mean over i of -log[ e^s_ii / sum_j e^s_ij ],  s_ij = -(value_i - target_j)^2 / (2 sigma^2)
 
-    Ren et al. 2022. The factor 2 sigma^2 is held constant in the gradient. An equal target of another sample is a
-    candidate like any other, so log(number of equal targets) is the least that a sample can reach.
+    Ren et al. 2022. The factor 2 sigma^2 is held constant in the gradient. An equal target of
+    another sample is a candidate like any other, so log(number of equal targets) is the least that
+    a sample can reach.
 
     Args:
       value: [B], on the scale of the target.
@@ -134,13 +136,15 @@ def balanced_mse_gai(
     mixture_means: jax.Array,
     mixture_variances: jax.Array,
 ) -> jax.Array:
-    """Balanced MSE with the training labels as a mixture of Gaussians (GAI), in place of those of the batch.
+    """Balanced MSE with the training labels as a mixture of Gaussians (GAI), in place of those of
+    the batch.
 
     2 sigma^2 * mean over i of [ e_i^2 / (2 sigma^2) + log sigma
       + log sum_m w_m (v_m + sigma^2)^(-1/2) e^(-(value_i - mu_m)^2 / (2 (v_m + sigma^2))) ],  e = value - target
 
-    Ren et al. 2022; the factor 2 sigma^2 is held constant in the gradient. Where a label is frequent the last term pushes
-    the value away from it. The loss may be negative. Trap: mixture and sigma are on the scale of the target.
+    Ren et al. 2022; the factor 2 sigma^2 is held constant in the gradient. Where a label is
+    frequent the last term pushes the value away from it. The loss may be negative. Trap: mixture
+    and sigma are on the scale of the target.
 
     Args:
       value: [B], on the scale of the target.
@@ -185,14 +189,16 @@ def expert(
 
     mean over i of weight_i (expert_values[i, group_i] - target_i)^2
 
-    Only that expert learns from the sample. At test the group is the predicted one (`inference.experts`).
+    Only that expert learns from the sample. At test the group is the predicted one
+    (`inference.experts`).
 
     Args:
       expert_values: [B, G], on the scale of the target.
       target: f32[B].
       group: i32[B].
       weight: f32[B], optional.
-      reduction: "mean" over the batch; "sum" is the equation's, whose step size grows with the batch.
+      reduction: "mean" over the batch; "sum" is the equation's, whose step size grows with the
+        batch.
 
     Returns:
       f32[].

@@ -1,13 +1,15 @@
 """CLIP's two towers, with the parameter paths of Hugging Face's Flax port.
 
-`vision_model/encoder/layers/0/self_attn/q_proj/kernel`, `text_model/final_layer_norm/scale`, and `pre_layrnorm` with
-its spelling: so `jaxord.weights.hf_clip` turns a checkpoint's names into these by one rule, and back. The model that
-holds the towers gives them the names `vision_model` and `text_model`, beside `visual_projection`, `text_projection` and
-`logit_scale`. Parameters are float32, activations `dtype`; layer norms and softmax are computed in float32.
+`vision_model/encoder/layers/0/self_attn/q_proj/kernel`, `text_model/final_layer_norm/scale`, and
+`pre_layrnorm` with its spelling: so `jaxord.weights.hf_clip` turns a checkpoint's names into these
+by one rule, and back. The model that holds the towers gives them the names `vision_model` and
+`text_model`, beside `visual_projection`, `text_projection` and `logit_scale`. Parameters are
+float32, activations `dtype`; layer norms and softmax are computed in float32.
 
-Radford et al. 2021, "Learning transferable visual models from natural language supervision". Initial values are those
-of its public code: what a block adds to the residual stream (out_proj, fc2) starts smaller by sqrt(2 layers), in the
-image tower as in the text tower. transformers puts that factor on q, k and v instead of out_proj.
+Radford et al. 2021, "Learning transferable visual models from natural language supervision".
+Initial values are those of its public code: what a block adds to the residual stream (out_proj,
+fc2) starts smaller by sqrt(2 layers), in the image tower as in the text tower. transformers puts
+that factor on q, k and v instead of out_proj.
 
 Shapes: N images, K sentences (ranks), T tokens, C width, H W image, P patches.
 """
@@ -23,7 +25,8 @@ from jaxord.models.norm import LayerNorm
 
 @dataclasses.dataclass(frozen=True)
 class Tower:
-    """One transformer: sizes, activation and epsilon, as in the `vision_config` or `text_config` of a checkpoint."""
+    """One transformer: sizes, activation and epsilon, as in the `vision_config` or `text_config` of
+    a checkpoint."""
 
     width: int
     layers: int
@@ -94,7 +97,8 @@ def quick_gelu(x):
 
 
 def gelu(x):
-    """The exact GELU. jax's own default is the tanh approximation, which no CLIP checkpoint means."""
+    """The exact GELU. jax's own default is the tanh approximation, which no CLIP checkpoint
+    means."""
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -102,7 +106,8 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 
 
 class Dense(nn.Dense):
-    """nn.Dense over the rows of [..., C]: gradients with more axes are transposed by a copy before XLA's CPU multiplies."""
+    """nn.Dense over the rows of [..., C]: gradients with more axes are transposed by a copy before
+    XLA's CPU multiplies."""
 
     def __call__(self, x):
         """x [..., C] -> [..., features]."""
@@ -110,7 +115,8 @@ class Dense(nn.Dense):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, softmax(q kᵀ / sqrt(C / heads)) v; `attention` names jax's implementation of it."""
+    """Multi-head self-attention, softmax(q kᵀ / sqrt(C / heads)) v; `attention` names jax's
+    implementation of it."""
 
     tower: Tower
     causal: bool
@@ -130,7 +136,8 @@ class Attention(nn.Module):
         """x [N, T, C] -> [N, T, C]."""
         split = (*x.shape[:-1], self.tower.heads, -1)  # [N, T, heads, C / heads]
         q, k, v = (dense(x).reshape(split) for dense in (self.q_proj, self.k_proj, self.v_proj))
-        # Never a mask array: cuDNN's kernels take is_causal, a mask becomes a bias that they refuse for odd lengths.
+        # Never a mask array: cuDNN's kernels take is_causal, a mask becomes a bias that they refuse
+        # for odd lengths.
         mixed = jax.nn.dot_product_attention(
             q, k, v, is_causal=self.causal, implementation=self.attention
         )
@@ -212,9 +219,11 @@ class Encoder(nn.Module):
 
 
 class Patches(nn.Module):
-    """The linear map of each patch of an image: the convolution of a checkpoint, whose stride is its size, as one product.
+    """The linear map of each patch of an image: the convolution of a checkpoint, whose stride is
+    its size, as one product.
 
-    XLA's CPU multiplies the gradient of such a convolution by a plain loop where it stands in a loop of steps.
+    XLA's CPU multiplies the gradient of such a convolution by a plain loop where it stands in a
+    loop of steps.
     """
 
     features: int
@@ -265,7 +274,8 @@ class VisionEmbeddings(nn.Module):
 
 
 class VisionModel(nn.Module):
-    """CLIP's image tower: image -> the class token after the last layer norm, before `visual_projection`.
+    """CLIP's image tower: image -> the class token after the last layer norm, before
+    `visual_projection`.
 
     Attributes:
       config: sizes.
@@ -290,13 +300,15 @@ class VisionModel(nn.Module):
         """Image features.
 
         Args:
-          image: f32[N, H, W, 3], normalised by the checkpoint's mean and standard deviation; H = W = config.image_size.
+          image: f32[N, H, W, 3], normalised by the checkpoint's mean and standard deviation; H = W
+            = config.image_size.
 
         Returns:
           f32[N, C].
 
         Raises:
-          ValueError: an image of another size. Positions are resized in the parameters (`resize_positions`), not here.
+          ValueError: an image of another size. Positions are resized in the parameters
+            (`resize_positions`), not here.
         """
         size = self.config.image_size
         if image.shape[1:] != (size, size, 3):
@@ -309,7 +321,8 @@ class VisionModel(nn.Module):
 
 
 class TextEmbeddings(nn.Module):
-    """The tables of tokens and of positions; added by the tower, because a prompt may replace the former's rows."""
+    """The tables of tokens and of positions; added by the tower, because a prompt may replace the
+    former's rows."""
 
     config: ClipSettings
 
@@ -322,7 +335,8 @@ class TextEmbeddings(nn.Module):
 
 
 class TextModel(nn.Module):
-    """CLIP's text tower in two steps, so that a prompt can change the token embeddings between them.
+    """CLIP's text tower in two steps, so that a prompt can change the token embeddings between
+    them.
 
     Attributes:
       config: sizes.
@@ -349,7 +363,8 @@ class TextModel(nn.Module):
     def __call__(self, embeddings, end):
         """Text features: the state at `end` after the last layer norm, before `text_projection`.
 
-        The attention is causal, so what stands behind `end` changes nothing: sentences may be cut to the longest one.
+        The attention is causal, so what stands behind `end` changes nothing: sentences may be cut
+        to the longest one.
 
         Args:
           embeddings: f32[K, T, C], from `embed` or from a prompt; T at most config.max_positions.
@@ -372,16 +387,18 @@ class TextModel(nn.Module):
 
 
 def projection(features, dtype=jnp.float32):
-    """The linear map without bias that `visual_projection` and `text_projection` are: [N, C] -> [N, D]."""
+    """The linear map without bias that `visual_projection` and `text_projection` are: [N, C] -> [N,
+    D]."""
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")  # standard deviation C^-1/2
     return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=init)
 
 
 def resize_positions(embedding, grid):
-    """Position embeddings of an image tower for another resolution: the class token's stays, the grid is interpolated.
+    """Position embeddings of an image tower for another resolution: the class token's stays, the
+    grid is interpolated.
 
-    Bicubic with the Catmull-Rom kernel (a = -1/2) and antialiasing: what Pillow does, and torch's `interpolate` with
-    antialias=True. Torch without antialias has a = -3/4 and differs.
+    Bicubic with the Catmull-Rom kernel (a = -1/2) and antialiasing: what Pillow does, and torch's
+    `interpolate` with antialias=True. Torch without antialias has a = -3/4 and differs.
 
     Args:
       embedding: f32[1 + n², C], class token first, then the n x n grid row by row.

@@ -1,4 +1,5 @@
-"""Feature distribution smoothing: features of rare labels borrow the statistics of their neighbours.
+"""Feature distribution smoothing: features of rare labels borrow the statistics of their
+neighbours.
 
 Shapes: B batch, D embedding, N buckets of labels.
 """
@@ -12,23 +13,28 @@ from jaxord import labels
 
 
 class FDS(nn.Module):
-    """image_embeds <- (x - m1) sqrt(clip(v2 / v1, clip)) + m2 in training (Yang et al. 2021, imbalanced regression).
+    """image_embeds <- (x - m1) sqrt(clip(v2 / v1, clip)) + m2 in training (Yang et al. 2021,
+    imbalanced regression).
 
-    m1, v1: running mean and (unbiased) variance of the label's bucket over the epochs before; m2, v2: the same, smoothed
+    m1, v1: running mean and (unbiased) variance of the label's bucket over the epochs before; m2,
+      v2: the same, smoothed
     over the buckets by a window that is divided by its sum, the ends reflected.
 
-    After an epoch m1 <- momentum m1 + (1 - momentum) mean of the epoch, likewise v1; a bucket's first epoch is taken as
-    it is. Where v1 is 0 a feature stays. Evaluation changes nothing, and the statistics, in the collection "stats", have
-    no gradient. Settings are on the scale of training (label / data.target_scale).
+    After an epoch m1 <- momentum m1 + (1 - momentum) mean of the epoch, likewise v1; a bucket's
+    first epoch is taken as it is. Where v1 is 0 a feature stays. Evaluation changes nothing, and
+    the statistics, in the collection "stats", have no gradient. Settings are on the scale of
+    training (label / data.target_scale).
 
-    Our choices. The program embeds the training split once more after each epoch, here its statistics are gathered from
-    the batches as they pass, before calibration; a batch over two epochs counts to the later one. Its smoothed statistics
-    are an epoch older than m1 and v1, here all are of the same epoch, as in the paper. Buckets without samples have no
-    part in smoothing; in the program for ages they enter it with mean 0 and variance 1.
+    Our choices. The program embeds the training split once more after each epoch, here its
+    statistics are gathered from the batches as they pass, before calibration; a batch over two
+    epochs counts to the later one. Its smoothed statistics are an epoch older than m1 and v1, here
+    all are of the same epoch, as in the paper. Buckets without samples have no part in smoothing;
+    in the program for ages they enter it with mean 0 and variance 1.
 
     Attributes:
-      low, high, width: buckets of that width from low to high (exclusive), the ends take what lies beyond: 3, 100, 1 are
-        the ages 3..99; 0, 1, 0.02 the 50 buckets of STS-B, whose targets are score / 5.
+      low, high, width: buckets of that width from low to high (exclusive), the ends take what lies
+        beyond: 3, 100, 1 are the ages 3..99; 0, 1, 0.02 the 50 buckets of STS-B, whose targets are
+        score / 5.
       kernel, size, sigma: of the window, see `jaxord.labels.window`.
       momentum: share of what was before.
       start: first epoch whose features are calibrated, at least 1.
@@ -122,8 +128,8 @@ def smoothing_matrix(buckets, window):
 def merge(count, mean, square, x, bucket):
     """Adds a batch to the count, mean and sum of squared deviations of each bucket (Chan's rule).
 
-    Sums of squares would lose the variance of features whose mean is large. One-hot products, unlike scattered sums, are
-    added in the same order every time.
+    Sums of squares would lose the variance of features whose mean is large. One-hot products,
+    unlike scattered sums, are added in the same order every time.
     """
     member = jax.nn.one_hot(bucket, len(count.value), axis=0)  # [N, B]
     new = member.sum(axis=1)

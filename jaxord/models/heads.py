@@ -1,9 +1,10 @@
 """Heads: modules that add named arrays to those of the towers, or replace them.
 
-A head maps a dict of arrays (batch, constants, outputs so far) to a dict of arrays. Heads run in the order of the
-config, so one may use what an earlier one gave.
+A head maps a dict of arrays (batch, constants, outputs so far) to a dict of arrays. Heads run in
+the order of the config, so one may use what an earlier one gave.
 
-Sizes come from the constants of the run: K from rank_values, G from group_prior, R from reference_values. All is float32.
+Sizes come from the constants of the run: K from rank_values, G from group_prior, R from
+  reference_values. All is float32.
 
 Shapes: B batch, K ranks, G groups, R reference points, D embedding.
 """
@@ -37,7 +38,8 @@ __all__ = [
 
 
 class CosineLogits(nn.Module):
-    """logits[b, k] = exp(logit_scale) cos(image_embeds[b], text_embeds[k]): CLIP's scores. Normalises both."""
+    """logits[b, k] = exp(logit_scale) cos(image_embeds[b], text_embeds[k]): CLIP's scores.
+    Normalises both."""
 
     def __call__(self, arrays):
         cosine = inner(unit(arrays["image_embeds"]), unit(arrays["text_embeds"]))  # [B, K]
@@ -57,9 +59,11 @@ class Classifier(nn.Module):
 
 
 class Regressor(nn.Module):
-    """value = m + s (w . image_embeds + b), with m and s the mean and standard deviation of the rank values.
+    """value = m + s (w . image_embeds + b), with m and s the mean and standard deviation of the
+    rank values.
 
-    The fixed m and s put the first predictions in the middle of the label's scale, whatever its units (our choice).
+    The fixed m and s put the first predictions in the middle of the label's scale, whatever its
+    units (our choice).
     """
 
     @nn.compact
@@ -88,8 +92,9 @@ class Adapter(nn.Module):
 class BinRegressor(nn.Module):
     """value = sum_k p_k b_k / (1 + delta_k), p = softmax(logits), b the bin centres (NumCLIP Eq 1).
 
-    delta = tanh(W2 ReLU(W1 logits)) with 2K hidden units, W from N(0, 0.001^2), biases 0: the form of the program, which
-    the paper leaves open. Trap: 1 + delta lies in (0, 2) and nothing keeps it away from 0.
+    delta = tanh(W2 ReLU(W1 logits)) with 2K hidden units, W from N(0, 0.001^2), biases 0: the form
+    of the program, which the paper leaves open. Trap: 1 + delta lies in (0, 2) and nothing keeps it
+    away from 0.
     """
 
     @nn.compact
@@ -122,9 +127,11 @@ class Thresholds(nn.Module):
 
 
 class Projection(nn.Module):
-    """image_embeds <- W_n ReLU(... ReLU(W_1 x + b_1)) + b_n, of which losses learn and rules need not (SupCon).
+    """image_embeds <- W_n ReLU(... ReLU(W_1 x + b_1)) + b_n, of which losses learn and rules need
+    not (SupCon).
 
-    What came before it stays readable as `image_features`, where no other head or projection stands between.
+    What came before it stays readable as `image_features`, where no other head or projection stands
+    between.
 
     Attributes:
       hidden: width between the layers; 0 is that of image_embeds.
@@ -149,8 +156,8 @@ class Experts(nn.Module):
     """A regressor for each group, and a classifier of the groups (Group-DIR Eq 3, Eq 4).
 
     expert_values = m + s (V image_embeds + b),  group_logits = W image_embeds + c, one row of V and of W per group; m and s
-    the mean and standard deviation of all rank values, as in `Regressor` (our choice: the same for every expert, since
-    the values of a group need not be known).
+    the mean and standard deviation of all rank values, as in `Regressor` (our choice: the same for
+    every expert, since the values of a group need not be known).
     """
 
     @nn.compact
@@ -168,12 +175,14 @@ class Experts(nn.Module):
 
 
 class ReferencePoints(nn.Module):
-    """reference_points f32[R, D], free parameters, one for each of `reference_values` (mu of ConOrd Eq 8).
+    """reference_points f32[R, D], free parameters, one for each of `reference_values` (mu of ConOrd
+    Eq 8).
 
     Attributes:
-      initial: "random" N(0, 1/D), which has the length of the unit features that they are compared with; "zeros";
-        "truncated_normal", the same cut at two standard deviations; "kaiming" N(0, 2/D); "mean": the run replaces the
-        points by the mean unit features of the training split's labels before the first step, and zeros stand till then.
+      initial: "random" N(0, 1/D), which has the length of the unit features that they are compared
+        with; "zeros"; "truncated_normal", the same cut at two standard deviations; "kaiming" N(0,
+        2/D); "mean": the run replaces the points by the mean unit features of the training split's
+        labels before the first step, and zeros stand till then.
       scale: multiplies the drawn ones. The paper gives none (our choice: 1).
     """
 
@@ -199,11 +208,13 @@ class ReferencePoints(nn.Module):
 
 
 class PairWeights(nn.Module):
-    """pair_weights f32[2, size] > 0: ConOrd's learned attraction and repulsion by the gap of labels (setting X).
+    """pair_weights f32[2, size] > 0: ConOrd's learned attraction and repulsion by the gap of labels
+    (setting X).
 
-    softplus of free parameters. They start at attraction 1 / (gap + 1) and repulsion gap + 1, gap = 0..size-1: with both
-    rows equal the features would have no gradient, and nothing in the loss tells them an order (our choice; the paper has
-    no form). Trap: the loss also falls, without end, by raising one row and lowering the other.
+    softplus of free parameters. They start at attraction 1 / (gap + 1) and repulsion gap + 1, gap =
+    0..size-1: with both rows equal the features would have no gradient, and nothing in the loss
+    tells them an order (our choice; the paper has no form). Trap: the loss also falls, without end,
+    by raising one row and lowering the other.
     """
 
     size: int
@@ -220,7 +231,8 @@ class PairWeights(nn.Module):
 
 
 class Margins(nn.Module):
-    """margins f32[K-1] >= 0 between neighbouring ranks (CLOC, Pitawela 2025): softplus of free parameters.
+    """margins f32[K-1] >= 0 between neighbouring ranks (CLOC, Pitawela 2025): softplus of free
+    parameters.
 
     The margins themselves start from U(0.5, 1).
     """
@@ -236,7 +248,8 @@ class Margins(nn.Module):
 
 
 class NoiseScale(nn.Module):
-    """noise_scale f32[], a free parameter: sigma of balanced MSE (Ren 2022), on the scale of the target.
+    """noise_scale f32[], a free parameter: sigma of balanced MSE (Ren 2022), on the scale of the
+    target.
 
     As in its program nothing keeps it positive: the losses take its square.
     """

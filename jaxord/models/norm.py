@@ -1,7 +1,8 @@
 """Layer normalisation whose backward pass is written down.
 
-What flax's module leaves to automatic differentiation becomes, on a CPU, fusions that compute the block above once more
-for each of the sums they need; that was half the time of a small tower's backward pass. The closed form needs two sums.
+What flax's module leaves to automatic differentiation becomes, on a CPU, fusions that compute the
+block above once more for each of the sums they need; that was half the time of a small tower's
+backward pass. The closed form needs two sums.
 
 Shapes: ... any leading axes, C width.
 """
@@ -15,7 +16,8 @@ from flax import linen as nn
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def layer_norm(x, scale, bias, epsilon, dtype):
-    """scale (x - mean x) / sqrt(var x + epsilon) + bias over the last axis, with the two-pass variance, as torch's.
+    """scale (x - mean x) / sqrt(var x + epsilon) + bias over the last axis, with the two-pass
+    variance, as torch's.
 
     Args:
         x: [..., C], any float type; the arithmetic is float32.
@@ -33,12 +35,14 @@ def _forward(x, scale, bias, epsilon, dtype):
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.square(wide - mean).mean(-1, keepdims=True) + epsilon)
-    # x is kept as it came: a float32 copy of bfloat16 activations would double what the backward pass holds.
+    # x is kept as it came: a float32 copy of bfloat16 activations would double what the backward
+    # pass holds.
     return ((wide - mean) * inverse * scale + bias).astype(dtype), (x, mean, inverse, scale)
 
 
 def _backward(epsilon, dtype, saved, gradient):
-    """With u the normalised x and g = gradient * scale: (g - mean g - u mean(g u)) / sqrt(var x + epsilon)."""
+    """With u the normalised x and g = gradient * scale: (g - mean g - u mean(g u)) / sqrt(var x +
+    epsilon)."""
     x, mean, inverse, scale = saved
     gradient = gradient.astype(jnp.float32)
     unit, inner = (x.astype(jnp.float32) - mean) * inverse, gradient * scale

@@ -26,8 +26,9 @@ class OrdinalModel(nn.Module):
     """Image tower, text tower under a prompt (or none), heads.
 
     Attributes:
-      tower: (name, function that makes the module) of the image tower: f32[N, H, W, 3] -> f32[N, C], or for sentences
-        (i32[B, 2, T], bool[B, 2, T]) -> f32[B, C]; the name begins the paths of its parameters.
+      tower: (name, function that makes the module) of the image tower: f32[N, H, W, 3] -> f32[N,
+        C], or for sentences (i32[B, 2, T], bool[B, 2, T]) -> f32[B, C]; the name begins the paths
+        of its parameters.
       settings: sizes of CLIP's towers; None where neither is used.
       project: whether `visual_projection` takes the features to CLIP's space.
       prompt: a module of jaxord.models.prompts, or None for no text tower.
@@ -35,7 +36,8 @@ class OrdinalModel(nn.Module):
       logit_scale: exp of it multiplies cosines, at the start.
       dtype: of activations; parameters are float32.
       remat: recompute each block in the backward pass.
-      attention: implementation in the text tower, one of jaxord.attention.IMPLEMENTATIONS; the image tower has its own.
+      attention: implementation in the text tower, one of jaxord.attention.IMPLEMENTATIONS; the
+        image tower has its own.
     """
 
     tower: tuple
@@ -92,8 +94,9 @@ class OrdinalModel(nn.Module):
         """Outputs for a batch.
 
         Args:
-          arrays: image f32[B, V, H, W, 3] (or sentences and sentence_mask), the constants of the run, and what heads
-            take. With `text_embeds` among them the text tower does not run, with `image_features` the image tower.
+          arrays: image f32[B, V, H, W, 3] (or sentences and sentence_mask), the constants of the
+            run, and what heads take. With `text_embeds` among them the text tower does not run,
+            with `image_features` the image tower.
 
         Returns:
           dict of outputs, see the module's docstring.

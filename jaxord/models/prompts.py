@@ -1,11 +1,13 @@
 """Prompts: what the text tower reads for each rank.
 
-A prompt maps word embeddings f32[K, T, C] and slots i32[K, T] (jaxord.ranks) to word embeddings f32[K, T, C]. Its
-parameters are called `context`, `ranks` and `rank_former`, so that a table of parameter groups freezes any of them.
-Parameters start from the words that stand at their positions, or are drawn from N(0, 0.02^2). A third argument, `base`
-f32[S, n, C], gives the words of base ranks to the prompt that has any.
+A prompt maps word embeddings f32[K, T, C] and slots i32[K, T] (jaxord.ranks) to word embeddings
+f32[K, T, C]. Its parameters are called `context`, `ranks` and `rank_former`, so that a table of
+parameter groups freezes any of them. Parameters start from the words that stand at their positions,
+or are drawn from N(0, 0.02^2). A third argument, `base` f32[S, n, C], gives the words of base ranks
+to the prompt that has any.
 
-Shapes: K ranks, T tokens, n tokens of the longest rank, C width, A width of the attention, S base ranks.
+Shapes: K ranks, T tokens, n tokens of the longest rank, C width, A width of the attention, S base
+  ranks.
 """
 
 import jax.numpy as jnp
@@ -36,9 +38,10 @@ def place(embeddings, slots, kind, vectors):
 def interpolation_weights(ranks, base_ranks, interpolation):
     """How much of each base rank a rank is made of (OrdinalCLIP, Li 2022).
 
-    Base ranks sit at linspace(0, K-1, S) (one base rank: in the middle). With the distance d the raw weights are
-    `linear` 1 - d / (K-1), `inv_prop` 1 / (d + 1e-5), `normal` exp(-d^2); rows are divided by their sums. `linear` is
-    not piecewise-linear interpolation: at a base rank the other base ranks keep a share.
+    Base ranks sit at linspace(0, K-1, S) (one base rank: in the middle). With the distance d the
+    raw weights are `linear` 1 - d / (K-1), `inv_prop` 1 / (d + 1e-5), `normal` exp(-d^2); rows are
+    divided by their sums. `linear` is not piecewise-linear interpolation: at a base rank the other
+    base ranks keep a share.
 
     Returns:
       f32[K, S].
@@ -64,7 +67,8 @@ class FixedPrompt(nn.Module):
     """The sentences as they are: zero-shot CLIP. Base of the other prompts.
 
     Attributes:
-      context_tokens, rank_tokens: numbers of positions of either kind; a shorter name uses the first of its vectors.
+      context_tokens, rank_tokens: numbers of positions of either kind; a shorter name uses the
+        first of its vectors.
       drawn_context, drawn_ranks: start from N(0, 0.02^2) and not from the words.
     """
 
@@ -94,7 +98,8 @@ class ContextPrompt(FixedPrompt):
 
 
 class ConceptPrompt(ContextPrompt):
-    """Learned context, and learned vectors for each rank (NumCLIP 2024; the CoOp rows of OrdinalCLIP's tables)."""
+    """Learned context, and learned vectors for each rank (NumCLIP 2024; the CoOp rows of
+    OrdinalCLIP's tables)."""
 
     @nn.compact
     def __call__(self, embeddings, slots, base=None):
@@ -107,10 +112,12 @@ class ConceptPrompt(ContextPrompt):
 
 
 class RankPrompt(ContextPrompt):
-    """Learned context; each rank a fixed mixture of a few learned base ranks (OrdinalCLIP, Li 2022; also L2RCLIP-I).
+    """Learned context; each rank a fixed mixture of a few learned base ranks (OrdinalCLIP, Li 2022;
+    also L2RCLIP-I).
 
     Attributes:
-      base_ranks: number S of base ranks. They start from the words of prompt.base_names, or from N(0, 0.02^2).
+      base_ranks: number S of base ranks. They start from the words of prompt.base_names, or from
+        N(0, 0.02^2).
       interpolation: "linear", "inv_prop" or "normal", see `interpolation_weights`.
     """
 
@@ -132,15 +139,19 @@ class RankPrompt(ContextPrompt):
 
 
 class RankFormer(ContextPrompt):
-    """Learned context; the words of the ranks, changed by attention among all ranks (L2RCLIP, Wang 2023).
+    """Learned context; the words of the ranks, changed by attention among all ranks (L2RCLIP, Wang
+    2023).
 
     R' = (1 - alpha) R + alpha f_out(f_sa(f_in(R))),  R the word embeddings of the rank names, which stay as they are
 
-    f_in: C -> A and f_out: A -> C are linear, f_sa is x <- x + attention(norm(x)), over the K ranks at each position of a
-    name: so rare ranks learn from all. A name that is shorter than others takes no part at the positions it lacks.
-    f_out starts at 0, by which R' starts as (1 - alpha) R: at alpha 0.5 the words start at half their length. The paper
-    leaves alpha, the widths, the axis and the number of heads open: they are our choice, as is the start of f_out. Its
-    "global context" is prompt.context_tokens vectors before the template, whose words do not change.
+    f_in: C -> A and f_out: A -> C are linear, f_sa is x <- x + attention(norm(x)), over the K ranks
+      at each position of a
+    name: so rare ranks learn from all. A name that is shorter than others takes no part at the
+      positions it lacks.
+    f_out starts at 0, by which R' starts as (1 - alpha) R: at alpha 0.5 the words start at half
+    their length. The paper leaves alpha, the widths, the axis and the number of heads open: they
+    are our choice, as is the start of f_out. Its "global context" is prompt.context_tokens vectors
+    before the template, whose words do not change.
 
     Attributes:
       alpha: share of what is learned.

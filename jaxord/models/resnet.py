@@ -1,11 +1,14 @@
-"""ResNet-18 and ResNet-50, with the parameter paths of torchvision's names: `layer1/0/downsample/0/kernel`.
+"""ResNet-18 and ResNet-50, with the parameter paths of torchvision's names:
+`layer1/0/downsample/0/kernel`.
 
-Running statistics are a second collection, "stats": `bn1/mean` and `bn1/var` beside the parameters `bn1/scale` and
-`bn1/bias`. `jaxord.weights.torchvision` turns a checkpoint's names into both by one rule, and back. Parameters and
-statistics are float32, activations `dtype`; batch normalisation and the last average are computed in float32.
+Running statistics are a second collection, "stats": `bn1/mean` and `bn1/var` beside the parameters
+`bn1/scale` and `bn1/bias`. `jaxord.weights.torchvision` turns a checkpoint's names into both by one
+rule, and back. Parameters and statistics are float32, activations `dtype`; batch normalisation and
+the last average are computed in float32.
 
-He et al. 2016, "Deep residual learning for image recognition"; as in torchvision the stride of a bottleneck is in its
-3 x 3 convolution ("v1.5"), not in the first one. Initial values: He et al. 2015, fan-out, as torchvision.
+He et al. 2016, "Deep residual learning for image recognition"; as in torchvision the stride of a
+bottleneck is in its 3 x 3 convolution ("v1.5"), not in the first one. Initial values: He et al.
+2015, fan-out, as torchvision.
 
 Shapes: N images, C width, H W image or map.
 """
@@ -19,7 +22,8 @@ HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def convolution(features, size, stride, dtype, name):
-    """Convolution without bias, padded by size // 2 on each side. "SAME" would pad even maps on one side only."""
+    """Convolution without bias, padded by size // 2 on each side. "SAME" would pad even maps on one
+    side only."""
     return nn.Conv(
         features,
         (size, size),
@@ -35,13 +39,13 @@ def convolution(features, size, stride, dtype, name):
 class BatchNorm(nn.Module):
     """scale (x - mean) / sqrt(var + epsilon) + bias, by torch's conventions.
 
-    In training mean and variance are the batch's, the whole global one on any number of devices, and the running ones
-    move: running <- (1 - momentum) running + momentum batch. The running variance takes the unbiased estimate (n - 1), the
-    normalisation the biased one (n). Otherwise the running ones are used. While parameters are drawn: the batch's, and the
-    running ones stay.
+    In training mean and variance are the batch's, the whole global one on any number of devices,
+    and the running ones move: running <- (1 - momentum) running + momentum batch. The running
+    variance takes the unbiased estimate (n - 1), the normalisation the biased one (n). Otherwise
+    the running ones are used. While parameters are drawn: the batch's, and the running ones stay.
 
-    Ioffe and Szegedy 2015, "Batch normalization", Algorithms 1 and 2. The trap: flax's own `momentum` is 1 minus torch's, and
-    its running variance is the biased one.
+    Ioffe and Szegedy 2015, "Batch normalization", Algorithms 1 and 2. The trap: flax's own
+    `momentum` is 1 minus torch's, and its running variance is the biased one.
     """
 
     dtype: jnp.dtype
@@ -94,7 +98,8 @@ class Shortcut(nn.Module):
 
 
 class Block(nn.Module):
-    """relu(shortcut(x) + branch(x)); a branch of two 3 x 3 convolutions, or a bottleneck of four times the width outside."""
+    """relu(shortcut(x) + branch(x)); a branch of two 3 x 3 convolutions, or a bottleneck of four
+    times the width outside."""
 
     width: int
     stride: int
@@ -142,7 +147,8 @@ class Stage(nn.Module):
 class ResNet(nn.Module):
     """A residual network without its classifier: image -> average of the last map.
 
-    It trains (batch statistics, which move the running ones) where it is applied with mutable=["stats"].
+    It trains (batch statistics, which move the running ones) where it is applied with
+    mutable=["stats"].
 
     Attributes:
       depth: 18 or 50.
@@ -174,7 +180,8 @@ class ResNet(nn.Module):
         blocks, kernels = DEPTHS[self.depth]
         x = convolution(64, 7, 2, self.dtype, "conv1")(image)  # [N, H/2, W/2, 64]
         x = nn.relu(BatchNorm(self.dtype, name="bn1")(x))
-        # The pool's own padding, in a step of its own: ONNX's converter leaves out the padding of a pool.
+        # The pool's own padding, in a step of its own: ONNX's converter leaves out the padding of a
+        # pool.
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
         x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))  # [N, H/4, W/4, 64]
         for i, count in enumerate(blocks):

@@ -1,4 +1,5 @@
-"""The tower of sentence pairs: a bidirectional LSTM, the maximum over its steps, and the feature of the pair.
+"""The tower of sentence pairs: a bidirectional LSTM, the maximum over its steps, and the feature of
+the pair.
 
 Shapes: B pairs, N sentences, T tokens, H hidden units of one direction, D inputs of a layer.
 """
@@ -13,9 +14,10 @@ DIRECTIONS = ("", "_reverse")  # torch's suffixes of the parameters: forward, ba
 class BiLSTM(nn.Module):
     """Pair features [u; v; |u - v|; u v] of the two sentences, both through one encoder (STS-B-DIR, Yang et al. 2021).
 
-    u is the maximum over the valid steps of a bidirectional LSTM's outputs. Parameters are float32: `embedding`
-    [vocabulary, dim], and under `lstm` those of torch.nn.LSTM by its names and in its shapes (`weight_ih_l0` [4 H, D], gates
-    in the order input, forget, cell, output), drawn as torch draws them from U(-1/sqrt(H), 1/sqrt(H)).
+    u is the maximum over the valid steps of a bidirectional LSTM's outputs. Parameters are float32:
+    `embedding` [vocabulary, dim], and under `lstm` those of torch.nn.LSTM by its names and in its
+    shapes (`weight_ih_l0` [4 H, D], gates in the order input, forget, cell, output), drawn as torch
+    draws them from U(-1/sqrt(H), 1/sqrt(H)).
 
     Attributes:
       vocabulary: number of words, with padding and unknown.
@@ -39,8 +41,8 @@ class BiLSTM(nn.Module):
 
         Args:
           sentences: i32[B, 2, T], ids of words.
-          sentence_mask: bool[B, 2, T], which tokens are valid: from the first on, without gaps. What stands behind them
-            changes nothing.
+          sentence_mask: bool[B, 2, T], which tokens are valid: from the first on, without gaps.
+            What stands behind them changes nothing.
 
         Returns:
           f32[B, 8 H]; a sentence without any valid token counts as zeros.
@@ -63,7 +65,8 @@ class BiLSTM(nn.Module):
 
 
 class LSTM(nn.Module):
-    """Layers of a bidirectional LSTM over padded sequences: torch.nn.LSTM with its sequences packed."""
+    """Layers of a bidirectional LSTM over padded sequences: torch.nn.LSTM with its sequences
+    packed."""
 
     hidden: int
     layers: int
@@ -103,8 +106,9 @@ def bidirectional(x, mask, forward, backward):
 
     (i, f, g, o) = W x_t + b + U h_(t-1) + b';  c_t = s(f) c_(t-1) + s(i) tanh(g);  h_t = s(o) tanh(c_t), s the sigmoid.
 
-    What does not depend on h is one matrix product before the loop. The state stays zero where the mask is, so that the
-    backward direction, which meets the padding first, starts at the last valid step.
+    What does not depend on h is one matrix product before the loop. The state stays zero where the
+    mask is, so that the backward direction, which meets the padding first, starts at the last valid
+    step.
 
     Args:
       x: [T, N, D].

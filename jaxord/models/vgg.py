@@ -1,11 +1,12 @@
 """VGG-16 without batch normalisation, with the parameter paths of torchvision's names.
 
-`features/0/kernel`, `classifier/0/kernel`: the numbers are positions in torchvision's lists, which count activations, pools and
-dropouts too. Parameters are float32, activations `dtype`. There are no running statistics; whether the tower trains still
-shows in the collection "stats".
+`features/0/kernel`, `classifier/0/kernel`: the numbers are positions in torchvision's lists, which
+count activations, pools and dropouts too. Parameters are float32, activations `dtype`. There are no
+running statistics; whether the tower trains still shows in the collection "stats".
 
-Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition", configuration D.
-Initial values: He et al. 2015, fan-out, and N(0, 0.01²) for the perceptron, as torchvision.
+Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition",
+configuration D. Initial values: He et al. 2015, fan-out, and N(0, 0.01²) for the perceptron, as
+torchvision.
 
 Shapes: N images, C width, H W image or map.
 """
@@ -20,8 +21,8 @@ GRID = 7  # side of the map that the classifier takes
 def adaptive_average(x, size):
     """Averages a map to size x size, as torch's AdaptiveAvgPool2d.
 
-    Output i along an axis of length n is the mean over floor(i n / size) <= j < ceil((i + 1) n / size): windows overlap where
-    n is no multiple of size, and repeat where n is smaller.
+    Output i along an axis of length n is the mean over floor(i n / size) <= j < ceil((i + 1) n /
+    size): windows overlap where n is no multiple of size, and repeat where n is smaller.
 
     Args:
       x: [N, H, W, C].
@@ -40,7 +41,8 @@ def adaptive_average(x, size):
 
 
 class Features(nn.Module):
-    """The convolutions, five stages that end in a pool of 2 x 2; `remat` recomputes each stage in the backward pass."""
+    """The convolutions, five stages that end in a pool of 2 x 2; `remat` recomputes each stage in
+    the backward pass."""
 
     stages: tuple
     dtype: jnp.dtype
@@ -115,8 +117,8 @@ class VGG(nn.Module):
         """Image features.
 
         Args:
-          image: f32[N, H, W, 3], normalised as the checkpoint's were; H and W at least 32. At 224 the last
-            map is 7 x 7, that of any other size is averaged to it.
+          image: f32[N, H, W, 3], normalised as the checkpoint's were; H and W at least 32. At 224
+            the last map is 7 x 7, that of any other size is averaged to it.
 
         Returns:
           f32[N, hidden].

@@ -1,9 +1,11 @@
-"""Video: the Fast pathway of SlowFast, and the head that joins its motion to the features of the frames.
+"""Video: the Fast pathway of SlowFast, and the head that joins its motion to the features of the
+frames.
 
-The frames of a video are views of the image tower; its motion is a head's matter, from features that `jaxord.data.videos`
-extracts once: the pathway is frozen.
+The frames of a video are views of the image tower; its motion is a head's matter, from features
+that `jaxord.data.videos` extracts once: the pathway is frozen.
 
-Shapes: B batch, M clips of a video, N clips, F frames of a clip, H W image, h w map, C width, D embedding.
+Shapes: B batch, M clips of a video, N clips, F frames of a clip, H W image, h w map, C width, D
+  embedding.
 """
 
 import jax
@@ -14,7 +16,8 @@ from jaxord.models import clip
 
 
 class FrozenNorm(nn.Module):
-    """scale (x - mean) / sqrt(var + 1e-5) + bias: batch normalisation by running statistics that never move ("stats")."""
+    """scale (x - mean) / sqrt(var + 1e-5) + bias: batch normalisation by running statistics that
+    never move ("stats")."""
 
     @nn.compact
     def __call__(self, x):
@@ -28,7 +31,8 @@ class FrozenNorm(nn.Module):
 
 
 def convolution(features, size, stride, name):
-    """3-D convolution without bias, padded by size // 2 at each end; "SAME" would pad even maps at one end only."""
+    """3-D convolution without bias, padded by size // 2 at each end; "SAME" would pad even maps at
+    one end only."""
     padding = [(length // 2, length // 2) for length in size]
     return nn.Conv(
         features, size, strides=(1, stride, stride), padding=padding, use_bias=False, name=name
@@ -48,7 +52,8 @@ class Stem(nn.Module):
 
 
 class Branch(nn.Module):
-    """Three frames of time, 3 x 3 of space (at every `stride`-th place), and four times as many channels."""
+    """Three frames of time, 3 x 3 of space (at every `stride`-th place), and four times as many
+    channels."""
 
     inner: int
     stride: int
@@ -98,10 +103,12 @@ class Stage(nn.Module):
 
 
 class FastPathway(nn.Module):
-    """The Fast pathway of SlowFast alone, frozen: a ResNet over all frames with an eighth of the channels.
+    """The Fast pathway of SlowFast alone, frozen: a ResNet over all frames with an eighth of the
+    channels.
 
-    No stride in time anywhere, stages of 32, 64, 128 and 256 channels; R50 8x8 sees 32 frames of 224 x 224 pixels. Parameters
-    lie under the names of pytorchvideo's `slowfast_r50` (`jaxord.data.videos.fast_name`), statistics in "stats".
+    No stride in time anywhere, stages of 32, 64, 128 and 256 channels; R50 8x8 sees 32 frames of
+    224 x 224 pixels. Parameters lie under the names of pytorchvideo's `slowfast_r50`
+    (`jaxord.data.videos.fast_name`), statistics in "stats".
 
     Feichtenhofer et al. 2019, "SlowFast networks for video recognition", Table 1.
 
@@ -130,14 +137,17 @@ class FastPathway(nn.Module):
 
 
 class MotionFusion(nn.Module):
-    """image_embeds <- W [z_s; z_t] + b, the frames' mean z_s beside the motion z_t (ConOrd Figure 7).
+    """image_embeds <- W [z_s; z_t] + b, the frames' mean z_s beside the motion z_t (ConOrd Figure
+    7).
 
-    z_t = W' mean(attention(motion)) + b': pre-norm transformer blocks over each clip by itself, by turns over the places of a
-    frame (intra-frame) and over the frames at a place (inter-frame), then the mean over clips, frames and places. The paper
-    gives no depth, width or fusion: these are our choices. There are no position embeddings, so neither the order of the clips
-    nor that of a clip's frames matters; what the order tells is in the pathway's features already.
+    z_t = W' mean(attention(motion)) + b': pre-norm transformer blocks over each clip by itself, by
+    turns over the places of a frame (intra-frame) and over the frames at a place (inter-frame),
+    then the mean over clips, frames and places. The paper gives no depth, width or fusion: these
+    are our choices. There are no position embeddings, so neither the order of the clips nor that of
+    a clip's frames matters; what the order tells is in the pathway's features already.
 
-    Takes `motion` f32[B, M, F, h, w, C] and `image_embeds` f32[B, D]; the result is f32[B, D] and not normalised.
+    Takes `motion` f32[B, M, F, h, w, C] and `image_embeds` f32[B, D]; the result is f32[B, D] and
+    not normalised.
 
     Attributes:
       blocks: attention blocks, the first over space.

@@ -30,11 +30,13 @@ SECTIONS = {
 
 
 def write(workdir):
-    """Writes report.html into the workdir of a finished run, and features.npz beside its predictions.
+    """Writes report.html into the workdir of a finished run, and features.npz beside its
+    predictions.
 
-    The workdir alone gives the tables, the curves and the predictions; the model and the data, loaded again, give features,
-    examples and maps. Where they cannot be loaded the page says so and stands without them. Of several folds the page
-    holds all; features and examples are those of the first.
+    The workdir alone gives the tables, the curves and the predictions; the model and the data,
+    loaded again, give features, examples and maps. Where they cannot be loaded the page says so and
+    stands without them. Of several folds the page holds all; features and examples are those of the
+    first.
 
     Args:
       workdir: of the run; some of its folds may be unfinished.

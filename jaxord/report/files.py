@@ -159,7 +159,8 @@ def numbers_of(folds, row, metric, split="test"):
 
 
 def curves(folder, config):
-    """What metrics.jsonl holds: {panel: {line: (steps, values)}}, the loss first, then its terms, then the metrics.
+    """What metrics.jsonl holds: {panel: {line: (steps, values)}}, the loss first, then its terms,
+    then the metrics.
 
     Args:
       folder: of a stage.

@@ -1,7 +1,7 @@
 """Where in an image the model finds what its prediction rests on: Grad-CAM.
 
-B images, V views of each, C side of the stored canvas, H W side of the model's image, h w of the last map of features, D its
-channels.
+B images, V views of each, C side of the stored canvas, H W side of the model's image, h w of the
+last map of features, D its channels.
 """
 
 import functools
@@ -17,8 +17,9 @@ from jaxord.vectors import inner, unit
 
 
 def place_of(run):
-    """Path of the module that ends with the last map of features, or that begins with it: of CLIP's last block only the class
-    token is read on, so that the map is what enters it; None for a tower without maps."""
+    """Path of the module that ends with the last map of features, or that begins with it: of CLIP's
+    last block only the class token is read on, so that the map is what enters it; None for a tower
+    without maps."""
     name = run.config.model.image_tower
     if not name:
         return ("vision_model", "encoder", "layers", str(run.model.settings.vision.layers - 1))
@@ -32,15 +33,17 @@ def place_of(run):
 def maps(run, images):
     """Grad-CAM (Selvaraju et al. 2017) of `explained` on stored images.
 
-    With A_d [h, w] the channels of the last map and y the number: relu(sum_d mean(dy / dA_d) A_d) for each view, enlarged to
-    the view, laid where the view was taken from, averaged where views overlap, and divided by its largest value.
+    With A_d [h, w] the channels of the last map and y the number: relu(sum_d mean(dy / dA_d) A_d)
+    for each view, enlarged to the view, laid where the view was taken from, averaged where views
+    overlap, and divided by its largest value.
 
     Args:
       run: finished.Finished.
       images: [u8[H, W, 3]], as of `model.picture`.
 
     Returns:
-      [f32[H, W]] in 0..1, 0 where nothing raises the number or no view reaches; None where the tower has no map.
+      [f32[H, W]] in 0..1, 0 where nothing raises the number or no view reaches; None where the
+      tower has no map.
     """
     side = max(max(image.shape[:2]) for image in images)
     stored = np.zeros((len(images), side, side, 3), np.float32)
@@ -81,7 +84,8 @@ def maps(run, images):
 
 
 def _with(run, variables, constants, images, moved=0.0):
-    """(outputs of the model with `moved` added to the last map, that map; None where there is none)."""
+    """(outputs of the model with `moved` added to the last map, that map; None where there is
+    none)."""
     place, found = place_of(run), []
 
     def tap(call, arguments, settings, context):

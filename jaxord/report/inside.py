@@ -1,4 +1,5 @@
-"""Sections for which the model runs over the test images again; as those of jaxord.report.outcome."""
+"""Sections for which the model runs over the test images again; as those of
+jaxord.report.outcome."""
 
 import jax
 import numpy as np
@@ -108,7 +109,8 @@ def absent(seen, otherwise=""):
 
 
 def compared(folds, seen):
-    """Test images and the training images that are nearest to them: [[(image, caption)] of each]; or why there are none."""
+    """Test images and the training images that are nearest to them: [[(image, caption)] of each];
+    or why there are none."""
     if seen.missing or "gallery_embeds" not in seen.run.constants:
         return absent(seen, "no rule compares with training images.")
     train, config, arrays = seen.records["train"], folds[0].config, seen.arrays
@@ -144,7 +146,8 @@ def neighbours(folds, seen):
 
 
 def best_and_worst(fold, count=SHOWN):
-    """(rows of predictions.csv with the smallest errors, at first one a label; rows with the largest)."""
+    """(rows of predictions.csv with the smallest errors, at first one a label; rows with the
+    largest)."""
     order = np.argsort(fold.error, kind="stable")
     labels = fold.target if fold.target.ndim == 1 else fold.target[:, 0]
     _, first = np.unique(labels[order], return_index=True)
@@ -195,7 +198,8 @@ def cases(folds, seen):
 
 
 def looks_at(folds, seen):
-    """Grad-CAM of some best and worst cases, and of test images beside their neighbours (ConOrd Figure 14)."""
+    """Grad-CAM of some best and worst cases, and of test images beside their neighbours (ConOrd
+    Figure 14)."""
     if seen.missing:
         return absent(seen)
     fold, test = folds[0], seen.records["test"]

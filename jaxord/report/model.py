@@ -1,6 +1,7 @@
 """What only the trained model can say of the test images: features, probabilities and neighbours.
 
-N test samples, M those of them that are looked at, H W an image's own size, K ranks, G groups, D embedding.
+N test samples, M those of them that are looked at, H W an image's own size, K ranks, G groups, D
+embedding.
 """
 
 import copy
@@ -26,9 +27,9 @@ class Seen:
     """A fold's model and data, loaded again.
 
     Attributes:
-      arrays: [M, ...] each: row (of predictions.csv), target, prediction, embeds (what neighbours are searched by, else
-        image_embeds), places f32[M, 2] by t-SNE of them; rank and group, logits and group_logits where there are such;
-        text_embeds f32[K, D] with a text side.
+      arrays: [M, ...] each: row (of predictions.csv), target, prediction, embeds (what neighbours
+        are searched by, else image_embeds), places f32[M, 2] by t-SNE of them; rank and group,
+        logits and group_logits where there are such; text_embeds f32[K, D] with a text side.
       run: the finished.Finished; None where only what an earlier report has kept is there.
       records: split -> Records; {} there.
       places: [N], row of records["test"] of each row of predictions.csv.
@@ -50,7 +51,8 @@ def look(fold, most=MOST):
       most: images.
 
     Returns:
-      Seen; where the data are gone, the arrays that an earlier report has kept in features.npz, beside the predictions.
+      Seen; where the data are gone, the arrays that an earlier report has kept in features.npz,
+      beside the predictions.
     """
     try:
         run = finished.load(fold.root, fold.name)
@@ -115,7 +117,8 @@ def inputs(run, batch):
 
 
 def gallery_array(config):
-    """Name of the output that neighbours are searched by; image_embeds where no rule searches any."""
+    """Name of the output that neighbours are searched by; image_embeds where no rule searches
+    any."""
     for function, renames in assemble.rules(config).values():
         if "gallery_embeds" in needs(function)[0]:
             return assemble.gallery_of(renames)

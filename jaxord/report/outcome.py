@@ -1,7 +1,7 @@
 """Sections from the workdir alone: what was run, and what came out.
 
-Each takes the finished folds and what the model of the first one has seen, and gives the parts of the page, or a sentence on
-why there is nothing to show.
+Each takes the finished folds and what the model of the first one has seen, and gives the parts of
+the page, or a sentence on why there is nothing to show.
 """
 
 import json
@@ -375,7 +375,8 @@ def by_column(folds, seen):
 
 
 def _classes(values):
-    """A column as texts of classes: numbers with many values in five equally large parts; None where each differs."""
+    """A column as texts of classes: numbers with many values in five equally large parts; None
+    where each differs."""
     distinct = np.unique(values)
     if len(distinct) <= 30:
         return values

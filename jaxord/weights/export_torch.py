@@ -1,4 +1,5 @@
-"""predict.py of an export: the program in torch that lies beside this file as text, without what a model does not use.
+"""predict.py of an export: the program in torch that lies beside this file as text, without what a
+model does not use.
 
 It is text because the package itself needs no torch.
 """
@@ -12,7 +13,8 @@ TEMPLATE = pathlib.Path(__file__).with_name("predict_template.txt")
 
 @functools.cache
 def tables():
-    """The tables of the program in torch: {"HEADS": {"Classifier": "classifier", ...}, "RULES": ..., ...}."""
+    """The tables of the program in torch: {"HEADS": {"Classifier": "classifier", ...}, "RULES":
+    ..., ...}."""
     found = {}
     for node in ast.parse(TEMPLATE.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):

@@ -1,11 +1,12 @@
 """Hugging Face's CLIP checkpoints: a folder or hub id -> our parameters, and back.
 
-A checkpoint is `config.json` with `model.safetensors` (or its shards and their index). Names differ by one rule, used
-in both directions: `text_model.encoder.layers.0.mlp.fc1.weight` is our `text_model/encoder/layers/0/mlp/fc1/kernel`.
-Loading is strict: whatever is missing, left over or of another shape is reported at once. Pickles are never opened.
+A checkpoint is `config.json` with `model.safetensors` (or its shards and their index). Names differ
+by one rule, used in both directions: `text_model.encoder.layers.0.mlp.fc1.weight` is our
+`text_model/encoder/layers/0/mlp/fc1/kernel`. Loading is strict: whatever is missing, left over or
+of another shape is reported at once. Pickles are never opened.
 
-A folder with OpenCLIP's files instead, open_clip_config.json and open_clip_model.safetensors, is read as well: its tensors get
-Hugging Face's names first (`jaxord.weights.open_clip`).
+A folder with OpenCLIP's files instead, open_clip_config.json and open_clip_model.safetensors, is
+read as well: its tensors get Hugging Face's names first (`jaxord.weights.open_clip`).
 """
 
 import dataclasses
@@ -28,7 +29,8 @@ from jaxord.models.clip import ClipSettings, TextModel, Tower, VisionModel, resi
 from jaxord.weights import open_clip
 from jaxord.weights.variants import MEAN, STD
 
-# First parts of the paths of a CLIP's parameters. A model may hold more than a CLIP; these are what `load` can give it.
+# First parts of the paths of a CLIP's parameters. A model may hold more than a CLIP; these are what
+# `load` can give it.
 PARTS = ("vision_model", "visual_projection", "text_model", "text_projection", "logit_scale")
 # Which class of transformers takes a checkpoint with exactly these parts.
 ARCHITECTURES = {
@@ -89,13 +91,15 @@ def source_name(path):
 
 
 def to_source(path, array):
-    """Our array as the checkpoint stores it: linear kernels [in, out] -> [out, in], convolutions HWIO -> OIHW."""
+    """Our array as the checkpoint stores it: linear kernels [in, out] -> [out, in], convolutions
+    HWIO -> OIHW."""
     axes = {2: (1, 0), 4: (3, 2, 0, 1)}
     return array.transpose(axes[array.ndim]) if path.endswith("/kernel") else array
 
 
 def from_source(path, array):
-    """The inverse of `to_source`; an array of the wrong rank stays as it is and is reported by its shape."""
+    """The inverse of `to_source`; an array of the wrong rank stays as it is and is reported by its
+    shape."""
     axes = {2: (1, 0), 4: (2, 3, 1, 0)}
     return (
         array.transpose(axes[array.ndim])
@@ -129,14 +133,17 @@ def resolve(source):
     """The local folder of a checkpoint.
 
     Args:
-      source: a folder, or a hub id such as "openai/clip-vit-base-patch16", which is downloaded once and then cached;
-        "<hub id>@<commit>" is that commit for ever, where the id alone is what its branch holds on that day.
+      source: a folder, or a hub id such as "openai/clip-vit-base-patch16", which is downloaded once
+        and then cached; "<hub id>@<commit>" is that commit for ever, where the id alone is what its
+        branch holds on that day.
 
     Returns:
-      pathlib.Path of a folder. Each file of the hub's has the hash that the hub gave for that commit.
+      pathlib.Path of a folder. Each file of the hub's has the hash that the hub gave for that
+      commit.
 
     Raises:
-      ValueError: no such folder, and the hub does not give it either; a file of the hub's that has another content.
+      ValueError: no such folder, and the hub does not give it either; a file of the hub's that has
+        another content.
     """
     folder = pathlib.Path(source).expanduser()
     if folder.is_dir():
@@ -171,8 +178,8 @@ def _of_hub(source):
 def _check_hash(file):
     """Raises ValueError where a file of the hub's cache has another content than the hub has said.
 
-    The cache keeps a content under its hash in the commit, SHA-256 of large files, git's SHA-1 of small ones, and links to it;
-    on a file system without links there is no hash to compare.
+    The cache keeps a content under its hash in the commit, SHA-256 of large files, git's SHA-1 of
+    small ones, and links to it; on a file system without links there is no hash to compare.
     """
     if not file.is_symlink():
         return
@@ -210,8 +217,9 @@ def _read_json(file):
 def settings(source):
     """The architecture that a checkpoint's config.json states.
 
-    Old files give each tower twice, as `vision_config` and `vision_config_dict`; where the second is there it counts,
-    as in transformers. An `eos_token_id` of 2, a well-known mistake of theirs, stands for the highest id.
+    Old files give each tower twice, as `vision_config` and `vision_config_dict`; where the second
+    is there it counts, as in transformers. An `eos_token_id` of 2, a well-known mistake of theirs,
+    stands for the highest id.
 
     Raises:
       ValueError: no config.json, another kind of model, or settings that cannot be built.
@@ -258,9 +266,11 @@ def _settings(file):
 
 
 def preprocessing(source):
-    """How a checkpoint wants its images: dict(mean, std, size), of RGB in [0, 1] and pixels of the square crop.
+    """How a checkpoint wants its images: dict(mean, std, size), of RGB in [0, 1] and pixels of the
+    square crop.
 
-    From preprocessor_config.json; a checkpoint without one gets CLIP's own values and its config.json's image size.
+    From preprocessor_config.json; a checkpoint without one gets CLIP's own values and its
+    config.json's image size.
     """
     folder = resolve(source)
     file, other = folder / "preprocessor_config.json", folder / open_clip.CONFIG
@@ -284,7 +294,8 @@ def preprocessing(source):
 
 
 def compare(found, expected):
-    """Refuses weights of another architecture; another `image_size` is none, `load` resizes the positions.
+    """Refuses weights of another architecture; another `image_size` is none, `load` resizes the
+    positions.
 
     Args:
       found: ClipSettings of the checkpoint.
@@ -358,15 +369,18 @@ def load(source, wanted):
 
     Args:
       source: folder or hub id.
-      wanted: flat dict path -> ShapeDtypeStruct (or array), a model's parameters under `PARTS`; without the text
-        tower's paths the text tower is not read. `parameters(settings(source))` is everything.
+      wanted: flat dict path -> ShapeDtypeStruct (or array), a model's parameters under `PARTS`;
+        without the text tower's paths the text tower is not read. `parameters(settings(source))` is
+        everything.
 
     Returns:
-      Flat dict path -> float32 numpy array with exactly the paths of `wanted`. Half precision becomes float32. Position
-      embeddings of the image tower are resized where `wanted` has another grid.
+      Flat dict path -> float32 numpy array with exactly the paths of `wanted`. Half precision
+      becomes float32. Position embeddings of the image tower are resized where `wanted` has another
+      grid.
 
     Raises:
-      ValueError: lists every parameter that is missing, unexpected, of another shape or not of floating point.
+      ValueError: lists every parameter that is missing, unexpected, of another shape or not of
+        floating point.
     """
     folder = resolve(source)
     holder = _files(folder)
@@ -381,7 +395,8 @@ def load(source, wanted):
         f"missing: {name}, our {path}" for name, path in names.items() if name not in holder
     ]
     for name in holder:
-        # A tower that is not wanted may be there, but only as the checkpoint's own config.json has it.
+        # A tower that is not wanted may be there, but only as the checkpoint's own config.json has
+        # it.
         spare = name in known and name.split(".")[0] not in parts
         if name not in names and not spare and not POSITION_IDS.fullmatch(name):
             problems.append(f"unexpected: {name}")
@@ -412,18 +427,21 @@ def load(source, wanted):
 def save(folder, params, settings, *, mean=MEAN, std=STD, resize="shorter", stored_size=0):
     """Writes a checkpoint that transformers' `CLIPModel.from_pretrained` loads, and `load` too.
 
-    Without the text tower it is one for `CLIPVisionModelWithProjection` (or, without projection, `CLIPVisionModel`).
+    Without the text tower it is one for `CLIPVisionModelWithProjection` (or, without projection,
+    `CLIPVisionModel`).
 
     Args:
       folder: made if need be.
       params: flat dict path -> float32 array, under `PARTS` and complete.
       settings: ClipSettings of the parameters.
       mean, std: of the channels, RGB in [0, 1].
-      resize: "shorter" (the shorter side becomes stored_size) or "square" (both), before the centre crop.
+      resize: "shorter" (the shorter side becomes stored_size) or "square" (both), before the centre
+        crop.
       stored_size: pixels; 0 is settings.image_size, so nothing is cropped off a square image.
 
     Raises:
-      ValueError: lists every parameter that does not fit `settings`; parts that no class of transformers takes.
+      ValueError: lists every parameter that does not fit `settings`; parts that no class of
+        transformers takes.
     """
     parts = tuple(part for part in PARTS if any(path.split("/")[0] == part for path in params))
     if parts not in ARCHITECTURES:
@@ -484,8 +502,8 @@ def save(folder, params, settings, *, mean=MEAN, std=STD, resize="shorter", stor
     }
     for name, content in (("config.json", config), ("preprocessor_config.json", preprocessor)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    # safetensors writes the memory as it lies, so transposed views are copied; np.ascontiguousarray would turn the
-    # scalar logit_scale into shape (1,), which from_pretrained refuses.
+    # safetensors writes the memory as it lies, so transposed views are copied; np.ascontiguousarray
+    # would turn the scalar logit_scale into shape (1,), which from_pretrained refuses.
     tensors = {
         source_name(path): np.array(to_source(path, np.asarray(a)), order="C")
         for path, a in params.items()

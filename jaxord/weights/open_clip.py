@@ -1,4 +1,5 @@
-"""OpenCLIP's names, which are OpenAI's: names and layouts of a CLIP's tensors <-> those of Hugging Face. Arrays only.
+"""OpenCLIP's names, which are OpenAI's: names and layouts of a CLIP's tensors <-> those of Hugging
+Face. Arrays only.
 
     visual.conv1.weight                       vision_model.embeddings.patch_embedding.weight
     visual.class_embedding                    vision_model.embeddings.class_embedding
@@ -98,7 +99,8 @@ def to_hf(tensors):
       tensors: {name: array}.
 
     Returns:
-      {name: array}; q, k and v are parts of the joined arrays, projections transposed, BUFFERS left out.
+      {name: array}; q, k and v are parts of the joined arrays, projections transposed, BUFFERS left
+      out.
     """
     found = {}
     for name, array in tensors.items():
@@ -138,7 +140,8 @@ def settings(model):
     """The architecture that open_clip_config.json's `model_cfg` states.
 
     Raises:
-      ValueError: an image tower that is no plain vision transformer, or a text tower that is not CLIP's own.
+      ValueError: an image tower that is no plain vision transformer, or a text tower that is not
+        CLIP's own.
     """
     vision, text = VISION | model["vision_cfg"], TEXT | model["text_cfg"]
     strange = [
@@ -216,7 +219,8 @@ def config(settings, mean=MEAN, std=STD):
 
 
 def sizes(tensors, hidden_act):
-    """The architecture that tensors with OpenCLIP's names have: all from their shapes but the activation.
+    """The architecture that tensors with OpenCLIP's names have: all from their shapes but the
+    activation.
 
     Heads are 64 channels wide, as in every CLIP of OpenAI.
     """

@@ -1,12 +1,15 @@
-"""Checkpoints of torchvision's ResNets and VGGs in one safetensors file -> our parameters and statistics, and back.
+"""Checkpoints of torchvision's ResNets and VGGs in one safetensors file -> our parameters and
+statistics, and back.
 
-Names differ by one rule, used in both directions: `layer1.0.conv1.weight` is our `layer1/0/conv1/kernel`, `bn1.weight` our
-`bn1/scale`, `bn1.running_mean` our `bn1/mean` of the collection "stats". Both collections are one flat dict here, since
-no path is in both, and without the name that a model gives its tower (`resnet/`, `vgg/`).
+Names differ by one rule, used in both directions: `layer1.0.conv1.weight` is our
+`layer1/0/conv1/kernel`, `bn1.weight` our `bn1/scale`, `bn1.running_mean` our `bn1/mean` of the
+collection "stats". Both collections are one flat dict here, since no path is in both, and without
+the name that a model gives its tower (`resnet/`, `vgg/`).
 
-Loading is strict: whatever is missing, left over or of another shape is reported at once. Ignored are the classifier of
-ImageNet (`fc` of a ResNet, `classifier.6` of a VGG) and `num_batches_tracked`, which torch counts for a momentum of None;
-neither is written. Pickles are never opened.
+Loading is strict: whatever is missing, left over or of another shape is reported at once. Ignored
+  are the classifier of
+ImageNet (`fc` of a ResNet, `classifier.6` of a VGG) and `num_batches_tracked`, which torch counts
+for a momentum of None; neither is written. Pickles are never opened.
 """
 
 import pathlib
@@ -22,7 +25,8 @@ from jaxord.weights import hf_clip
 
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 IGNORED = re.compile(r"(fc|classifier\.6)\.(weight|bias)|(.+\.)?num_batches_tracked")
-FLATTENED = "classifier/0/kernel"  # of a VGG: its rows are a flattened map, channels last here and first in torch
+# Of a VGG: its rows are a flattened map, channels last here and first in torch
+FLATTENED = "classifier/0/kernel"
 CONVERT = (
     "Pickled weights (.pth) can run code and are never loaded: convert them once, where torch is, by python "
     "tools/convert_weights.py --source=<file> --output=<folder>, or by safetensors.torch.save_file(model.state_dict(), <file>)"
@@ -36,7 +40,8 @@ def source_name(path):
 
 
 def to_source(path, array):
-    """Our array as the checkpoint stores it: linear kernels [in, out] -> [out, in], convolutions HWIO -> OIHW."""
+    """Our array as the checkpoint stores it: linear kernels [in, out] -> [out, in], convolutions
+    HWIO -> OIHW."""
     if path != FLATTENED:
         return hf_clip.to_source(path, array)
     out = array.shape[1]  # it is a convolution over the whole map
@@ -56,14 +61,17 @@ def load(file, wanted):
 
     Args:
       file: a safetensors file with torchvision's names.
-      wanted: flat dict path -> ShapeDtypeStruct (or array): parameters and statistics of a `ResNet` or `VGG`.
+      wanted: flat dict path -> ShapeDtypeStruct (or array): parameters and statistics of a `ResNet`
+        or `VGG`.
 
     Returns:
-      Flat dict path -> float32 numpy array with exactly the paths of `wanted`. Half precision becomes float32.
+      Flat dict path -> float32 numpy array with exactly the paths of `wanted`. Half precision
+      becomes float32.
 
     Raises:
-      ValueError: no such file; or lists everything that is missing, unexpected, of another shape, not of floating point or
-        not finite (torchvision's VGG16_Weights.IMAGENET1K_FEATURES has no classifier: it is filled with NaN).
+      ValueError: no such file; or lists everything that is missing, unexpected, of another shape,
+        not of floating point or not finite (torchvision's VGG16_Weights.IMAGENET1K_FEATURES has no
+        classifier: it is filled with NaN).
     """
     return read(
         file, wanted, source_name, from_source, lambda name: not IGNORED.fullmatch(name), CONVERT
@@ -120,7 +128,8 @@ def read(file, wanted, source_name, from_source, expected, hint):
 
 
 def save(file, flat):
-    """Writes a file that `load` takes, and torch's `load_state_dict` of a torchvision model whose classifier was removed.
+    """Writes a file that `load` takes, and torch's `load_state_dict` of a torchvision model whose
+    classifier was removed.
 
     Args:
       file: written over if it exists; its folder is made if need be.

@@ -1,4 +1,5 @@
-"""The CLIP architectures by name. A checkpoint's own config.json is compared with the one that a config names."""
+"""The CLIP architectures by name. A checkpoint's own config.json is compared with the one that a
+config names."""
 
 from jaxord.models.clip import ClipSettings, Tower
 
@@ -11,7 +12,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def _openai(image_size, patch_size, vision, text, projection_dim):
-    """An OpenAI CLIP: 64 channels a head, perceptrons four times as wide, and its vocabulary of 49,408 byte pairs."""
+    """An OpenAI CLIP: 64 channels a head, perceptrons four times as wide, and its vocabulary of
+    49,408 byte pairs."""
     towers = [Tower(width=w, layers=n, heads=w // 64, mlp=4 * w) for w, n in (vision, text)]
     return ClipSettings(
         *towers,
@@ -29,8 +31,9 @@ VARIANTS = {
     "ViT-B/16": _openai(224, 16, vision=(768, 12), text=(512, 12), projection_dim=512),
     "ViT-L/14": _openai(224, 14, vision=(1024, 24), text=(768, 12), projection_dim=768),
     "ViT-L/14-336": _openai(336, 14, vision=(1024, 24), text=(768, 12), projection_dim=768),
-    # For models from scratch and for tests: minutes on a CPU. Its vocabulary is jaxord.tokenizer.byte_tokenizer's, 256
-    # bytes with a start and an end; sentences of bytes are long, hence the positions.
+    # For models from scratch and for tests: minutes on a CPU. Its vocabulary is
+    # jaxord.tokenizer.byte_tokenizer's, 256 bytes with a start and an end; sentences of bytes are
+    # long, hence the positions.
     "tiny": ClipSettings(
         vision=Tower(width=64, layers=4, heads=4, mlp=256),
         text=Tower(width=64, layers=2, heads=4, mlp=256),

@@ -209,7 +209,8 @@ def test_resize_leaves_the_right_size_alone():
 
 @pytest.mark.parametrize("box", [(0, 0, 40, 40), (3, 5, 37, 20), (10, 0, 8, 30), (32, 31, 8, 9)])
 def test_resampling_equals_pillow(box):
-    """Pillow rounds to 8 bits after each of two passes: 0.5, and 0.5 times the sum of absolute weights (below 1.6)."""
+    """Pillow rounds to 8 bits after each of two passes: 0.5, and 0.5 times the sum of absolute
+    weights (below 1.6)."""
     top, left, h, w = box
     noise = RNG.integers(
         80, 176, (40, 40, 3), np.uint8
@@ -222,7 +223,8 @@ def test_resampling_equals_pillow(box):
 
 
 def test_random_resized_crop_has_torchvisions_distribution():
-    """The box is read off an image whose pixels say where they are; areas and aspects follow the ranges asked for."""
+    """The box is read off an image whose pixels say where they are; areas and aspects follow the
+    ranges asked for."""
     side = 64
     ramp = np.zeros((side, side, 3), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(side)[:, None] * 3, np.arange(side)[None] * 3
@@ -241,7 +243,8 @@ def test_random_resized_crop_has_torchvisions_distribution():
 
 
 def test_random_resized_crop_falls_back_to_the_centre():
-    """No aspect of 1 fits four fifths of a 3:1 image: torchvision then takes the largest centred square."""
+    """No aspect of 1 fits four fifths of a 3:1 image: torchvision then takes the largest centred
+    square."""
     stored = np.zeros((60, 60, 3), np.uint8)
     stored[:20, 20:40] = 255
     crop = functools.partial(
@@ -252,7 +255,8 @@ def test_random_resized_crop_falls_back_to_the_centre():
 
 
 def test_whole_chain_equals_clips_preprocessing():
-    """Shorter side by Pillow's bicubic, centre crop, mean and standard deviation; nothing is resampled twice."""
+    """Shorter side by Pillow's bicubic, centre crop, mean and standard deviation; nothing is
+    resampled twice."""
     photo = Image.fromarray(RNG.integers(0, 256, (37, 50, 3), np.uint8))
     resized = np.asarray(
         photo.resize((int(IMAGE * 50 / 37), IMAGE), Image.Resampling.BICUBIC), np.float32
@@ -295,7 +299,8 @@ def hue_loop(image, factor):
 
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.7])
 def test_blends_equal_torchvisions_formulas_and_pillow(factor):
-    """Pillow, which torchvision calls on files, rounds luminance, mean and result to 8 bits, hence its tolerance."""
+    """Pillow, which torchvision calls on files, rounds luminance, mean and result to 8 bits, hence
+    its tolerance."""
     exact = PHOTO.astype(np.float64)
     luminance = exact @ np.array([0.299, 0.587, 0.114])
     found = {
@@ -393,7 +398,8 @@ def test_factors_are_uniform_and_apply_as_often_as_asked():
 
 
 def test_both_orders_of_two_changes_occur_alike():
-    """Brightness cuts at 255: before a contrast below 1 the two pixels then sum to 255, after it to more."""
+    """Brightness cuts at 255: before a contrast below 1 the two pixels then sum to 255, after it to
+    more."""
     image = np.array([[[200.0] * 3, [0.0] * 3]], np.float32)
     light, dark = drawn(n=2000, image=image, probability=1.0, brightness=1.0, contrast=1.0)[
         ..., 0

@@ -61,8 +61,9 @@ def test_every_corruption(name):
 def test_severity_damages_more():
     by_severity = np.array([[distance(name, severity) for severity in range(6)] for name in NAMES])
     assert (np.diff(by_severity.mean(0)) > 0).all()
-    # By the published constants saturation first falls and then rises, glass is once shaken less often, and mud follows
-    # water; weather is random, and ice and clouds darken the image too. These lose likeness from first to last.
+    # By the published constants saturation first falls and then rises, glass is once shaken less
+    # often, and mud follows water; weather is random, and ice and clouds darken the image too.
+    # These lose likeness from first to last.
     uneven = ("saturate", "glass_blur", "spatter", "snow", "frost", "fog", "zoom_blur")
     steps = dict(zip(NAMES, np.diff(by_severity, axis=1).min(1), strict=True))
     assert not [name for name, step in steps.items() if step <= 0 and name not in uneven]

@@ -58,7 +58,8 @@ def test_photo_quality_is_balanced(splits):
 
 
 def test_photo_quality_pixels(splits):
-    """Severity 0 is the photograph itself, bit for bit; each further severity is further away from it."""
+    """Severity 0 is the photograph itself, bit for bit; each further severity is further away from
+    it."""
     photo = demo._photo("coffee.png")
     errors = collections.defaultdict(list)
     part = splits["test"]
@@ -109,7 +110,8 @@ def test_two_builds_at_once(tmp_path):
 
 
 def test_a_killed_build_is_not_used(tmp_path):
-    """What a build killed while writing leaves behind is not taken for a data set, and the next run builds anew."""
+    """What a build killed while writing leaves behind is not taken for a data set, and the next run
+    builds anew."""
     slow = BUILD.replace(
         "print", "real = demo._png; demo._png = lambda x: time.sleep(0.05) or real(x); print"
     )
@@ -146,7 +148,8 @@ def test_missing_photographs_are_named(monkeypatch, tmp_path):
 
 
 def test_the_slower_of_two_builds_gives_way(tmp_path):
-    """A second build ends while the first is still writing; the first then finds the store there and uses it."""
+    """A second build ends while the first is still writing; the first then finds the store there
+    and uses it."""
 
     def features(tfds):
         return {"value": tfds.features.Scalar(np.int64)}

@@ -118,7 +118,8 @@ def test_gaze_messages(tmp_path):
 
 
 def metadata(root):
-    """The data set's own table: three cameras of 23, 20 and 5 pictures that count, one without images."""
+    """The data set's own table: three cameras of 23, 20 and 5 pictures that count, one without
+    images."""
     lines = ["Filename,CamId,Year,Hour,Min,TempM,night"]
     for camera, count in ((65, 23), (204, 20), (3395, 5)):
         lines += [f"{k}.jpg,{camera}.0,2013,11,{k},{camera % 50 - k},0.1" for k in range(count)]

@@ -28,7 +28,8 @@ def test_order_changes_with_seed_and_epoch():
 
 
 def test_the_order_is_pinned():
-    """A changed order would break exact resumption across versions; drawn when the function was written."""
+    """A changed order would break exact resumption across versions; drawn when the function was
+    written."""
     assert order.permutation(3, 1, 8).tolist() == [7, 3, 5, 6, 4, 0, 2, 1]
 
 

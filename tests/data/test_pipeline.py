@@ -126,7 +126,8 @@ def test_tiers_give_the_same_bytes_and_resume_anywhere(resize, tmp_path):
 
 
 def with_inputs(n=N, read=lambda row: FILES[row]):
-    """Records with a padded input, whose row r has r % 5 + 1 valid steps of 12, and features in half precision."""
+    """Records with a padded input, whose row r has r % 5 + 1 valid steps of 12, and features in
+    half precision."""
     lengths = np.arange(n) % 5 + 1
     mask = np.arange(12) < lengths[:, None]
     inputs = {

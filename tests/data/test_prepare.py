@@ -1,4 +1,5 @@
-"""prepare_data: images and lists into a store, and every reader finds them there; the command itself."""
+"""prepare_data: images and lists into a store, and every reader finds them there; the command
+itself."""
 
 import pathlib
 import shutil

@@ -34,7 +34,8 @@ def test_split_records_is_stratified_even_for_rare_and_real_labels():
 
 
 def test_the_drawn_order_is_pinned():
-    """A changed draw would give every user other splits; these numbers were drawn when the function was written."""
+    """A changed draw would give every user other splits; these numbers were drawn when the function
+    was written."""
     assert select.shuffled(8, 0, "3").tolist() == [2, 4, 5, 6, 0, 1, 7, 3]
 
 

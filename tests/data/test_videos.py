@@ -1,4 +1,5 @@
-"""Which frames are taken, what a crash leaves behind, and the list files of every data set, on videos made here."""
+"""Which frames are taken, what a crash leaves behind, and the list files of every data set, on
+videos made here."""
 
 import fractions
 import re
@@ -23,7 +24,8 @@ STEP = 4  # of the brightness from frame to frame
 
 
 def film(path, frames, first=0, picture=None):
-    """A video whose frame i has the brightness 4 (first + i), with frames stored out of order as usual."""
+    """A video whose frame i has the brightness 4 (first + i), with frames stored out of order as
+    usual."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=fractions.Fraction(30))

@@ -1,4 +1,5 @@
-"""Checkpoints of Hugging Face: against torch's CLIPModel built from random configs, there and back, and refusals."""
+"""Checkpoints of Hugging Face: against torch's CLIPModel built from random configs, there and back,
+and refusals."""
 
 import dataclasses
 import json
@@ -137,7 +138,8 @@ def test_settings_are_read_from_config_json(case):
 
 
 def test_features_and_gradients_are_torchs(case):
-    """Relative to the largest value: features within 1e-5 (measured 3e-7), gradients within 1e-4 (measured 2.4e-6)."""
+    """Relative to the largest value: features within 1e-5 (measured 3e-7), gradients within 1e-4
+    (measured 2.4e-6)."""
     import torch
 
     settings, model, _, flat = case
@@ -159,7 +161,8 @@ def test_features_and_gradients_are_torchs(case):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
     total = sum(torch.tanh(f * torch.tensor(w)).sum() for f, w in zip(theirs, weights, strict=True))
     (total * torch.exp(0.1 * model.logit_scale)).backward()
-    # k_proj's bias drops out of the softmax: its gradient is rounding, so its error is relative to the whole model.
+    # k_proj's bias drops out of the softmax: its gradient is rounding, so its error is relative to
+    # the whole model.
     parameters, largest = (
         dict(model.named_parameters()),
         max(float(np.abs(g).max()) for g in gradients.values()),

@@ -164,7 +164,8 @@ def test_pickles_are_converted_by_the_tool(folder, tmp_path):
 
 
 def original(settings):
-    """A CLIP with the modules and names of OpenAI's program, as a torch.nn.Module (images, texts) -> logits of the images."""
+    """A CLIP with the modules and names of OpenAI's program, as a torch.nn.Module (images, texts)
+    -> logits of the images."""
     import torch
     from torch import nn
 

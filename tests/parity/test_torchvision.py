@@ -1,4 +1,5 @@
-"""ResNet and VGG against torch modules written from torchvision's definition, their files there and back, and refusals."""
+"""ResNet and VGG against torch modules written from torchvision's definition, their files there and
+back, and refusals."""
 
 import copy
 import math
@@ -164,7 +165,8 @@ def quick_jit(function):
 
 
 def test_features_in_evaluation_are_torchs(case):
-    """Odd maps, down to 2 x 1 (repeated by VGG's pool). Within 5e-6 of the largest (measured 5.2e-7)."""
+    """Odd maps, down to 2 x 1 (repeated by VGG's pool). Within 5e-6 of the largest (measured
+    5.2e-7)."""
     model, theirs, _, flat = case
     params, stats = collections(flat)
     image = images(45, 32, n=2)
@@ -175,10 +177,13 @@ def test_features_in_evaluation_are_torchs(case):
 
 
 def test_a_training_step_is_torchs(case, monkeypatch):
-    """Features, gradients and running statistics; measured 8.1e-6, 5.6e-5, 1.0e-6 (ResNet-50), hence the tolerances.
+    """Features, gradients and running statistics; measured 8.1e-6, 5.6e-5, 1.0e-6 (ResNet-50),
+    hence the tolerances.
 
-    With silu for relu on both sides: where rounding moves one activation of a 2 x 2 map over relu's kink, the gradient jumps by
-    1e-2, torch's own between float32 and float64 too. VGG is compared without dropout, which torch draws otherwise.
+    With silu for relu on both sides: where rounding moves one activation of a 2 x 2 map over relu's
+      kink, the gradient jumps by
+    1e-2, torch's own between float32 and float64 too. VGG is compared without dropout, which torch
+    draws otherwise.
     """
     monkeypatch.setattr(resnet.nn, "relu", jax.nn.silu)
     monkeypatch.setattr(torch, "relu", tnn.functional.silu)
