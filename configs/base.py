@@ -277,7 +277,7 @@ def base():
     # Of the BiLSTM: GloVe text file, a word and its vector a line; "" learns the vectors from
     # scratch
     m.vectors = ""
-    m.variant = "ViT-B/16"  # a name in jaxord.weights.variants
+    m.variant = "ViT-B/16"  # a name in jaxord.models.variants
     # Folder or hub id (<id>@<commit> pins it) of a Hugging Face CLIP checkpoint; "" starts from
     # scratch
     m.weights = ""

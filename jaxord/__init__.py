@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxord.estimator import OrdinalRegressor as OrdinalRegressor
-    from jaxord.predictor import Prediction as Prediction
-    from jaxord.predictor import Predictor as Predictor
+    from jaxord.predict.predictor import Prediction as Prediction
+    from jaxord.predict.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
 
-_HOMES = {"Prediction": "predictor", "Predictor": "predictor", "OrdinalRegressor": "estimator"}
+_HOMES = {
+    "Prediction": "predict.predictor",
+    "Predictor": "predict.predictor",
+    "OrdinalRegressor": "estimator",
+}
 
 
 def __getattr__(name):

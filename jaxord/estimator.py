@@ -20,10 +20,10 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from jaxord import settings as configs_as_text
 from jaxord import train
-from jaxord.data.examples import as_sequence, encoded
-from jaxord.predictor import Example, Predictor
+from jaxord.data.inputs import as_sequence, encoded
+from jaxord.predict.predictor import Example, Predictor
+from jaxord.workdir import run_config as configs_as_text
 
 CHECKOUT = (
     pathlib.Path(__file__).resolve().parent.parent

@@ -11,12 +11,16 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxord import assemble, checkpoint, memory, metrics, settings, sharding, shots, vectors
+from jaxord import metrics, vectors
 from jaxord.binding import bind, lookup, needs
-from jaxord.data import pipeline
+from jaxord.data.batches import outputs
+from jaxord.runtime import devices, memory
 from jaxord.step import make_forward
-from jaxord.summary import summarise
-from jaxord.workdir import chosen_folds, done, read_config, read_facts, selected, stages_of
+from jaxord.targets import shots
+from jaxord.task import configured_rules, gallery_of, make_task, text_embeds
+from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir.layout import chosen_folds, done, read_config, read_facts, selected, stages_of
+from jaxord.workdir.results import summarise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Evaluation:
         ("value, few"), and `model` for metrics of the model alone. A row has the metrics that are
         defined for it.
       groups: where there are groups: how many samples each truly has and is predicted to have, and
-        how far its samples miss (jaxord.shots.histogram), each a list [G]; else {}.
+        how far its samples miss (jaxord.targets.shots.histogram), each a list [G]; else {}.
       gallery: what rules with neighbours searched: {"embeds": f32[M, D], "targets": f32[M]}, else
         {}.
     """
@@ -49,7 +53,7 @@ def make_gather(task, names):
     Every record counts once, in the order of the records, whatever the batch.
     """
     forward = make_forward(
-        task.model, task.prepare(train=False), names, sharding.replicated(task.mesh)
+        task.model, task.prepare(train=False), names, devices.replicated(task.mesh)
     )
 
     def gather(variables, name):
@@ -67,7 +71,7 @@ def make_gather(task, names):
             return forward(variables, arrays, task.labels[name], constants)
 
         with memory.explained("an evaluation", f"data.eval_batch={size}", takes):
-            return pipeline.outputs(task.splits[name], run, batch=size)
+            return outputs(task.splits[name], run, batch=size)
 
     return gather
 
@@ -77,11 +81,8 @@ def with_text(task, variables):
     for every image."""
     if "prompt_tokens" not in task.constants or "text_embeds" in task.constants:
         return task.constants
-    whole = jax.device_put(variables["params"], sharding.replicated(task.mesh))
-    return {
-        **task.constants,
-        "text_embeds": assemble.text_embeds(task.model, whole, task.constants),
-    }
+    whole = jax.device_put(variables["params"], devices.replicated(task.mesh))
+    return {**task.constants, "text_embeds": text_embeds(task.model, whole, task.constants)}
 
 
 def make_evaluate(task, gathering=make_gather):
@@ -93,7 +94,7 @@ def make_evaluate(task, gathering=make_gather):
     unless a gallery is given.
     """
     config, scale = task.config, task.config.data.target_scale
-    rules = assemble.rules(config)
+    rules = configured_rules(config)
     scorers = {name: lookup(metrics, name) for name in config.metrics}
     wanted = {
         renames.get(name, name)
@@ -105,7 +106,7 @@ def make_evaluate(task, gathering=make_gather):
     gather = gathering(task, wanted | ({"logits"} if "probabilities" in wanted else set()))
     target_of_train = task.splits["train"].records.targets
     by_rule = {
-        rule: assemble.gallery_of(renames)
+        rule: gallery_of(renames)
         for rule, (function, renames) in rules.items()
         if "gallery_embeds" in needs(function)[0]
     }
@@ -215,7 +216,7 @@ def placed_references(task, variables, gathering=make_gather):
     np.add.at(points, reference, embeds)
     points /= np.maximum(np.bincount(reference, minlength=len(points)), 1)[:, None]
     points = {path: points}
-    return sharding.put(points, sharding.by_size(points, task.mesh, task.config.model.fsdp))
+    return devices.put(points, devices.by_size(points, task.mesh, task.config.model.fsdp))
 
 
 def write_predictions(path, task, name, predictions):
@@ -230,7 +231,7 @@ def write_predictions(path, task, name, predictions):
         columns |= {"rank": ranks, "rank_name": [task.ranks.names[rank] for rank in ranks]}
     own = {*columns, "rank", "rank_name"}  # the data's own rank_name is that of the target
     columns |= {column: values for column, values in records.columns.items() if column not in own}
-    with checkpoint.replacing(path, newline="", encoding="utf-8") as file:
+    with checkpoints.replacing(path, newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -262,23 +263,23 @@ def report(task, evaluate, variables, folder, gallery=None):
     )
 
 
-@sharding.first
+@devices.first
 def write(folder, task, evaluation, results):
     """Writes predictions.csv, groups.json, the gallery and the vocabulary of an evaluation of the
     test split; results.json."""
     write_predictions(folder / "predictions.csv", task, "test", evaluation.predictions)
     if evaluation.groups:
-        checkpoint.write_json(folder / "groups.json", evaluation.groups)
+        checkpoints.write_json(folder / "groups.json", evaluation.groups)
     if evaluation.gallery:
-        with checkpoint.replacing(folder / "gallery.npz", "wb") as file:
+        with checkpoints.replacing(folder / "gallery.npz", "wb") as file:
             np.savez(file, **evaluation.gallery)
     vocabulary = task.splits["test"].records.vocabulary
     if vocabulary:  # what predicting needs beside the parameters
-        checkpoint.write_json(folder / "vocabulary.json", vocabulary)
-    checkpoint.write_json(folder / "results.json", results)
+        checkpoints.write_json(folder / "vocabulary.json", vocabulary)
+    checkpoints.write_json(folder / "results.json", results)
 
 
-@sharding.first
+@devices.first
 def begin(folder):
     """Makes the folder of an evaluation. One that was done is not done any more: a kill may leave
     some files of each."""
@@ -320,10 +321,8 @@ def evaluate_run(workdir, config=None, output=""):
         if target:
             folder = target / f"fold_{other}" if other else target
         variables = selected(source)
-        task = assemble.assemble(
-            settings.evaluated(stage, config), other, variables, read_facts(source)
-        )
-        placed = sharding.put(variables, sharding.by_size(variables, task.mesh, stage.model.fsdp))
+        task = make_task(run_config.evaluated(stage, config), other, variables, read_facts(source))
+        placed = devices.put(variables, devices.by_size(variables, task.mesh, stage.model.fsdp))
         if target:
             begin(target)
             begin(folder)
@@ -333,13 +332,13 @@ def evaluate_run(workdir, config=None, output=""):
             make_evaluate(task),
             placed,
             folder,
-            checkpoint.read_arrays(gallery) if gallery.exists() else None,
+            checkpoints.read_arrays(gallery) if gallery.exists() else None,
         )
         if target:
-            sharding.first(checkpoint.write_json)(folder / "DONE.json", done(source))
+            devices.first(checkpoints.write_json)(folder / "DONE.json", done(source))
         folders.append(folder)
     if target and target not in folders:
-        sharding.first(checkpoint.write_json)(
+        devices.first(checkpoints.write_json)(
             target / "DONE.json", {"folds": [fold for _, fold in pairs]}
         )
     summarise(config or trained, folders)

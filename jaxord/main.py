@@ -11,7 +11,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxord import settings, signals
+from jaxord.runtime import REPEATABLE, signals
+from jaxord.workdir import run_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its argument: configs/hci.py:method=coop."
@@ -110,7 +111,7 @@ def read_config():
     if not _CONFIG_JSON.value:
         return _CONFIG.value
     try:
-        return settings.from_json(pathlib.Path(_CONFIG_JSON.value).read_text())
+        return run_config.from_json(pathlib.Path(_CONFIG_JSON.value).read_text())
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(
             f"--config_json={_CONFIG_JSON.value} is no config as a run's config.json holds it: {error}"
@@ -127,24 +128,19 @@ def main(_):
     if _DETERMINISTIC.value:
         # Read when jax makes its first device. It picks kernels without trying them out, and none
         # that adds in any order.
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {settings.REPEATABLE}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {REPEATABLE}"
     try:
         check(mode)
         config = read_config()
         if config is not None:
-            settings.check_entries(config)
+            run_config.check_entries(config)
         with signals.Stop():  # it takes seconds
-            from jaxord import (
-                evaluate,
-                export,
-                predict,
-                report,
-                sharding,
-                train,
-            )  # --help and a mistyped flag need no jax
+            # Imported late: --help and a mistyped flag need no jax.
+            from jaxord import evaluate, export, predict, report, train
+            from jaxord.runtime import devices
 
         if mode in ("train", "evaluate"):
-            sharding.start()
+            devices.start()
         if mode == "train":
             train.run(config, workdir or f"runs/{config.name}-{config.method}")
             return
@@ -191,7 +187,7 @@ def parse(arguments):
         )  # a config file that could not be loaded says so only now
         return rest
     except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
-        text = settings.wrong_field(arguments) or str(error)
+        text = run_config.wrong_field(arguments) or str(error)
         # An exception in the config file comes as a traceback in the text; its last part is the
         # message.
         sys.exit("error: " + (text.rpartition("Error: ")[2] if "Traceback" in text else text))

@@ -122,7 +122,7 @@ def make_step(
         )
 
         def loss(trained):
-            variables = nested(
+            variables = trees.nested(
                 placed({"params": {**state.frozen, **trained}, "stats": state.stats}, replicated)
             )
             outputs, new = model.apply(
@@ -192,7 +192,7 @@ def make_train_step(
       model, total_loss, optimizer, prepare, skips, statistics: as of `make_step`; `prepare` runs
       inside jit. shardings: one that replicates state and metrics; or (tree of the state's, that of
       the metrics) where parameters are
-        split over the devices (jaxord.sharding.by_size): a step brings them together, and keeps of
+        split over the devices (jaxord.runtime.devices.by_size): a step brings them together, and keeps of
         their gradients its part.
       several: a call makes several updates, see `in_a_row`.
     """
@@ -221,7 +221,7 @@ def make_forward(model, prepare, names, replicated):
     def forward(variables, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels, constants)}
         outputs = model.apply(
-            nested(jax.lax.with_sharding_constraint(variables, replicated)), arrays
+            trees.nested(jax.lax.with_sharding_constraint(variables, replicated)), arrays
         )
         return {
             name: value
@@ -230,11 +230,6 @@ def make_forward(model, prepare, names, replicated):
         }
 
     return jax.jit(forward, out_shardings=replicated)
-
-
-def nested(variables):
-    """{"params": flat dict, "stats": flat dict} as flax takes them."""
-    return {collection: trees.unflatten(flat) for collection, flat in variables.items()}
 
 
 @jax.jit

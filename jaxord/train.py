@@ -11,9 +11,13 @@ import jax
 import numpy as np
 from absl import logging
 
-from jaxord import checkpoint, memory, optim, population, progress, settings, sharding, signals
-from jaxord.assemble import assemble, overview
-from jaxord.course import (
+from jaxord import optim
+from jaxord.data.batches import train_batches, train_calls
+from jaxord.data.sampling import MASK
+from jaxord.evaluate import make_evaluate, placed_references, report
+from jaxord.population import members as population
+from jaxord.runtime import devices, memory, signals
+from jaxord.schedule import (
     ADVICE,
     calls,
     curves,
@@ -24,12 +28,12 @@ from jaxord.course import (
     periods,
     watched_splits,
 )
-from jaxord.data import pipeline
-from jaxord.data.order import MASK
-from jaxord.evaluate import make_evaluate, placed_references, report
 from jaxord.step import State, finite, make_train_step, objective
-from jaxord.summary import summarise
-from jaxord.workdir import chosen_folds, claim, selected, stages_of, write_facts, write_run
+from jaxord.task import make_task, overview
+from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir.layout import chosen_folds, claim, selected, stages_of, write_facts, write_run
+from jaxord.workdir.log import Log
+from jaxord.workdir.results import summarise
 
 
 def run(config, workdir):
@@ -43,13 +47,13 @@ def run(config, workdir):
 
     Raises:
       ValueError: an unknown fold, a workdir that holds another config, processes that differ in it,
-        and all that `assemble` raises.
+        and all that `make_task` raises.
     """
     workdir = pathlib.Path(workdir)
     folds = chosen_folds(config)
-    sharding.check_same(settings.to_json(config).encode(), "configs")
+    devices.check_same(run_config.to_json(config).encode(), "configs")
     with signals.Stop(alone=jax.process_count() == 1) as stop:
-        with checkpoint.lock(workdir):
+        with checkpoints.lock(workdir):
             claim(workdir, config)
             paths = [
                 [(None, None), *stages_of(config, workdir, fold)] for fold in folds
@@ -84,16 +88,16 @@ def fit(config, fold, workdir, start, stop):
     Raises:
       signals.Stopped: a signal came; the last step is saved.
       ValueError: config.train.skips steps in a row without finite numbers, noticed when their
-        metrics are fetched, a period of the log later; too little memory; and all that `assemble`
+        metrics are fetched, a period of the log later; too little memory; and all that `make_task`
         raises.
     """
-    if sharding.first((workdir / "DONE.json").exists)():
+    if devices.first((workdir / "DONE.json").exists)():
         return
     began = time.monotonic()
-    task = assemble(config, fold, selected(start) if start else None)
+    task = make_task(config, fold, selected(start) if start else None)
     print("\n".join([f"{workdir}", *overview(task)]), flush=True)
     targets = task.splits["train"].records.targets
-    sharding.check_same(
+    devices.check_same(
         (task.trained, task.frozen, task.stats, targets), "initial parameters or training labels"
     )
     write_facts(
@@ -125,7 +129,7 @@ def fit(config, fold, workdir, start, stop):
 
     with (
         memory.explained("a training step", f"data.batch={batch}", takes),
-        checkpoint.Checkpoints(workdir / "checkpoints") as saved,
+        checkpoints.Checkpoints(workdir / "checkpoints") as saved,
     ):
         restored = saved.latest()
         if restored is not None:
@@ -144,18 +148,16 @@ def fit(config, fold, workdir, start, stop):
         if most > 1:
             labels = {**labels, **split.stored()}
             ahead = calls(done, total, most, (evaluate_every, save_every, log_every))
-            batches = pipeline.train_calls(
-                split, batch=batch, seed=config.seed, calls=ahead, most=most
-            )
+            batches = train_calls(split, batch=batch, seed=config.seed, calls=ahead, most=most)
         else:
-            batches = pipeline.train_batches(split, batch=batch, seed=config.seed, start_step=done)
+            batches = train_batches(split, batch=batch, seed=config.seed, start_step=done)
         # Overlapping programs on several CPU devices can wait for each other's collectives for
         # ever: one at a time there.
         crowded = jax.default_backend() == "cpu" and task.mesh.size > 1
         # What was logged last: fetched one period later, so that the loop never waits for the
         # device
         late = None
-        with progress.Log(
+        with Log(
             workdir, restored=-1 if restored is None else restored, total=total, batch=batch
         ) as log:
 
@@ -183,7 +185,7 @@ def fit(config, fold, workdir, start, stop):
                     return {}
                 score = headline(config, found[judge])[config.select_metric] * direction(config)
                 return {
-                    "score": sharding.first(float)(score)
+                    "score": devices.first(float)(score)
                 }  # one decision, whatever the last bits elsewhere
 
             if restored is not None and saved.meta(restored).get("unjudged"):
@@ -204,7 +206,7 @@ def fit(config, fold, workdir, start, stop):
                 log.progress(step)
                 last, stopped = (
                     step == total,
-                    sharding.stopping(stop),
+                    devices.stopping(stop),
                 )  # one look a step: a signal may come at any time
                 if step % log_every == 0 or last:
                     write(log, late, task, saved)
@@ -245,7 +247,7 @@ def fit(config, fold, workdir, start, stop):
         time.monotonic() - began,
         {name: len(split.records) for name, split in task.splits.items()},
     )
-    sharding.first(checkpoint.write_json)(
+    devices.first(checkpoints.write_json)(
         workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words}
     )
 
@@ -254,22 +256,22 @@ def begin(task, factor, several=False):
     """The state before the first step, on the devices, and the train step.
 
     Args:
-      task: from `assemble`.
+      task: from `make_task`.
       factor: of the learning rates, a function of the step.
       several: as of `make_train_step`.
 
     Returns:
       (State, jitted step(state, batch, labels, constants) -> (state, metrics)).
     """
-    config, replicated = task.config, sharding.replicated(task.mesh)
+    config, replicated = task.config, devices.replicated(task.mesh)
     optimizer = optim.make(config.optim, task.groups, factor)
-    layout = functools.partial(sharding.by_size, mesh=task.mesh, least=config.model.fsdp)
+    layout = functools.partial(devices.by_size, mesh=task.mesh, least=config.model.fsdp)
     parameters = (task.trained, task.held(task.frozen), task.stats)
-    trained, frozen, stats = sharding.put(parameters, layout(parameters))
+    trained, frozen, stats = devices.put(parameters, layout(parameters))
     opt_state = jax.jit(
         optimizer.init, out_shardings=layout(jax.eval_shape(optimizer.init, trained))
     )(trained)
-    step, skipped = sharding.put((np.int32(0), np.zeros(2, np.int32)), replicated)
+    step, skipped = devices.put((np.int32(0), np.zeros(2, np.int32)), replicated)
     state = State(step, trained, frozen, stats, opt_state, skipped)
     train_step = make_train_step(
         task.model,
@@ -289,14 +291,14 @@ def resumed(task, saved, step, like):
     as they came, in float32.
 
     Args:
-      task: from `assemble`.
+      task: from `make_task`.
       saved: checkpoint.Checkpoints.
       step: that has one.
       like: State of `begin`.
     """
     state = saved.restore(step, like.replace(frozen=task.frozen))
     places = jax.tree.map(lambda array: array.sharding, like.frozen)
-    return state.replace(frozen=sharding.put(task.held(state.frozen), places)), state.frozen
+    return state.replace(frozen=devices.put(task.held(state.frozen), places)), state.frozen
 
 
 def steps_per_call(config, split):

@@ -73,3 +73,8 @@ def difference(
                     f"{path}: dtype {a.dtype} in {found_name}, {b.dtype} in {expected_name}"
                 )
     return lines
+
+
+def nested(variables):
+    """{"params": flat dict, "stats": flat dict} as flax takes them."""
+    return {collection: unflatten(flat) for collection, flat in variables.items()}

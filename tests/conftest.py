@@ -86,7 +86,7 @@ def lightly_compiled():
 @pytest.fixture(scope="module")
 def shallow():
     """The tiny variant with one block a tower, which compiles in a third of the time."""
-    from jaxord.weights import variants
+    from jaxord.models import variants
 
     tiny = variants.VARIANTS["tiny"]
     towers = {

@@ -15,11 +15,11 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxord import sharding
-from jaxord.data import extraction
+from jaxord.data import video
 from jaxord.models import clip, resnet
+from jaxord.runtime import devices
 
-MESHES = {n: sharding.data_mesh(jax.devices()[:n]) for n in (1, 8)}
+MESHES = {n: devices.data_mesh(jax.devices()[:n]) for n in (1, 8)}
 
 
 class Flat(nn.Module):
@@ -77,7 +77,7 @@ def small_towers():
         patch.setattr(clip, "VisionModel", Flat)
         patch.setattr(clip, "TextModel", Words)
         patch.setitem(resnet.DEPTHS, 18, ((1,), (3, 3)))
-        patch.setattr(extraction, "fast_motion", lambda weights: brightness)
+        patch.setattr(video, "fast_motion", lambda weights: brightness)
         yield
 
 

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import folder
-from jaxord import assemble, finished, labels, ranks, settings, trees
-from jaxord.models import ordinal
-from jaxord.step import nested
-from jaxord.weights import variants
+from jaxord import trees
+from jaxord.models import ordinal, variants
+from jaxord.predict import trained_model
+from jaxord.targets import labels, ranks
+from jaxord.task import prompt_constants
+from jaxord.trees import nested
+from jaxord.workdir import run_config
 
 TINY = dataclasses.replace(
     variants.VARIANTS["tiny"],
@@ -23,7 +26,7 @@ OPTIONS = {"fds": ",low=0,high=4,width=1"}
 
 
 def last_stage(config):
-    return settings.staged(config, config.stages[-1]) if config.stages else config
+    return run_config.staged(config, config.stages[-1]) if config.stages else config
 
 
 def of_folder(argument, **fields):
@@ -54,7 +57,7 @@ def made(config):
     constants = labels.build(config, targets, task_ranks).constants
     clip = None if config.model.image_tower and not config.prompt.name else TINY
     if config.prompt.name:
-        constants |= assemble.prompt_constants(config, clip, task_ranks.names)
+        constants |= prompt_constants(config, clip, task_ranks.names)
     model = ordinal.build(config, clip, jnp.float32, constants.get("prompt_slots"), (50, 6))
     size = config.data.image_size
     inputs = {"image": jnp.zeros((1, 1, size, size, 3))}
@@ -99,4 +102,4 @@ def made(config):
             )
             constants["gallery_targets"] = np.float32(targets)
     words = tuple(map(str, range(50))) if "sentences" in inputs else ()
-    return finished.Finished(None, config.lock(), task_ranks, model, constants, flat, words)
+    return trained_model.Finished(None, config.lock(), task_ranks, model, constants, flat, words)

@@ -4,7 +4,7 @@ left out."""
 import jax.numpy as jnp
 import pytest
 
-from jaxord import attention, settings
+from jaxord.runtime import REPEATABLE, attention
 
 SHAPE = (2, 5, 2, 8)
 
@@ -35,7 +35,7 @@ def test_the_fastest_by_the_median_of_rounds_in_turn(monkeypatch):
     assert (
         attention.choose("auto", SHAPE, jnp.bfloat16, causal=True) == "cudnn"
     )  # measured once: the times are used up
-    monkeypatch.setenv("XLA_FLAGS", settings.REPEATABLE)
+    monkeypatch.setenv("XLA_FLAGS", REPEATABLE)
     assert attention.choose("auto", SHAPE, jnp.bfloat16, causal=True) == "xla"
     attention.fastest.cache_clear()
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxord.data import pipeline
+from jaxord.data.batches import train_batches
 from tools import bench_step
 
 FIELDS = [
@@ -38,7 +38,7 @@ def config(method, *fields):
 def test_torchs_steps_are_ours(torch_step):
     fields = ["prompt.template=rank {}", "ranks.labels=(0.0, 1.0, 2.0, 3.0)", "optim.clip=0.5"]
     task = bench_step.task_of(config("numclip", *fields), 16, None)
-    batch = next(pipeline.train_batches(task.splits["train"], batch=8, seed=0))
+    batch = next(train_batches(task.splits["train"], batch=8, seed=0))
     arrays = task.prepare(train=True)(batch, task.labels["train"], task.constants)
     step, state, factors = bench_step.training(task)
     theirs, _, facts = torch_step.build(task, arrays, factors, train=True, compile=False)

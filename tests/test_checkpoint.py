@@ -18,8 +18,9 @@ import pytest
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxord import checkpoint, sharding
-from jaxord.checkpoint import Checkpoints, lock, replacing, write_json
+from jaxord.runtime import devices
+from jaxord.workdir import checkpoints
+from jaxord.workdir.checkpoints import Checkpoints, lock, replacing, write_json
 from tools import mutate
 
 
@@ -98,7 +99,7 @@ def test_round_trip_is_bit_exact(tmp_path):
         for like in (
             state,
             abstract(state),
-            abstract(state, sharding.replicated(sharding.data_mesh())),
+            abstract(state, devices.replicated(devices.data_mesh())),
         ):
             assert_same_bits(checkpoints.restore(3, like), state)
 
@@ -107,7 +108,7 @@ def test_arrays_come_back_where_and_as_asked(tmp_path):
     tree = dict(
         key=jax.random.key(7), host=np.arange(3), flags=np.array([True, False]), bias=jnp.ones(16)
     )
-    split = sharding.split(sharding.data_mesh())
+    split = devices.split(devices.data_mesh())
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, tree, {})
         like = {**tree, "bias": jax.ShapeDtypeStruct((16,), jnp.float32, sharding=split)}
@@ -121,7 +122,7 @@ def test_arrays_come_back_where_and_as_asked(tmp_path):
 def test_donating_the_state_while_it_is_written_changes_nothing(tmp_path):
     state = {
         "w": jax.device_put(
-            jnp.arange(1 << 20, dtype=jnp.float32), sharding.replicated(sharding.data_mesh())
+            jnp.arange(1 << 20, dtype=jnp.float32), devices.replicated(devices.data_mesh())
         )
     }
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
@@ -254,7 +255,7 @@ def test_of_a_thousand_random_mutations_none_is_silent(tmp_path, warnings):
 
 def test_the_count_of_mutations_sees_a_silent_one(tmp_path, warnings, monkeypatch):
     monkeypatch.setattr(
-        "jaxord.checkpoint._compare", lambda folder: []
+        "jaxord.workdir.checkpoints._compare", lambda folder: []
     )  # what a checkpoint without sums would do
     _, silent = mutate.survey(
         tmp_path, lambda names: [("checkpoint.json", "swap", mutate.random.Random(0))], warnings
@@ -352,7 +353,7 @@ def test_a_kill_while_saving_leaves_the_previous_one(tmp_path):
 
 def test_a_failed_write_is_raised(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
-    monkeypatch.setattr("jaxord.checkpoint._digest", lambda path: 1 / 0)
+    monkeypatch.setattr("jaxord.workdir.checkpoints._digest", lambda path: 1 / 0)
     checkpoints.save(1, {"w": jnp.ones(2)}, {})
     with pytest.raises(ZeroDivisionError):
         checkpoints.close()
@@ -373,7 +374,7 @@ def files_of_at_most(size):
 @contextlib.contextmanager
 def no_room_for(name):
     """The disk is full when a file of this name is to be written."""
-    real = checkpoint.write_json
+    real = checkpoints.write_json
 
     def refuse(path, obj):
         if path.name == name:
@@ -381,7 +382,7 @@ def no_room_for(name):
         real(path, obj)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "write_json", refuse)
+        patch.setattr(checkpoints, "write_json", refuse)
         yield
 
 
@@ -411,17 +412,17 @@ def test_a_full_disk_leaves_the_previous_one_and_says_so(tmp_path, what):
 
 
 def test_eight_devices_to_one_and_two(tmp_path):
-    mesh = sharding.data_mesh()
+    mesh = devices.data_mesh()
     assert mesh.size == 8
     state = make_state()
     rows = NamedSharding(mesh, PartitionSpec("data"))
-    sharded = sharding.put(state, sharding.replicated(mesh))
-    trained = {**sharded.trained, "tower/kernel": sharding.put(state.trained["tower/kernel"], rows)}
+    sharded = devices.put(state, devices.replicated(mesh))
+    trained = {**sharded.trained, "tower/kernel": devices.put(state.trained["tower/kernel"], rows)}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, sharded.replace(trained=trained), {})
         for count in (1, 2):
-            target = sharding.split(sharding.data_mesh(jax.devices()[:count]))
-            like = abstract(state, sharding.replicated(sharding.data_mesh(jax.devices()[:count])))
+            target = devices.split(devices.data_mesh(jax.devices()[:count]))
+            like = abstract(state, devices.replicated(devices.data_mesh(jax.devices()[:count])))
             kernel = jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=target)
             like = like.replace(trained={**like.trained, "tower/kernel": kernel})
             found = checkpoints.restore(1, like)
@@ -431,7 +432,7 @@ def test_eight_devices_to_one_and_two(tmp_path):
 
 ONE_DEVICE = """
 import sys, jax, jax.numpy as jnp, numpy as np
-from jaxord.checkpoint import Checkpoints
+from jaxord.workdir.checkpoints import Checkpoints
 assert len(jax.devices()) == 1
 with Checkpoints(sys.argv[1]) as checkpoints:
     w = checkpoints.restore(1, {"w": jax.ShapeDtypeStruct((16,), jnp.float32)})["w"]
@@ -441,7 +442,7 @@ assert np.array_equal(w, np.arange(16)) and w.sharding.device_set == set(jax.dev
 
 def test_a_machine_with_fewer_devices_reads_it(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        array = sharding.put(np.arange(16, dtype=np.float32), sharding.split(sharding.data_mesh()))
+        array = devices.put(np.arange(16, dtype=np.float32), devices.split(devices.data_mesh()))
         checkpoints.save(1, {"w": array}, {})
     subprocess.run(
         [sys.executable, "-c", ONE_DEVICE, tmp_path],
@@ -474,7 +475,7 @@ def test_what_is_not_finite_is_null_in_json_and_nan_again_in_results(tmp_path):
         "mae": None,
         "srcc": None,
     }
-    found = checkpoint.read_numbers(tmp_path / "results.json")["test"]
+    found = checkpoints.read_numbers(tmp_path / "results.json")["test"]
     assert (
         found["value"]["mae"] == 1.5
         and np.isnan([found["value"]["srcc"], *found["constant"].values()]).all()
@@ -482,7 +483,7 @@ def test_what_is_not_finite_is_null_in_json_and_nan_again_in_results(tmp_path):
     (tmp_path / "results.json").write_text(
         '{"test": {"value": {"mae": NaN}}}'
     )  # as older runs have it
-    assert np.isnan(checkpoint.read_numbers(tmp_path / "results.json")["test"]["value"]["mae"])
+    assert np.isnan(checkpoints.read_numbers(tmp_path / "results.json")["test"]["value"]["mae"])
 
 
 def test_a_file_that_was_half_written_leaves_the_old_one(tmp_path):
@@ -496,7 +497,7 @@ def test_a_file_that_was_half_written_leaves_the_old_one(tmp_path):
 
 HOLDER = """
 import sys, time
-from jaxord.checkpoint import lock
+from jaxord.workdir.checkpoints import lock
 with lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

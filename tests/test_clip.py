@@ -12,8 +12,8 @@ from flax import linen as nn
 
 from jaxord import trees
 from jaxord.models import clip
+from jaxord.models.variants import MEAN, STD, VARIANTS
 from jaxord.weights import hf_clip
-from jaxord.weights.variants import MEAN, STD, VARIANTS
 
 SMALL = clip.ClipSettings(
     vision=clip.Tower(width=24, layers=2, heads=3, mlp=40),

@@ -19,10 +19,12 @@ from ml_collections import ConfigDict
 
 from configs.base import base
 from configs.pairs import PAIRS
-from jaxord import initial, labels, optim, ranks, settings, step, tokenizer, trees
-from jaxord.data.sources import Records
-from jaxord.models import ordinal
-from jaxord.weights import variants
+from jaxord import optim, step, trees
+from jaxord.data.records import Records
+from jaxord.models import ordinal, tokens, variants
+from jaxord.targets import labels, ranks
+from jaxord.weights import initial
+from jaxord.workdir import run_config
 
 TINY = variants.VARIANTS["tiny"]
 SHALLOW = dataclasses.replace(
@@ -128,11 +130,11 @@ def text(pairs):
 def golden(data_set):
     """What the pairs of a data set set, against the defaults: those fields that are the same in
     all, then each pair's own."""
-    default = flat(settings.plain(base()))
+    default = flat(run_config.plain(base()))
     found = {}
     for name in NAMES:
         if name.partition(":")[0] == data_set:
-            fields = flat(settings.plain(get(name)))
+            fields = flat(run_config.plain(get(name)))
             found[name.partition(":")[2]] = {
                 k: fields.get(k, "(not there)")
                 for k in sorted({*fields, *default})
@@ -160,16 +162,16 @@ def test_configs_equal_their_golden_text(data_set):
 
 
 def test_defaults_equal_their_golden_text_and_no_file_is_left_over():
-    assert (GOLDEN / "base.json").read_text() == settings.to_json(base())
+    assert (GOLDEN / "base.json").read_text() == run_config.to_json(base())
     assert {file.stem for file in GOLDEN.glob("*.json")} == {"base", *PAIRS}
 
 
 def test_every_config_survives_json():
     for name in NAMES:
         config = get(name)
-        json_text = settings.to_json(config)
-        restored = settings.from_json(json_text)
-        assert settings.to_json(restored) == json_text
+        json_text = run_config.to_json(config)
+        restored = run_config.from_json(json_text)
+        assert run_config.to_json(restored) == json_text
         assert isinstance(restored.rules, tuple) and restored.rules[0].name == config.rules[0].name
     with pytest.raises(AttributeError, match="Did you mean"):
         restored.optim.nmae = "adam"
@@ -193,7 +195,7 @@ def test_a_field_that_is_set_changes_no_other():
 
 def small(config):
     """The config with the smallest towers, without weights."""
-    config = settings.from_json(settings.to_json(config))
+    config = run_config.from_json(run_config.to_json(config))
     with config.unlocked():
         config.model.weights, config.model.vectors, config.data.image_size = (
             "",
@@ -231,14 +233,14 @@ def test_one_step_of_each_stage_has_shapes(name):
     computing anything."""
     whole = small(get(name))
     before = None
-    for config in [settings.staged(whole, stage) for stage in whole.stages] or [whole]:
+    for config in [run_config.staged(whole, stage) for stage in whole.stages] or [whole]:
         records = records_of(config)
         targets = records.targets
         built = ranks.build(config.ranks, targets) if targets.ndim == 1 else None
         made = labels.build(config, targets, built)
         prompt = {}
         if config.prompt.name:
-            prompt = ranks.sentences(config.prompt, built.names, tokenizer.byte_tokenizer(), 120)
+            prompt = tokens.sentences(config.prompt, built.names, tokens.byte_tokenizer(), 120)
         sizes = dataclasses.replace(SHALLOW, max_positions=120)  # bytes take more room than words
         model = ordinal.build(
             config, sizes, jnp.dtype("float32"), prompt.get("prompt_slots"), (3, 4)
@@ -259,7 +261,7 @@ def test_one_step_of_each_stage_has_shapes(name):
         trained, frozen, groups = optim.split(shapes["params"], config.optim)
         if config.train.duration == "0 steps":
             assert not trained
-            outputs = jax.eval_shape(lambda p: model.apply(step.nested(p), arrays), shapes)  # noqa: B023
+            outputs = jax.eval_shape(lambda p: model.apply(trees.nested(p), arrays), shapes)  # noqa: B023
             assert outputs["logits"].shape == (4, len(built.values))
             return
         length = functools.partial(optim.steps, batch=4, examples=40, total=1000)
@@ -316,8 +318,8 @@ def test_no_method_of_a_preset_selects_on_test():
 def test_prompt_parameters_start_from_words_or_drawn():
     config = get("digits:method=numclip")
     built = ranks.build(config.ranks, [])
-    prompt = ranks.sentences(
-        config.prompt, built.names, tokenizer.byte_tokenizer(), TINY.max_positions
+    prompt = tokens.sentences(
+        config.prompt, built.names, tokens.byte_tokenizer(), TINY.max_positions
     )
     model = ordinal.build(config, TINY, jnp.dtype("float32"), prompt["prompt_slots"])
     records = Records(("a",), np.zeros(1, np.float32), lambda row: b"", {}, "one")
@@ -332,6 +334,6 @@ def test_prompt_parameters_start_from_words_or_drawn():
 if __name__ == "__main__":
     for file in GOLDEN.glob("*.json"):
         file.unlink()
-    (GOLDEN / "base.json").write_text(settings.to_json(base()))
+    (GOLDEN / "base.json").write_text(run_config.to_json(base()))
     for data_set in PAIRS:
         (GOLDEN / f"{data_set}.json").write_text(text(golden(data_set)))

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from configs import folder
-from jaxord import checkpoint, losses, sharding, train
-from jaxord.assemble import assemble
+from jaxord import losses, train
 from jaxord.binding import bind
-from jaxord.data import pipeline
+from jaxord.data.batches import train_batches
 from jaxord.evaluate import make_evaluate
+from jaxord.runtime import devices
+from jaxord.task import make_task
+from jaxord.workdir import checkpoints
 
 B, K, D = 16, 5, 8
 DRAW = np.random.default_rng(0)
@@ -46,7 +48,7 @@ CONSTANTS = {
         f"mixture_{name}": np.full(2, 0.5, np.float32) for name in ("weights", "means", "variances")
     },
 }
-MESHES = {n: sharding.data_mesh(jax.devices()[:n]) for n in (1, 8)}
+MESHES = {n: devices.data_mesh(jax.devices()[:n]) for n in (1, 8)}
 
 
 @pytest.mark.parametrize("name", losses.__all__)
@@ -54,8 +56,8 @@ def test_each_loss_is_the_same_on_eight_devices(name):
     function = getattr(losses, name)
     found = {}
     for n, mesh in MESHES.items():
-        arrays = sharding.put(BATCH, sharding.split(mesh)) | sharding.put(
-            CONSTANTS, sharding.replicated(mesh)
+        arrays = devices.put(BATCH, devices.split(mesh)) | devices.put(
+            CONSTANTS, devices.replicated(mesh)
         )
         real = {k: v for k, v in arrays.items() if v.dtype == np.float32}
         rest = {k: v for k, v in arrays.items() if v.dtype != np.float32}
@@ -70,8 +72,8 @@ def test_each_loss_is_the_same_on_eight_devices(name):
 
 
 @functools.cache
-def three_steps(method, root, devices, fsdp=0):
-    config, mesh = folder.get_config(f"method={method},backbone=tiny"), MESHES[devices]
+def three_steps(method, root, count, fsdp=0):
+    config, mesh = folder.get_config(f"method={method},backbone=tiny"), MESHES[count]
     config.data.root, config.data.batch, config.data.eval_batch, config.model.fsdp = (
         root,
         16,
@@ -82,10 +84,10 @@ def three_steps(method, root, devices, fsdp=0):
     # rounding around zero.
     config.optim.name = "sgd"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "data_mesh", lambda: mesh)
-        task = assemble(config, "")
+        patch.setattr(devices, "data_mesh", lambda: mesh)
+        task = make_task(config, "")
     state, update = train.begin(task, lambda step: 1.0)
-    batches = pipeline.train_batches(task.splits["train"], batch=config.data.batch, seed=0)
+    batches = train_batches(task.splits["train"], batch=config.data.batch, seed=0)
     metrics = []
     for _ in range(3):
         state, values = update(state, next(batches), task.labels["train"], task.constants)
@@ -104,7 +106,7 @@ def assert_same(a, b):
 
 @pytest.mark.usefixtures("lightly_compiled")
 def test_steps_and_scores_are_the_same_on_eight_devices(photos, shallow):
-    assert_same(*(three_steps("numclip", str(photos), devices) for devices in (1, 8)))
+    assert_same(*(three_steps("numclip", str(photos), count) for count in (1, 8)))
 
 
 @pytest.mark.usefixtures("lightly_compiled")
@@ -118,7 +120,7 @@ def test_split_parameters_train_as_whole_ones(photos, shallow, tmp_path):
     assert large and all(8 * x.addressable_shards[0].data.size == x.size for x in large)
     assert held(split[3]) < held(whole[3]) / 4
 
-    with checkpoint.Checkpoints(tmp_path) as saved:
+    with checkpoints.Checkpoints(tmp_path) as saved:
         saved.save(3, split[3], {})
         restored = saved.restore(3, whole[3])
     assert jax.tree.all(
@@ -141,7 +143,7 @@ def test_arrays_are_split_along_their_largest_axis_that_divides():
     }
     tree = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     found = {
-        name: tuple(layout.spec) for name, layout in sharding.by_size(tree, MESHES[8], 256).items()
+        name: tuple(layout.spec) for name, layout in devices.by_size(tree, MESHES[8], 256).items()
     }
     assert found == {
         "kernel": (None, "data"),
@@ -150,11 +152,11 @@ def test_arrays_are_split_along_their_largest_axis_that_divides():
         "scalar": (),
         "patch": (None, None, None, "data"),
     }
-    assert not any(layout.spec for layout in sharding.by_size(tree, MESHES[8], 0).values())
+    assert not any(layout.spec for layout in devices.by_size(tree, MESHES[8], 0).values())
 
 
 def test_a_mesh_of_fewer_devices_splits_the_batch():
-    placed = sharding.put(np.arange(16), sharding.split(MESHES[8]))
+    placed = devices.put(np.arange(16), devices.split(MESHES[8]))
     assert [shard.data.tolist() for shard in placed.addressable_shards] == [
         [2 * i, 2 * i + 1] for i in range(8)
     ]

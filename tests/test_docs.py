@@ -19,7 +19,7 @@ import pytest
 
 from configs.pairs import PAIRS
 from docs import pages, rules
-from jaxord.data import load
+from jaxord.data import readers
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE, MARK = ROOT / "docs" / "data_sets.md", "## What each set wants\n"
@@ -87,7 +87,7 @@ def of_data_sets(folder):
             config = module.get_config().unlock()
             config.data.root = str(folder / name)
             with pytest.raises(ValueError) as error:
-                load.load(config.data, config.data.folds[0] if config.data.folds else "", 0)
+                readers.load(config.data, config.data.folds[0] if config.data.folds else "", 0)
             message = str(error.value).replace(os.path.abspath(config.data.root), f"data/{name}")
             parts.append(f"### `{name}`\n\n{module.__doc__.strip()}\n\n```text\n{message}\n```\n")
     return "\n".join(parts)

@@ -18,9 +18,10 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from configs import folder
-from jaxord import OrdinalRegressor, estimator, settings, train
+from jaxord import OrdinalRegressor, estimator, train
 from jaxord.models import clip
-from jaxord.predictor import Predictor
+from jaxord.predict.predictor import Predictor
+from jaxord.workdir import run_config
 from tests.kinds import Flat, compiled_fast
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -53,7 +54,7 @@ def fitted(tmp_path_factory):
 
 def test_a_fit_is_a_run(fitted):
     workdir = fitted.workdir
-    c = settings.from_json((workdir / "config.json").read_text())
+    c = run_config.from_json((workdir / "config.json").read_text())
     assert (c.method, c.seed, c.data.image_size, c.data.stored_size, c.data.batch) == (
         "l1",
         3,
@@ -128,7 +129,7 @@ def test_a_fitted_one_travels(fitted):
 
 def test_configs_of_every_kind(tmp_path, monkeypatch):
     c = folder.get_config("method=l1,backbone=tiny")
-    (tmp_path / "config.json").write_text(settings.to_json(c))
+    (tmp_path / "config.json").write_text(run_config.to_json(c))
     (tmp_path / "own.py").write_text(
         "from configs import folder\ndef get_config(): return folder.get_config('backbone=tiny')"
     )
@@ -139,7 +140,7 @@ def test_configs_of_every_kind(tmp_path, monkeypatch):
         (str(tmp_path / "config.json"), "l1"),
         ("configs/folder.py:backbone=tiny", "l1"),
     ):
-        assert settings.to_json(estimator.read_config(config, method)) == settings.to_json(c)
+        assert run_config.to_json(estimator.read_config(config, method)) == run_config.to_json(c)
     assert estimator.read_config("own.py").method == "ce_l1" and sys.path == path
     assert estimator.read_config(c) is not c
     for wrong, words in (

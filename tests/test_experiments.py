@@ -8,7 +8,7 @@ import pytest
 
 from configs.pairs import PAIRS
 from experiments import published
-from jaxord.shots import SHOTS
+from jaxord.targets.shots import SHOTS
 from tools import plan
 
 # The loader that ml_collections takes on Python 3.11.

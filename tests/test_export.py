@@ -28,23 +28,17 @@ from safetensors.numpy import load_file
 from configs import folder
 from configs.base import entries
 from configs.pairs import ALL
-from jaxord import (
-    assemble,
-    card,
-    export,
-    finished,
-    inference,
-    ranks,
-    settings,
-    signals,
-    tokenizer,
-    train,
-)
+from jaxord import export, inference, train
 from jaxord.binding import lookup, needs
-from jaxord.data import extraction
-from jaxord.export import facts, lines, towers, verify
-from jaxord.models import heads, resnet, vgg
-from jaxord.weights import export_torch, hf_clip, open_clip, variants
+from jaxord.data import video
+from jaxord.export import description, model_card, snippet, torch_program, towers, verify
+from jaxord.models import heads, resnet, tokens, variants, vgg
+from jaxord.predict import trained_model
+from jaxord.runtime import signals
+from jaxord.targets import ranks
+from jaxord.task import make_task
+from jaxord.weights import hf_clip, open_clip
+from jaxord.workdir import run_config
 from tests.made import TARGETS, TINY, last_stage, made, of_folder
 
 torch = pytest.importorskip("torch")
@@ -52,7 +46,7 @@ torch = pytest.importorskip("torch")
 
 def signature(config):
     """What follows the towers: the heads and rules."""
-    return settings.to_json(ConfigDict({"heads": config.heads, "rules": config.rules}))
+    return run_config.to_json(ConfigDict({"heads": config.heads, "rules": config.rules}))
 
 
 def families():
@@ -128,7 +122,7 @@ def test_every_method_predicts_the_same_in_torch(methods, photographs, tmp_path,
     rules = {
         entry.name
         for entry in run.config.rules
-        if not set(needs(lookup(inference, entry.name))[0]) & finished.LABELS
+        if not set(needs(lookup(inference, entry.name))[0]) & trained_model.LABELS
     }
     assert set(found) == rules
 
@@ -206,7 +200,7 @@ def test_pairs_of_sentences(tmp_path):
 
 def test_frames_and_motion_of_videos(photographs, tmp_path, monkeypatch, lightly_compiled):
     """Attention over places and frames by turns; three frames a video. Measured: 2e-6."""
-    monkeypatch.setattr(extraction, "fast_motion", lambda weights: None)
+    monkeypatch.setattr(video, "fast_motion", lambda weights: None)
     c = importlib.import_module("configs.konvid").get_config("fold=0,backbone=tiny").unlock()
     c.data.reader.extract.update(
         {"frames": 3, "clips": 2, "clip_frames": 4, "clip_size": 64, "motion_weights": "random"}
@@ -234,11 +228,13 @@ def test_every_head_has_its_torch():
         for name, member in vars(heads).items()
         if isinstance(member, type) and issubclass(member, heads.nn.Module)
     }
-    assert known == set(facts.HEADS) | facts.TRAINING and set(facts.HEADS) == set(
-        export_torch.tables()["HEADS"]
+    assert known == set(description.HEADS) | description.TRAINING and set(description.HEADS) == set(
+        torch_program.tables()["HEADS"]
     )
-    assert set(lines.HEADS) == set(facts.HEADS) - {"MotionFusion"}  # whose input is no photograph
-    assert {name.split()[0] for name in lines.RULES} == set(export_torch.tables()["RULES"])
+    assert set(snippet.HEADS) == set(description.HEADS) - {
+        "MotionFusion"
+    }  # whose input is no photograph
+    assert {name.split()[0] for name in snippet.RULES} == set(torch_program.tables()["RULES"])
 
 
 def test_what_cannot_be_exported_is_said(tmp_path):
@@ -269,7 +265,7 @@ def done(photos, tmp_path_factory, lightly_compiled):
     what was printed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(variants.VARIANTS, "tiny", TINY)
-        patch.setattr(card, "RESAMPLES", 20)
+        patch.setattr(model_card, "RESAMPLES", 20)
         root = tmp_path_factory.mktemp("finished")
         c = folder.get_config("method=numclip,backbone=tiny").unlock()
         c.data.root, c.data.batch, c.train.duration = str(photos), 16, "0 steps"
@@ -280,7 +276,7 @@ def done(photos, tmp_path_factory, lightly_compiled):
             "builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words)))
         )
         export.export(root / "run", root / "out", naming="open_clip")
-        yield export.in_float32(finished.load(root / "run")), root / "out", "\n".join(printed)
+        yield export.in_float32(trained_model.load(root / "run")), root / "out", "\n".join(printed)
 
 
 def test_an_export_verifies_itself(done):
@@ -327,7 +323,7 @@ def test_another_run_starts_from_the_folder(done, photos):
     """Its tokenizer gives the ids of the bytes; the towers are those of the folder, by either
     naming."""
     _, out, _ = done
-    words, plain = tokenizer.clip(out), tokenizer.byte_tokenizer()
+    words, plain = tokens.clip(out), tokens.byte_tokenizer()
     for text in ("A photo of a 4 year old", "  two\n words ", "caf\u00e9.", ""):
         assert words.encode(text) == plain.encode(text), text
     assert (words.sot, words.eot, words.full_stop, words.vocab_size) == (256, 257, ord("."), 258)
@@ -339,7 +335,7 @@ def test_another_run_starts_from_the_folder(done, photos):
         32,
         40,
     )
-    task = assemble.assemble(c, "")
+    task = make_task(c, "")
     stored = hf_clip.load(out, hf_clip.parameters(hf_clip.settings(out)))
     for path, array in {**task.trained, **task.frozen}.items():
         if path in stored:
@@ -397,7 +393,7 @@ def test_the_tokenizer_of_the_weights_comes_along(done, tmp_path):
     towers.write_tokenizer(write_vocabulary(tmp_path / "weights"), tmp_path / "out")
     processor, own = (
         CLIPProcessor.from_pretrained(tmp_path / "out"),
-        tokenizer.clip(tmp_path / "weights"),
+        tokens.clip(tmp_path / "weights"),
     )
     texts = ["A photo of a person's 4 ...", "caf\u00e9"]
     assert processor(text=texts)["input_ids"] == [
@@ -442,7 +438,7 @@ def test_a_folder_in_use_and_a_wrong_program_are_refused(done, tmp_path):
 
 
 def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(card, "RESAMPLES", 20)
+    monkeypatch.setattr(model_card, "RESAMPLES", 20)
     lines = ["path,target,value,rank,rank_name,gender"]
     lines += [
         f"{i}.png,{i % 4},{i % 4 + (2 if i % 4 == 3 else 0.1) + (i % 8 > 3)},0,zero,{'f' if i % 8 > 3 else 'm'}"
@@ -452,7 +448,7 @@ def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
     (tmp_path / "run.json").write_text('{"val examples": 1234}')
     config = of_folder("l1", select="test")
     config.data.reader.fractions = (0.6, 0.2, 0.2)
-    text = card.card(
+    text = model_card.card(
         config,
         ranks.build(config.ranks, TARGETS),
         tmp_path,
@@ -465,9 +461,9 @@ def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
     )
     assert "selected on the test split**" in text and "step 5 of 9" in text
     assert '"fractions": [0.6, 0.2, 0.2]' in text and "- validation: 1,234 examples" in text
-    monkeypatch.setattr(card, "RESAMPLES", 1000)
+    monkeypatch.setattr(model_card, "RESAMPLES", 1000)
     facts = {"prediction": np.arange(50.0) % 7, "target": np.arange(50.0) % 5}
-    low, high = card.interval(lookup(card.metrics, "mae"), facts)
+    low, high = model_card.interval(lookup(model_card.metrics, "mae"), facts)
     error = np.abs(facts["prediction"] - facts["target"])
     expected = 1.96 * error.std() / 50**0.5
     np.testing.assert_allclose(

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from configs.base import entries
-from jaxord import assemble, features, finished, initial, train
-from jaxord.data import load, tiers
+from jaxord import train
+from jaxord.data import features, readers, storage
+from jaxord.predict import trained_model
+from jaxord.task import make_task, ordinal
+from jaxord.weights import initial
 from tests.kinds import at, photographs, small_towers
 
 
@@ -76,26 +79,26 @@ def test_features_give_the_numbers_of_images(runs):
 
 
 def test_a_run_on_features_predicts_from_images(runs, frozen):
-    run = finished.load(runs[1].parent, "0")
-    task = assemble.assemble(frozen, "0")  # decodes the images
+    run = trained_model.load(runs[1].parent, "0")
+    task = make_task(frozen, "0")  # decodes the images
     split = task.splits["test"]
-    found = finished.make_forward(run)(split.images[split.slots], split.sizes[split.slots])
+    found = trained_model.make_forward(run)(split.images[split.slots], split.sizes[split.slots])
     expected = [float(row["knn"]) for row in table(runs[1])]
     np.testing.assert_allclose(found["knn"], expected, rtol=1e-5)
     assert len(np.unique(expected)) > 1
 
 
 def test_features_are_computed_once_and_shared(runs, frozen, tmp_path, monkeypatch):
-    task = assemble.assemble(cached(frozen, tmp_path), "0")
+    task = make_task(cached(frozen, tmp_path), "0")
     (folder,) = tmp_path.iterdir()
     assert [folder.name] == [path.name for path in runs[2].iterdir()] and len(
         list(folder.iterdir())
     ) == len(task.splits)
     monkeypatch.setattr(
-        tiers, "decode_row", lambda *arguments, **settings: pytest.fail("an image is decoded")
+        storage, "decode_row", lambda *arguments, **settings: pytest.fail("an image is decoded")
     )
-    again = assemble.assemble(cached(frozen, tmp_path), "0")
-    other = assemble.assemble(cached(frozen, tmp_path), "1")  # another cut of the same images
+    again = make_task(cached(frozen, tmp_path), "0")
+    other = make_task(cached(frozen, tmp_path), "1")  # another cut of the same images
     rows = {
         path: row
         for split in task.splits.values()
@@ -113,7 +116,7 @@ def test_features_are_computed_once_and_shared(runs, frozen, tmp_path, monkeypat
 
 
 def test_the_key_is_that_of_the_weights_and_the_transform(frozen):
-    task = assemble.assemble(frozen, "0")
+    task = make_task(frozen, "0")
     variables = {"params": {**task.trained, **task.frozen}, "stats": task.stats}
 
     def key(params=(), fields=()):
@@ -145,7 +148,7 @@ def test_damage_renames_the_rows(frozen, tmp_path):
         tmp_path,
         **{"data.corruption.name": "gaussian_noise", "data.corruption.severity": 5},
     )
-    records = load.load(c.data, "0", 0)["test"]
+    records = readers.load(c.data, "0", 0)["test"]
     names = features.row_names(records, c.data)
     assert not set(names) & set(features.row_names(records, bad.data))
     values = np.arange(2.0 * len(names), dtype=np.float32).reshape(-1, 2)
@@ -156,16 +159,16 @@ def test_damage_renames_the_rows(frozen, tmp_path):
 
 def test_a_broken_image_stays_left_out(frozen, tmp_path, monkeypatch):
     shutil.copytree(frozen.data.root, tmp_path / "data")
-    broken = load.load(frozen.data, "0", 0)["train"].paths[3]
+    broken = readers.load(frozen.data, "0", 0)["train"].paths[3]
     (tmp_path / "data" / broken).write_bytes(b"no image")
     c = cached(
         frozen, tmp_path / "kept", **{"data.root": str(tmp_path / "data"), "data.broken": "skip"}
     )
-    splits = [assemble.assemble(c, "0").splits["train"]]
+    splits = [make_task(c, "0").splits["train"]]
     monkeypatch.setattr(
-        tiers, "decode_row", lambda *arguments, **settings: pytest.fail("an image is decoded")
+        storage, "decode_row", lambda *arguments, **settings: pytest.fail("an image is decoded")
     )
-    splits.append(assemble.assemble(c, "0").splits["train"])
+    splits.append(make_task(c, "0").splits["train"])
     for split in splits:
         assert (
             len(split.records) == 31
@@ -173,7 +176,7 @@ def test_a_broken_image_stays_left_out(frozen, tmp_path, monkeypatch):
             and split.skipped[0][:2] == (3, broken)
         )
     with pytest.raises(ValueError, match="1 of 32 images cannot be decoded"):
-        assemble.assemble(cached(c, tmp_path / "kept", **{"data.broken": "raise"}), "0")
+        make_task(cached(c, tmp_path / "kept", **{"data.broken": "raise"}), "0")
 
 
 def test_what_does_not_stay_the_same_is_refused(frozen, tmp_path):
@@ -181,10 +184,10 @@ def test_what_does_not_stay_the_same_is_refused(frozen, tmp_path):
         ValueError,
         match=r"but \d+ of its parameters are trained, such as vision_model/.*freeze it by",
     ):
-        assemble.assemble(cached(photographs(tmp_path), tmp_path / "kept"), "0")
-    task = assemble.assemble(frozen, "0")
+        make_task(cached(photographs(tmp_path), tmp_path / "kept"), "0")
+    task = make_task(frozen, "0")
     c = cached(frozen, tmp_path, **{"model.image_tower": "ResNet-18"})
-    other = assemble.ordinal.build(c, None, task.model.dtype)
+    other = ordinal.build(c, None, task.model.dtype)
     with pytest.raises(
         ValueError, match="ResNet-18 has running statistics or dropout.*train.statistics='keep'"
     ):

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from jaxord.figures import comparison, embeddings, groups, page, predictions, style, training
+from jaxord.report import page
+from jaxord.report.figures import comparison, embeddings, groups, predictions, style, training
 
 RANK = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 1, 0])

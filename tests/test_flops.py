@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 from jax.extend.core import Primitive
 
-from jaxord import flops
 from jaxord.models import clip
-from jaxord.weights.variants import VARIANTS
+from jaxord.models.variants import VARIANTS
+from jaxord.runtime import flops
 
 
 def array(*shape, dtype=jnp.float32):

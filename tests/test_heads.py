@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxord import labels, sharding
 from jaxord.models import heads
+from jaxord.runtime import devices
+from jaxord.targets import labels
 
 B, K, D = 5, 4, 8
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -214,12 +215,9 @@ def quickly(function):
 
 # Features around 1000, of which float32 knows 6e-5, have the same statistics as those around 0; and
 # so on eight devices.
-@pytest.mark.parametrize("offset, devices", [(0.0, 1), (1000.0, 8)])
-def test_fds_is_the_program_of_epochs(offset, devices):
-    draw, rows = (
-        np.random.default_rng(0),
-        sharding.split(sharding.data_mesh(jax.devices()[:devices])),
-    )
+@pytest.mark.parametrize("offset, count", [(0.0, 1), (1000.0, 8)])
+def test_fds_is_the_program_of_epochs(offset, count):
+    draw, rows = (np.random.default_rng(0), devices.split(devices.data_mesh(jax.devices()[:count])))
     head = heads.FDS(low=3.0, high=10.0, copies=2, clip=(0.5, 2.0))
     epochs = []
     for number in range(4):
@@ -247,14 +245,14 @@ def test_fds_is_the_program_of_epochs(offset, devices):
                 "target": np.float32(targets[here]),
                 "epoch": 2 * number + copy,
             }
-            found, stats = step(stats, sharding.put(arrays, rows))
+            found, stats = step(stats, devices.put(arrays, rows))
             np.testing.assert_allclose(
                 found - offset, expected[number][here] - offset, atol=5e-4 if offset else 1e-5
             )
     assert abs(expected[3] - epochs[3][0]).max() > 0.5  # it does something
     assert head.apply({"stats": stats}, ARRAYS) == {}  # but not in evaluation
     _, again = step(
-        stats, sharding.put(arrays | {"epoch": 0 * copy}, rows)
+        stats, devices.put(arrays | {"epoch": 0 * copy}, rows)
     )  # a later stage, which counts from 0
     assert again["epoch"] == 0 and again["count"].sum() == 8 and again["epochs"].max() == 4
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxord import predictor
+from jaxord.predict import predictor
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIDE = 40

@@ -89,7 +89,7 @@ def run(photos, workdir, processes, at=0, number=0):
 
 def small():
     """One block a tower, which compiles in a third of the time."""
-    from jaxord.weights import variants
+    from jaxord.models import variants
 
     tiny = variants.VARIANTS["tiny"]
     towers = {
@@ -118,14 +118,15 @@ def one(lightly_compiled, photos, tmp_path_factory):
     import jax
 
     from configs import folder
-    from jaxord import sharding, train
-    from jaxord.weights import variants
+    from jaxord import train
+    from jaxord.models import variants
+    from jaxord.runtime import devices
 
     config, workdir = folder.get_config("method=l1,backbone=tiny"), tmp_path_factory.mktemp("one")
     config.update_from_flattened_dict({**FIELDS, "model.fsdp": 0, "data.root": str(photos)})
-    mesh = sharding.data_mesh(jax.devices()[:DEVICES])
+    mesh = devices.data_mesh(jax.devices()[:DEVICES])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "data_mesh", lambda: mesh)
+        patch.setattr(devices, "data_mesh", lambda: mesh)
         patch.setitem(variants.VARIANTS, "tiny", small())
         train.run(config, workdir)
     return workdir
@@ -169,7 +170,7 @@ def test_four_processes_stopped_then_one_of_them_killed_then_two_do_what_one_doe
     np.testing.assert_allclose(losses, expected[1], rtol=1e-5)
     np.testing.assert_allclose(values, expected[2], atol=1e-5)
 
-    from jaxord import workdir as folders
+    from jaxord.workdir import layout as folders
 
     a, b = (
         folders.selected(place)["params"] for place in (workdir, one)
@@ -180,10 +181,11 @@ def test_four_processes_stopped_then_one_of_them_killed_then_two_do_what_one_doe
 if __name__ == "__main__":
     from absl import app
 
-    from jaxord import main, sharding, train
-    from jaxord.weights import variants
+    from jaxord import main, train
+    from jaxord.models import variants
+    from jaxord.runtime import devices
 
-    sharding.SILENCE = SILENCE
+    devices.SILENCE = SILENCE
     variants.VARIANTS["tiny"] = small()
     sys.modules["torch"] = None  # tensorboardX would take seconds to import it
     make, at, number = train.make_train_step, int(os.environ["AT"]), int(os.environ["SIGNAL"])

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage, signal
 
 from configs.base import base
-from jaxord import labels, ranks
+from jaxord.targets import labels, ranks
 
 TARGETS = np.array([1, 1, 1, 1, 2, 4, 4, 9], np.float32)
 

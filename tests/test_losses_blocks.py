@@ -11,9 +11,10 @@ from oracle import complex_step, norm
 from test_losses_embedding import agree, compiled, compute, features, labels_of, oracle, slope
 
 import jaxord.losses
-from jaxord import sharding, vectors
+from jaxord import vectors
 from jaxord.binding import bind
 from jaxord.losses.blocks import mean_over_blocks
+from jaxord.runtime import devices
 
 # Blocks against the loop.
 
@@ -71,7 +72,7 @@ def test_blocks_have_the_mean_and_its_gradient(size, block):
 
 def test_a_batch_on_eight_devices_agrees_with_the_loop():
     x, labels = features(16), labels_of(np.random.default_rng(0).integers(0, 9, 16))
-    parted = jax.device_put((x, labels), sharding.split(sharding.data_mesh()))
+    parted = jax.device_put((x, labels), devices.split(devices.data_mesh()))
     case = {"name": "rnc", "block": 128}  # two blocks of 8 rows
     agree(*map(np.asarray, compiled(tuple(case.items()), False)(*parted)), *oracle(case, x, labels))
 

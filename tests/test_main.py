@@ -13,9 +13,10 @@ import time
 
 import pytest
 
-from jaxord import main, signals
-from jaxord.checkpoint import Checkpoints
-from jaxord.data import load
+from jaxord import main
+from jaxord.data import readers
+from jaxord.runtime import signals
+from jaxord.workdir.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -218,7 +219,7 @@ def test_without_data_one_message_says_what_is_wanted(name):
 
     config = importlib.import_module(f"configs.{name}").get_config()
     with pytest.raises(ValueError, match="(?s)missing under .*(lists|list|table).*layout") as error:
-        load.load(config.data, config.data.folds[0] if config.data.folds else "", 0)
+        readers.load(config.data, config.data.folds[0] if config.data.folds else "", 0)
     assert config.data.root in str(error.value)
 
 

@@ -16,7 +16,8 @@ import pytest
 from conftest import write_vocabulary
 
 from configs import texts
-from jaxord import ranks, tokenizer
+from jaxord.models import tokens
+from jaxord.targets import ranks
 from tools import make_concepts
 from tools.make_concepts import make, parse
 
@@ -251,7 +252,7 @@ def test_the_fault_goes_back_to_the_model_and_attempts_end():
 
 def test_texts_must_pass_clips_vocabulary(tmp_path):
     write_vocabulary(tmp_path)
-    words = tokenizer.clip(tmp_path)
+    words = tokens.clip(tmp_path)
     make_concepts.check_tokens(["child", "older adult"], words)
     with pytest.raises(ValueError, match="same tokens"):
         make_concepts.check_tokens(["child", "Child"], words)
@@ -261,7 +262,7 @@ def test_texts_must_pass_clips_vocabulary(tmp_path):
     )  # a vocabulary that lacks a letter at the end of a word
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     with pytest.raises(ValueError, match="'quiz' has .* tokens; expected"):
-        make_concepts.check_tokens(["quiz", "child"], tokenizer.clip(tmp_path))
+        make_concepts.check_tokens(["quiz", "child"], tokens.clip(tmp_path))
 
 
 def test_the_command_with_a_server(tmp_path, monkeypatch, capsys):
@@ -482,7 +483,7 @@ def test_shipped_files_pass(name):
     )
     assert all(list(concept) == ["text", "low", "high", "centre"] for concept in found["concepts"])
     make_concepts.check_tokens(
-        [concept["text"] for concept in found["concepts"]], tokenizer.byte_tokenizer()
+        [concept["text"] for concept in found["concepts"]], tokens.byte_tokenizer()
     )
 
 

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxord import evaluate, memory, sharding, train
-from jaxord.data import tiers
-from jaxord.data.sources import Records
+from jaxord import evaluate, train
+from jaxord.data import storage
+from jaxord.data.records import Records
+from jaxord.runtime import devices, memory
 from tests.data.test_pipeline import FILES, place, settings
 from tests.kinds import MESHES, config, small_towers
 
@@ -33,7 +34,7 @@ class Full:
 def test_a_run_says_how_much_and_what_to_do(photos, tmp_path, monkeypatch, module, make, doing):
     real = getattr(module, make)
     monkeypatch.setattr(module, make, lambda *arguments, **fields: Full(real(*arguments, **fields)))
-    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    monkeypatch.setattr(devices, "data_mesh", lambda: MESHES[1])
     with small_towers(), pytest.raises(ValueError) as error:
         train.run(
             config(
@@ -60,7 +61,7 @@ def test_images_that_find_no_room_on_the_device():
     with pytest.raises(
         ValueError, match=r"placing images with data.stored_size=12\n  1,296 bytes\n"
     ):
-        tiers.decode_split(records, settings(tier="resident"), full)
+        storage.decode_split(records, settings(tier="resident"), full)
 
 
 def test_other_errors_stay_what_they_are():

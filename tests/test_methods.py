@@ -18,10 +18,12 @@ from PIL import Image
 
 from configs import morph
 from configs.pairs import FROM_SCRATCH, PAIRS
-from jaxord import checkpoint, settings, sharding, signals, train
-from jaxord.assemble import assemble
-from jaxord.data import pipeline
-from jaxord.workdir import selected
+from jaxord import train
+from jaxord.data.batches import eval_batches, train_batches
+from jaxord.runtime import devices, signals
+from jaxord.task import make_task
+from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir.layout import selected
 from tests import kinds
 
 OPTIONS = {"fds": ",low=0,high=4,width=1"}
@@ -56,12 +58,12 @@ def steps(task, begun, first, count):
       (metrics of each step, states after three and after all).
     """
     state, update = begun
-    place = functools.partial(sharding.put, sharding=sharding.split(task.mesh))
+    place = functools.partial(devices.put, sharding=devices.split(task.mesh))
     split = dataclasses.replace(task.splits["train"], place=place)
-    labels, constants = sharding.put(
-        (task.labels["train"], task.constants), sharding.replicated(task.mesh)
+    labels, constants = devices.put(
+        (task.labels["train"], task.constants), devices.replicated(task.mesh)
     )
-    draw = functools.partial(pipeline.train_batches, split, batch=task.config.data.batch, seed=0)
+    draw = functools.partial(train_batches, split, batch=task.config.data.batch, seed=0)
     metrics, early = [], None
     for number, batch in enumerate(
         [*itertools.islice(draw(start_step=first), count - first), next(draw())], first + 1
@@ -104,14 +106,16 @@ def test_the_loss_falls_eight_devices_do_as_one_and_what_is_saved_goes_on(
         config(photos, method) if kind == "folder" else kinds.KINDS[kind](tmp_path, method),
         None,
     )
-    for k, stage in enumerate([settings.staged(whole, stage) for stage in whole.stages] or [whole]):
+    for k, stage in enumerate(
+        [run_config.staged(whole, stage) for stage in whole.stages] or [whole]
+    ):
         alone, together = (
-            dataclasses.replace(assemble(stage, whole.fold, start), mesh=kinds.MESHES[n])
+            dataclasses.replace(make_task(stage, whole.fold, start), mesh=kinds.MESHES[n])
             for n in (1, 8)
         )
         state, update = train.begin(alone, lambda step: 1.0)
         one, after_one, state = steps(alone, (state, update), 0, 16)
-        with checkpoint.Checkpoints(tmp_path / f"stage {k}") as saved:
+        with checkpoints.Checkpoints(tmp_path / f"stage {k}") as saved:
             saved.save(3, after_one, {})
             again, _, same = steps(alone, (saved.restore(3, state), update), 3, 16)
         assert again == one[3:] and jax.tree.all(
@@ -158,7 +162,7 @@ def test_every_label_of_an_image_is_drawn_in_training_and_the_middle_one_evaluat
         }
     )
     c.data.reader.setting = "ordinalclip"
-    task = assemble(c, "")
+    task = make_task(c, "")
 
     @functools.partial(jax.jit, static_argnums=2)
     def labels(batch, columns, train):
@@ -167,7 +171,7 @@ def test_every_label_of_an_image_is_drawn_in_training_and_the_middle_one_evaluat
 
     drawn = {row: [] for row in range(16)}
     for batch in itertools.islice(
-        pipeline.train_batches(task.splits["train"], batch=16, seed=0), 24
+        train_batches(task.splits["train"], batch=16, seed=0), 24
     ):  # an epoch each
         found = jax.device_get(labels(batch, task.labels["annotations"], True))
         np.testing.assert_array_equal(found["rank"], found["target"] - 16)
@@ -181,7 +185,7 @@ def test_every_label_of_an_image_is_drawn_in_training_and_the_middle_one_evaluat
     )
     assert len(set(drawn[1][:6])) > 1, "not one label after the other"
     for name, expected in (("train", [30, 22, 41, 28]), ("test", [60])):
-        batch = next(pipeline.eval_batches(task.splits[name], batch=16))
+        batch = next(eval_batches(task.splits[name], batch=16))
         batch.pop("valid")
         found = labels(batch, task.labels[name], False)["target"][: len(expected)]
         np.testing.assert_array_equal(found, expected)
@@ -192,12 +196,12 @@ def test_reference_points_begin_at_the_mean_unit_features_of_their_labels(photos
     c.rules[0].k, c.train.duration, c.optim.warmup = 3, "0 steps", "0 steps"
     train.fit(c, "", tmp_path / "run", None, signals.Stop())
     before = selected(tmp_path / "run")
-    task = assemble(c, "", before)
+    task = make_task(c, "", before)
     p, features = (
         {path.removeprefix("vision_model/"): array for path, array in before["params"].items()},
         [],
     )
-    for batch in pipeline.eval_batches(task.splits["train"], batch=16):
+    for batch in eval_batches(task.splits["train"], batch=16):
         valid = batch.pop("valid")
         arrays = jax.jit(task.prepare(train=False))(batch, task.labels["train"], task.constants)
         features.append(
@@ -222,7 +226,7 @@ def test_groups_of_another_set_are_those_of_the_training(photos, tmp_path):
     """Ten groups over the labels of the training, 0 to 3, though the other set has labels up to
     7."""
     c = config(photos, "group_dir")
-    task = assemble(c, "")
+    task = make_task(c, "")
     for rank in range(8):
         (tmp_path / str(rank)).mkdir()
         for i in range(4):
@@ -231,7 +235,7 @@ def test_groups_of_another_set_are_those_of_the_training(photos, tmp_path):
     facts = task.ranks, jax.device_get(task.constants), task.splits["train"].records.targets
     other = config(tmp_path, "group_dir")
     other.data.shift.labels = 0
-    again = assemble(other, "", start, facts)
+    again = make_task(other, "", start, facts)
     targets, found = (
         again.splits["train"].records.targets,
         np.asarray(again.labels["train"]["group"]),

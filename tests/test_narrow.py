@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxord import checkpoint, initial, narrow, sharding, train
-from jaxord.assemble import assemble
-from jaxord.data import pipeline
+from jaxord import train
+from jaxord.data.batches import train_batches
+from jaxord.runtime import devices, narrow
+from jaxord.task import make_task
+from jaxord.weights import initial
+from jaxord.workdir import checkpoints
 from tests.kinds import MESHES, compiled_fast, config
 
 HALF = jnp.bfloat16
@@ -57,8 +60,8 @@ def task(photos):
         patch.setattr(
             initial, "check_scratch", lambda config, groups: None
         )  # a frozen tower of random weights
-        patch.setattr(sharding, "data_mesh", lambda: MESHES[1])
-        yield assemble(c.lock(), "")
+        patch.setattr(devices, "data_mesh", lambda: MESHES[1])
+        yield make_task(c.lock(), "")
 
 
 def test_a_frozen_tower_has_no_float32_copy_and_trains_to_the_same_bits(task, tmp_path):
@@ -73,7 +76,7 @@ def test_a_frozen_tower_has_no_float32_copy_and_trains_to_the_same_bits(task, tm
 
     def two_steps(task):
         state, step = train.begin(task, lambda step: 1.0)
-        batches = pipeline.train_batches(task.splits["train"], batch=16, seed=0)
+        batches = train_batches(task.splits["train"], batch=16, seed=0)
         for _ in range(2):
             state, values = step(state, next(batches), task.labels["train"], task.constants)
         return state, jax.device_get((state.trained, values))
@@ -86,7 +89,7 @@ def test_a_frozen_tower_has_no_float32_copy_and_trains_to_the_same_bits(task, tm
     )
 
     # A checkpoint keeps what the weights were, and gives the devices what they had.
-    with checkpoint.Checkpoints(tmp_path) as saved:
+    with checkpoints.Checkpoints(tmp_path) as saved:
         saved.save(2, state.replace(frozen=task.frozen), {})
         stored = saved.read(2, ("frozen",))["frozen"]
         again, frozen = train.resumed(task, saved, 2, state)
@@ -101,5 +104,5 @@ def test_a_frozen_tower_has_no_float32_copy_and_trains_to_the_same_bits(task, tm
 
 def test_float32_activations_round_nothing(photos):
     with pytest.MonkeyPatch.context() as patch, compiled_fast():
-        patch.setattr(sharding, "data_mesh", lambda: MESHES[1])
-        assert not assemble(config("folder", "method=ce,backbone=tiny", photos), "").rounded
+        patch.setattr(devices, "data_mesh", lambda: MESHES[1])
+        assert not make_task(config("folder", "method=ce,backbone=tiny", photos), "").rounded

@@ -13,9 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxord import checkpoint, course, evaluate, settings, sharding, step, train
-from jaxord.assemble import assemble
-from jaxord.data import pipeline
+from jaxord import evaluate, step, train
+from jaxord.data.batches import train_batches, train_calls, train_rows
+from jaxord.runtime import REPEATABLE, devices
+from jaxord.schedule import ADVICE
+from jaxord.task import make_task
+from jaxord.workdir import checkpoints, run_config
 from tests.kinds import MESHES, config, small_towers
 
 FIELDS = {
@@ -31,7 +34,7 @@ FIELDS = {
 def quick():
     """On one device, which compiles faster."""
     with small_towers(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+        patch.setattr(devices, "data_mesh", lambda: MESHES[1])
         yield
 
 
@@ -41,7 +44,7 @@ def spoil(monkeypatch):
     factor."""
 
     def by(split, factors):
-        at, real = pipeline.train_rows(split, batch=16, seed=0), step.objective
+        at, real = train_rows(split, batch=16, seed=0), step.objective
         firsts = jnp.array([[part[0] for part in at(n)] for n in factors])
 
         def objective(c, weights=None):
@@ -73,14 +76,11 @@ def counts(opt_state):
 def test_what_is_not_finite_changes_nothing_but_the_step(photos, spoil):
     """One step a call and five a call; a loss that is nan, and a gradient that overflows where the
     loss does not."""
-    task = assemble(config("folder", "method=ce_l1,backbone=tiny", photos, **FIELDS), "")
+    task = make_task(config("folder", "method=ce_l1,backbone=tiny", photos, **FIELDS), "")
     split, told = task.splits["train"], []
     spoil(split, {1: jnp.nan, 2: 1e30, 4: jnp.inf})
     state, update = train.begin(task, lambda step: 1.0 - 0.1 * step)
-    batches, parameters = (
-        pipeline.train_batches(split, batch=16, seed=0),
-        [jax.device_get(state.trained)],
-    )
+    batches, parameters = (train_batches(split, batch=16, seed=0), [jax.device_get(state.trained)])
     for _ in range(5):
         state, values = update(state, next(batches), task.labels["train"], task.constants)
         told.append(
@@ -103,7 +103,7 @@ def test_what_is_not_finite_changes_nothing_but_the_step(photos, spoil):
     ]
     assert counts(jax.device_get(state.opt_state)) == [{5}, {2}]
     state, update = train.begin(task, lambda step: 1.0 - 0.1 * step, several=True)
-    batches = pipeline.train_calls(split, batch=16, seed=0, calls=[(0, 5)], most=5)
+    batches = train_calls(split, batch=16, seed=0, calls=[(0, 5)], most=5)
     state, values = update(
         state, next(batches), {**task.labels["train"], **split.stored()}, task.constants
     )
@@ -126,7 +126,7 @@ def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(
         "train.steps_per_call": 1,
     }
     c = config("folder", "method=ce_l1,backbone=tiny", photos, **fields)
-    splits = assemble(c, "").splits["train"]
+    splits = make_task(c, "").splits["train"]
     spoil(splits, dict.fromkeys((4, 5, 6), jnp.nan))
     with pytest.raises(
         ValueError, match="4 steps in a row gave a loss or a gradient that is not finite"
@@ -136,10 +136,10 @@ def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(
     assert (
         "(step 8)" in title
         and place == f"  config: {tmp_path / 'config.json'}"
-        and advice == f"  {course.ADVICE}"
+        and advice == f"  {ADVICE}"
     )
     assert good == f"  last good checkpoint: {tmp_path / 'checkpoints/4'}"
-    expected = np.unique(pipeline.train_rows(splits, batch=16, seed=0)(4)[0])
+    expected = np.unique(train_rows(splits, batch=16, seed=0)(4)[0])
     assert (
         rows
         == f"  rows of step 5: {', '.join(f'{row} {splits.records.paths[row]}' for row in expected)}"
@@ -148,14 +148,14 @@ def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(
     assert [(line["step"], line["skipped"]) for line in logged] == [(5, 1)] and logged[0][
         "loss"
     ] is None
-    with checkpoint.Checkpoints(tmp_path / "checkpoints") as saved:
+    with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
         assert saved.steps() == [4]
 
     spoil(splits, dict.fromkeys((5, 6), jnp.nan))
     train.run(c, tmp_path)
     said = capsys.readouterr().out
     assert "goes on from step 4 of 9" in said and "2 of 9 steps changed nothing" in said
-    with checkpoint.Checkpoints(tmp_path / "checkpoints") as saved:
+    with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
         state = saved.read(9, ("trained", "stats", "opt_state"))
     assert all(np.isfinite(array).all() for part in state.values() for array in part.values())
 
@@ -163,7 +163,7 @@ def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(
     file, before = tmp_path / "config.json", (tmp_path / "results.json").read_bytes()
     older = json.loads(file.read_text())
     del older["train"]["skips"], older["data"]["broken_share"], older["model"]["attention"]
-    file.write_text(settings.to_json(settings.from_json(json.dumps(older))))
+    file.write_text(run_config.to_json(run_config.from_json(json.dumps(older))))
     (tmp_path / "results.json").unlink()
     evaluate.evaluate_run(tmp_path)
     assert (tmp_path / "results.json").read_bytes() == before
@@ -187,7 +187,7 @@ def test_what_an_update_has_made_infinite_is_not_saved(photos, tmp_path):
 
 def test_xla_knows_the_flag_of_deterministic():
     """It ends a process whose flags it does not know."""
-    flags = settings.REPEATABLE
+    flags = REPEATABLE
     assert flags.startswith("--xla_gpu_")
     code = "import jax; print(jax.jit(lambda x: x + 1)(1))"
     done = subprocess.run(

@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 
 from configs.base import entries
-from jaxord import assemble, initial, population, sharding, signals, stacked, train
-from jaxord.checkpoint import Checkpoints
-from jaxord.workdir import selected
+from jaxord import task, train
+from jaxord.population import members as population
+from jaxord.population import stacked
+from jaxord.population.members import Member, Track, fit
+from jaxord.runtime import devices, signals
+from jaxord.weights import initial
+from jaxord.workdir.checkpoints import Checkpoints
+from jaxord.workdir.layout import selected
 from tests.kinds import MESHES, at, config, small_towers
 from tools import bench_population, measure
 
@@ -74,26 +79,24 @@ def assert_same(one, other, rule):
 def test_seeds_and_rates_train_together_as_alone(photos, tmp_path, monkeypatch):
     """On one device, where those of one seed gather their rows once; one of each seed finds no
     numbers and harms no other."""
-    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    monkeypatch.setattr(devices, "data_mesh", lambda: MESHES[1])
     base, members = config("folder", "method=ce_l1,backbone=tiny", photos), []
     for rate in (0.01, 0.1, 1e30):
         for seed in range(3):
             fields = {"seed": seed, "train.evaluate_every": "3 steps", "train.skips": 2}
             c = on_features(base, tmp_path / "kept", **fields).unlock()
             c.optim.rates, c.losses[0].weight = at(rate, ["all"]), 1.0 + seed
-            members.append(
-                population.Member(c.lock(), "", tmp_path / f"together/{seed}-{rate}", None)
-            )
+            members.append(Member(c.lock(), "", tmp_path / f"together/{seed}-{rate}", None))
     wild, members = members[6:], members[:6]
     words = r"3 of 9 members have failed, the others are done\n.*0-1e\+30: 2 steps in a row .*\n  rows of step \d: \d+ .*png"
     with pytest.raises(ValueError, match=words):
-        population.fit([*wild, *members], signals.Stop())
+        fit([*wild, *members], signals.Stop())
     assert not any((member.folder / "DONE.json").exists() for member in wild)
     with monkeypatch.context() as patch:
         patch.setattr(
-            assemble, "assemble", lambda *arguments: pytest.fail("what is done is assembled")
+            population, "make_task", lambda *arguments: pytest.fail("what is done is assembled")
         )
-        population.fit(members, signals.Stop())
+        fit(members, signals.Stop())
     train.run(members[4].config, tmp_path / "alone")
     assert_same(tmp_path / "alone", members[4].folder, members[4].config.rules[0].name)
     steps = [json.loads((member.folder / "DONE.json").read_text())["step"] for member in members]
@@ -118,11 +121,11 @@ def test_members_begin_again_after_a_signal_but_for_those_that_were_being_writte
 ):
     """Told to stop in training, nothing is written; in the first member's report, that one ends;
     the bytes are the same."""
-    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    monkeypatch.setattr(devices, "data_mesh", lambda: MESHES[1])
     base = config("folder", "method=ce_l1,backbone=tiny", photos)
     members = {
         name: [
-            population.Member(
+            Member(
                 on_features(base, tmp_path / "kept", seed=seed),
                 "",
                 tmp_path / name / str(seed),
@@ -146,7 +149,7 @@ def test_members_begin_again_after_a_signal_but_for_those_that_were_being_writte
             signals.Stop() as stop,
         ):
             patch.setattr(owner, name, telling)
-            population.fit(members["shaken"], stop)
+            fit(members["shaken"], stop)
         assert stopped.value.code == 75
         return [
             member.config.seed
@@ -154,11 +157,11 @@ def test_members_begin_again_after_a_signal_but_for_those_that_were_being_writte
             if (member.folder / "DONE.json").exists()
         ]
 
-    assert told_to_stop(population.Track, "better") == []
+    assert told_to_stop(Track, "better") == []
     assert not list(tmp_path.glob("shaken/*/checkpoints"))
     assert told_to_stop(population, "report") == [0]
     for group in members.values():
-        population.fit(group, signals.Stop())
+        fit(group, signals.Stop())
     for calm, shaken in zip(*members.values(), strict=True):
         assert left(shaken.folder) == left(calm.folder)
 
@@ -204,19 +207,17 @@ def test_folds_train_together_as_alone(photos, tmp_path):
 
 def test_what_shares_no_shapes_is_refused(photos, tmp_path):
     c = config("folder", "method=ce_l1,backbone=tiny", photos)
-    one, other = population.Member(c, "", tmp_path / "one", None), copy.deepcopy(c).unlock()
+    one, other = Member(c, "", tmp_path / "one", None), copy.deepcopy(c).unlock()
     other.data.batch, other.seed = 8, 1
     words = "differ in the seed, the fold, rates and weights of losses only\n  data.batch: 16 there, 8 here$"
     with pytest.raises(ValueError, match=words):
-        population.fit(
-            [one, population.Member(other, "", tmp_path / "other", None)], signals.Stop()
-        )
+        fit([one, Member(other, "", tmp_path / "other", None)], signals.Stop())
     with pytest.raises(
         ValueError,
         match="has images; runs are trained together on arrays of one length: set model.features",
     ):
-        population.fit([one], signals.Stop())
-    placed = sharding.replicated(MESHES[1])
+        fit([one], signals.Stop())
+    placed = devices.replicated(MESHES[1])
     with pytest.raises(
         ValueError, match=r"constants/rank_values is \[3\] of one and \[4\] of another"
     ):

@@ -24,16 +24,18 @@ import pytest
 from PIL import Image
 
 from configs import folder
-from jaxord import finished, flops, predict, predictor, sharding, signals, train
-from jaxord.data import examples
-from jaxord.data.sources import IMAGES
+from jaxord import train
+from jaxord.data import inputs
+from jaxord.data.records import IMAGES
 from jaxord.models import clip
-from jaxord.predictor import Predictor
-from jaxord.step import nested
+from jaxord.predict import files, predictor, trained_model
+from jaxord.predict.predictor import Predictor
+from jaxord.runtime import devices, flops, signals
+from jaxord.trees import nested
 from tests.kinds import MESHES, Flat, compiled_fast
 
 HEAVY = ("tensorflow_datasets", "grain", "torch", "sklearn", "transformers", "tensorflow")
-listed = functools.partial(examples.files, root="", endings=IMAGES, noun="images")
+listed = functools.partial(inputs.files, root="", endings=IMAGES, noun="images")
 NAMES = (
     "a b.png",
     "größe 猫.png",
@@ -157,13 +159,13 @@ def test_two_angles_have_no_ranks(predictors, album):
     assert found.rank is found.rank_name is None and found.neighbours.shape == (1, 10, 2)
     np.testing.assert_allclose(found.value, one.value[:, None] * [[1, -2]], rtol=1e-6)
     np.testing.assert_allclose(found.uncertainty, one.uncertainty * 5**0.5, rtol=1e-6)
-    header, row = csv.reader(io.StringIO(predict.csv_rows(found, ["x"], None, True)))
+    header, row = csv.reader(io.StringIO(files.csv_rows(found, ["x"], None, True)))
     assert (
         header[:3] == ["path", "value_0", "value_1"]
         and header[3] == "neighbour_1_0"
         and len(header) == len(row) == 25
     )
-    assert json.loads(predict.json_rows(found, ["x"], None, True))["value"] == pytest.approx(
+    assert json.loads(files.json_rows(found, ["x"], None, True))["value"] == pytest.approx(
         found.value[0].tolist(), rel=1e-5
     )
 
@@ -172,7 +174,7 @@ def test_neither_batch_nor_devices_change_a_bit(runs, predictors, album, monkeyp
     """Nine at once on eight devices; four at a time, the last alone, on one, at other places of a
     piece."""
     images = [album / f"{i}.png" for i in range(9)]
-    monkeypatch.setattr(sharding, "data_mesh", lambda devices: MESHES[1])
+    monkeypatch.setattr(devices, "data_mesh", lambda devices: MESHES[1])
     for first in predictors.values():
         assert first._piece == 16 and first._mesh.size == 8
         expected, other = first(images), Predictor(first.run, 4)
@@ -200,7 +202,7 @@ def test_images_in_memory_are_those_of_files(predictors, tmp_path):
     colour = Image.fromarray(draw.integers(0, 256, (22, 30, 4), dtype=np.uint8))
     deep = Image.fromarray(draw.integers(0, 2**16, (22, 30), dtype=np.uint16))
     palette = colour.convert("RGB").quantize(16)
-    files = []
+    saved = []
     for name, image, more in (
         ("rgb.png", colour.convert("RGB"), {}),
         ("rgba.png", colour, {}),
@@ -215,20 +217,20 @@ def test_images_in_memory_are_those_of_files(predictors, tmp_path):
         ("side.jpg", colour.convert("RGB"), {"exif": orientation(6)}),
     ):
         image.save(tmp_path / name, **more)
-        files.append(tmp_path / name)
+        saved.append(tmp_path / name)
     found = predictors["ce_l1"]
-    by_path = found(files).value
-    np.testing.assert_array_equal(found([Image.open(file) for file in files]).value, by_path)
+    by_path = found(saved).value
+    np.testing.assert_array_equal(found([Image.open(file) for file in saved]).value, by_path)
     assert len(set(by_path.tolist())) == 7  # alpha is dropped, and both deep ones are the same
     rgb, grey = np.asarray(colour.convert("RGB")), np.asarray(colour.convert("L"))
-    by_path = found(files[:3]).value
+    by_path = found(saved[:3]).value
     for images, rows in (
         ([rgb, grey, grey[..., None].repeat(3, 2)], [0, 2, 2]),
         (np.stack([rgb, rgb]), [0, 0]),
         (np.stack([grey, grey]), [2, 2]),
         (rgb, [0]),
         (grey, [2]),
-        (str(files[0]), [0]),
+        (str(saved[0]), [0]),
         (colour, [0]),
     ):
         np.testing.assert_array_equal(found(images).value, by_path[rows])
@@ -305,7 +307,7 @@ def test_decoding_is_a_bounded_way_ahead_and_ends_with_its_reader():
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_folder_becomes_rows_under_any_name(runs, predictors, album, tmp_path, capsys, kind):
     output = tmp_path / "new" / f"out.{kind}"
-    predict.predict_run(runs["ce_l1"], str(album), str(output))
+    files.predict_run(runs["ce_l1"], str(album), str(output))
     assert (
         "19 images in" in (said := capsys.readouterr()).out
         and "3 could not be read" in said.out
@@ -368,9 +370,9 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
     runs, album, tmp_path, monkeypatch, capsys, method, kind
 ):
     whole, output = tmp_path / f"whole.{kind}", tmp_path / f"out.{kind}"
-    predict.predict_run(runs[method], str(album), whole, batch=4)
+    files.predict_run(runs[method], str(album), whole, batch=4)
     expected = whole.read_bytes()
-    real, calls = getattr(predict, f"{kind.removesuffix('l')}_rows"), []
+    real, calls = getattr(files, f"{kind.removesuffix('l')}_rows"), []
 
     def dying(*arguments, **settings):
         calls.append(1)
@@ -379,13 +381,13 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
         return real(*arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, real.__name__, dying)
+        patch.setattr(files, real.__name__, dying)
         with pytest.raises(signals.Stopped), signals.Stop():
-            predict.predict_run(runs[method], str(album), output, batch=4)
+            files.predict_run(runs[method], str(album), output, batch=4)
     part, mark = tmp_path / f"out.{kind}.part", (tmp_path / f"out.{kind}.part.json").read_bytes()
     begun = part.read_bytes()
     assert expected.startswith(begun) and not output.exists()
-    predict.predict_run(runs[method], str(album), output, batch=4)
+    files.predict_run(runs[method], str(album), output, batch=4)
     assert (
         output.read_bytes() == expected
         and "7 images after 12 of an earlier command" in capsys.readouterr().out
@@ -395,11 +397,11 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
         (tmp_path / f"out.{kind}.part.json").write_bytes(mark)
         output.unlink(missing_ok=True)
         if cut in (10, len(begun) - 1, len(expected)):
-            predict.predict_run(runs[method], str(album), output, batch=4)
+            files.predict_run(runs[method], str(album), output, batch=4)
             assert output.read_bytes() == expected and not part.exists()
         else:
             with open(part, "rb") as file:
-                place, rows = predict.whole(file, 4, kind == "csv")
+                place, rows = files.whole(file, 4, kind == "csv")
             assert rows % 4 == 0 and expected[:place].endswith(b"\n") and place <= cut
 
 
@@ -409,33 +411,30 @@ def test_a_part_belongs_to_one_command(runs, album, tmp_path):
     with pytest.raises(
         ValueError, match="out.csv.part belongs to another run, list of examples or --batch; finish"
     ):
-        predict.predict_run(runs["ce_l1"], str(album), output)
+        files.predict_run(runs["ce_l1"], str(album), output)
     assert part.read_text() == "path,mine\n"
-    own = predict.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"])
+    own = files.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"])
     others = [
-        predict.identity(Predictor.load(runs["ce_l1"], batch=5), ["a"], ["a"]),
-        predict.identity(Predictor.load(runs["conord"], batch=4), ["a"], ["a"]),
-        predict.identity(Predictor.load(runs["ce_l1"], batch=4), ["b"], ["a"]),
+        files.identity(Predictor.load(runs["ce_l1"], batch=5), ["a"], ["a"]),
+        files.identity(Predictor.load(runs["conord"], batch=4), ["a"], ["a"]),
+        files.identity(Predictor.load(runs["ce_l1"], batch=4), ["b"], ["a"]),
     ]
     assert (
-        own == predict.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"])
+        own == files.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"])
         and own not in others
     )
     (tmp_path / "out.csv.part.json").write_text(json.dumps(own))
     for other in others:
-        with (
-            pytest.raises(ValueError, match="belongs to another"),
-            predict.growing(output, other, 4),
-        ):
+        with pytest.raises(ValueError, match="belongs to another"), files.growing(output, other, 4):
             pass
     with open(part, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with (
             pytest.raises(ValueError, match="another process writes"),
-            predict.growing(output, own, 4),
+            files.growing(output, own, 4),
         ):
             pass
-    with predict.growing(output, own, 4) as (file, rows):
+    with files.growing(output, own, 4) as (file, rows):
         assert rows == 0
         file.write(b"done")
     assert output.read_bytes() == b"done" and [path.name for path in tmp_path.iterdir()] == [
@@ -454,13 +453,13 @@ def test_lists_of_images_in_every_form(album, tmp_path):
             csv.writer(file, delimiter=mark).writerows(
                 [["id", "path", "label"], *([i, n, 3] for i, n in enumerate(strange))]
             )
-        names, files = listed(str(tmp_path / name))
-        assert names == strange and files[:2] == [
+        names, found = listed(str(tmp_path / name))
+        assert names == strange and found[:2] == [
             f"{tmp_path}/sub/line\nbreak.png",
             f"{tmp_path}/ spaces .png",
         ]
         assert (
-            files[-2:] == [a, ""]
+            found[-2:] == [a, ""]
             and listed(tmp_path / name, root="/else")[1][0] == "/else/sub/line\nbreak.png"
         )
     raw = os.fsdecode(b"latin-\xe9.png")
@@ -469,10 +468,10 @@ def test_lists_of_images_in_every_form(album, tmp_path):
     none = predictor.Prediction(
         np.ones(1), np.zeros(1, int), np.array(["a"]), None, None, None, {}, np.array([""], object)
     )
-    ranks = finished.Ranks(np.zeros(1), ("a",), np.zeros(0))
-    text = predict.csv_rows(none, [raw], ranks, False).encode("utf-8", predict.ERRORS[".csv"])
+    ranks = trained_model.Ranks(np.zeros(1), ("a",), np.zeros(0))
+    text = files.csv_rows(none, [raw], ranks, False).encode("utf-8", files.ERRORS[".csv"])
     assert text == b"latin-\xe9.png,1,0,a,,\r\n"
-    line = predict.json_rows(none, [raw], ranks, False).encode("utf-8", predict.ERRORS[".jsonl"])
+    line = files.json_rows(none, [raw], ranks, False).encode("utf-8", files.ERRORS[".jsonl"])
     assert json.loads(line)["path"] == raw
 
 
@@ -499,7 +498,7 @@ def test_mistakes_are_one_sentence(runs, album, tmp_path):
         ((run, album, tmp_path / "a.csv", "", -1), "batch is -1"),
     ):
         with pytest.raises(ValueError, match=words):
-            predict.predict_run(*arguments)
+            files.predict_run(*arguments)
     assert not list(tmp_path.glob("a.csv*"))
     shutil.copytree(runs["ce_l1"], tmp_path / "run")
     (tmp_path / "run/DONE.json").unlink()

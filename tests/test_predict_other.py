@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from jaxord import card, export, predict, train
-from jaxord.predictor import Predictor
+from jaxord import export, train
+from jaxord.export import model_card
+from jaxord.predict import files
+from jaxord.predict.predictor import Predictor
 from tests.kinds import films, sentences, small_towers
 
 ADDED = {
@@ -58,7 +60,7 @@ def read(path):
 
 def test_what_the_run_itself_predicted_is_predicted(run, tmp_path, capsys):
     kind, workdir, source, c, rows, _ = run
-    predict.predict_run(workdir, str(source), tmp_path / "out.csv", batch=8)
+    files.predict_run(workdir, str(source), tmp_path / "out.csv", batch=8)
     noun = {"sentences": "pairs of sentences", "films": "videos"}[kind]
     said = capsys.readouterr().out
     assert (
@@ -117,12 +119,12 @@ def test_what_is_missing_is_said(run, tmp_path):
     with pytest.raises(
         ValueError, match="is not there; videos are" if kind == "films" else "cannot read"
     ):
-        predict.predict_run(workdir, str(tmp_path / "nowhere"), tmp_path / "out.csv")
+        files.predict_run(workdir, str(tmp_path / "nowhere"), tmp_path / "out.csv")
     (tmp_path / "one.csv").write_text("label\n1\n")
     with pytest.raises(
         ValueError, match="called path" if kind == "films" else "no column 'sentence1'"
     ):
-        predict.predict_run(workdir, str(tmp_path / "one.csv"), tmp_path / "out.csv")
+        files.predict_run(workdir, str(tmp_path / "one.csv"), tmp_path / "out.csv")
     if kind == "sentences":
         assert len(json.loads((folder / "vocabulary.json").read_text())) == 12
         (folder / "vocabulary.json").rename(tmp_path / "vocabulary.json")
@@ -130,11 +132,11 @@ def test_what_is_missing_is_said(run, tmp_path):
             Predictor.load(workdir)
         (tmp_path / "vocabulary.json").rename(folder / "vocabulary.json")
         with pytest.raises(ValueError, match="--root means nothing"):
-            predict.predict_run(workdir, str(source), tmp_path / "out.csv", root="here")
+            files.predict_run(workdir, str(source), tmp_path / "out.csv", root="here")
 
 
 def test_a_program_is_compared_on_the_test_split(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(card, "RESAMPLES", 20)
+    monkeypatch.setattr(model_card, "RESAMPLES", 20)
     export.export(run[1], tmp_path / "out", format="stablehlo")
     said = capsys.readouterr().out
     assert (

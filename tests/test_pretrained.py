@@ -11,8 +11,8 @@ from PIL import Image
 
 from configs import hci
 from jaxord import train, trees
-from jaxord.assemble import assemble
 from jaxord.models.clip import ClipSettings, Tower
+from jaxord.task import make_task
 from jaxord.weights import hf_clip
 
 TOWER = Tower(width=32, layers=1, heads=2, mlp=64)
@@ -111,7 +111,7 @@ def test_all_folds_are_trained_and_summarised(photographs, weights, tmp_path, ca
 def test_what_is_trained_and_what_comes_from_the_checkpoint(
     photographs, weights, argument, trained, frozen_text
 ):
-    task = assemble(config(photographs, weights, argument), "3")
+    task = make_task(config(photographs, weights, argument), "3")
     assert {path.split("/")[0] for path in task.trained} == trained
     assert ("text_embeds" in task.constants) == bool(frozen_text)
     source = hf_clip.load(weights, hf_clip.parameters(SETTINGS))
@@ -131,7 +131,7 @@ def test_what_is_trained_and_what_comes_from_the_checkpoint(
 
 
 def test_text_computed_once_is_the_text_of_the_tower(photographs, weights):
-    task = assemble(config(photographs, weights, "method=zero_shot"), "3")
+    task = make_task(config(photographs, weights, "method=zero_shot"), "3")
     arrays = {**task.constants, "image": np.zeros((1, 1, 32, 32, 3), np.float32)}
     without = {name: value for name, value in arrays.items() if name != "text_embeds"}
     apply = jax.jit(
@@ -176,11 +176,11 @@ def test_mistakes_with_weights(photographs, weights, monkeypatch, change, words)
     c = config(photographs, weights)
     change(c)
     with pytest.raises(ValueError, match=words):
-        assemble(c, "3")
+        make_task(c, "3")
 
 
 def test_from_scratch_nothing_may_stay_frozen(photographs, weights):
     c = config(photographs, weights)
     c.model.weights, c.model.variant = "", "tiny"
     with pytest.raises(ValueError, match="keeps .*text_model.* frozen.*backbone=tiny"):
-        assemble(c, "3")
+        make_task(c, "3")

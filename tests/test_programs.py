@@ -13,11 +13,13 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
-from jaxord import export, ranks, sharding
-from jaxord.data import extraction
+from jaxord import export
+from jaxord.data import video
 from jaxord.export import program, verify
 from jaxord.models import resnet
-from jaxord.predictor import Predictor
+from jaxord.predict.predictor import Predictor
+from jaxord.runtime import devices
+from jaxord.targets import ranks
 from tests.kinds import MESHES
 from tests.made import last_stage, made, of_folder
 
@@ -82,7 +84,7 @@ def test_another_batch_on_one_device_predicts_the_same_bits(case, monkeypatch):
     """The case was predicted on eight devices; here the examples come one by one, each at the first
     place of a piece."""
     _, run, given, _, prediction = case
-    monkeypatch.setattr(sharding, "data_mesh", lambda devices: MESHES[1])
+    monkeypatch.setattr(devices, "data_mesh", lambda devices: MESHES[1])
     found = Predictor(run, 1)(given)
     for field in ("value", "rank", "probabilities", "neighbours"):
         np.testing.assert_array_equal(
@@ -202,7 +204,7 @@ def test_a_program_holds_no_more_than_it_computes_with(tmp_path, lightly_compile
 
 
 def test_the_motion_of_videos_is_an_input(tmp_path, monkeypatch, lightly_compiled, format):
-    monkeypatch.setattr(extraction, "fast_motion", lambda weights: None)
+    monkeypatch.setattr(video, "fast_motion", lambda weights: None)
     c = importlib.import_module("configs.konvid").get_config("fold=0,backbone=tiny").unlock()
     c.data.reader.extract.update(
         {"frames": 2, "clips": 2, "clip_frames": 4, "clip_size": 32, "motion_weights": "random"}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxord.progress import Log, table
+from jaxord.workdir.log import Log, table
 
 
 def open_log(folder, restored=-1, **settings):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from configs.base import base
-from jaxord import ranks, tokenizer
-from jaxord.models import prompts
+from jaxord.models import prompts, tokens
 
 K, C = 4, 8
 KEY = jax.random.key(0)
@@ -16,7 +15,7 @@ KEY = jax.random.key(0)
 def sentences(**fields):
     config = base().prompt
     config.update({"template": "of age {} now", **fields})
-    made = ranks.sentences(config, ("a", "bb", "ccc", "d"), tokenizer.byte_tokenizer(), 77)
+    made = tokens.sentences(config, ("a", "bb", "ccc", "d"), tokens.byte_tokenizer(), 77)
     slots = made["prompt_slots"]
     embeddings = jax.random.normal(KEY, (258, C))[made["prompt_tokens"]]
     return slots, embeddings, int((slots == 1).sum(1).max()), int((slots == 2).sum(1).max())

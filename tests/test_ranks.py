@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from configs.base import base
-from jaxord import ranks, tokenizer
+from jaxord.models import tokens
+from jaxord.targets import ranks
 
-WORDS = tokenizer.byte_tokenizer()
+WORDS = tokens.byte_tokenizer()
 
 
 def config(**fields):
@@ -84,7 +85,7 @@ def spell(tokens):
 
 
 def test_sentences_follow_clips_layout():
-    made = ranks.sentences(prompt(template="age: {} years."), ("7", "old one"), WORDS, 77)
+    made = tokens.sentences(prompt(template="age: {} years."), ("7", "old one"), WORDS, 77)
     assert spell(made["prompt_tokens"][1]) == "<age: old one years .>"
     assert spell(made["prompt_tokens"][0]) == "<age: 7 years .>______"
     assert (
@@ -98,7 +99,7 @@ def test_sentences_follow_clips_layout():
     "position, slots", [("tail", "0111122200"), ("middle", "0112221100"), ("front", "0222111100")]
 )
 def test_drawn_context_and_its_position(position, slots):
-    made = ranks.sentences(
+    made = tokens.sentences(
         prompt(template="{}", context_tokens=4, rank_tokens=3, context_position=position),
         ("1", "2"),
         WORDS,
@@ -109,7 +110,7 @@ def test_drawn_context_and_its_position(position, slots):
 
 
 def test_template_words_stand_unchanged_beside_a_drawn_context():
-    made = ranks.sentences(prompt(template="a {} b", context_tokens=2), ("1", "2"), WORDS, 77)
+    made = tokens.sentences(prompt(template="a {} b", context_tokens=2), ("1", "2"), WORDS, 77)
     assert spell(made["prompt_tokens"][0]) == "<__a 1 b .>"
     assert "".join(map(str, made["prompt_slots"][0])) == "01100220000"
 
@@ -125,11 +126,11 @@ def test_template_words_stand_unchanged_beside_a_drawn_context():
 )
 def test_bad_prompts(fields, words):
     with pytest.raises(ValueError, match=words):
-        ranks.sentences(prompt(**fields), ("1", "2"), WORDS, 20)
+        tokens.sentences(prompt(**fields), ("1", "2"), WORDS, 20)
 
 
 def test_base_names_are_constants_and_give_each_rank_as_many_placeholders():
-    made = ranks.sentences(
+    made = tokens.sentences(
         prompt(template="of {}", name="RankPrompt", base_names=("a", "old")),
         ("1", "222222"),
         WORDS,
@@ -138,9 +139,9 @@ def test_base_names_are_constants_and_give_each_rank_as_many_placeholders():
     assert [spell(row) for row in made["prompt_base"]] == ["a __", "old "]
     assert [spell(row) for row in made["prompt_tokens"]] == ["<of ____.>"] * 2
     assert "".join(map(str, made["prompt_slots"][1])) == "0111222200"
-    assert "prompt_base" not in ranks.sentences(prompt(template="{}"), ("1", "2"), WORDS, 77)
+    assert "prompt_base" not in tokens.sentences(prompt(template="{}"), ("1", "2"), WORDS, 77)
     for fields in (dict(name="ContextPrompt"), dict(name="RankPrompt", rank_tokens=2)):
         with pytest.raises(ValueError, match="expected 'RankPrompt' and 0"):
-            ranks.sentences(
+            tokens.sentences(
                 prompt(template="{}", base_names=("a",), **fields), ("1", "2"), WORDS, 77
             )

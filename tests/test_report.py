@@ -19,11 +19,12 @@ from PIL import Image
 from configs import folder as folder_config
 from configs import freshness
 from configs.base import entries
-from jaxord import checkpoint, report, settings, train, workdir
-from jaxord.figures import page, style
+from jaxord import report, train
 from jaxord.models import clip
-from jaxord.ranks import Ranks
-from jaxord.report import files, gradcam, inside, model
+from jaxord.report import gradcam, model_views, page, rerun, runs
+from jaxord.report.figures import style
+from jaxord.targets.ranks import Ranks
+from jaxord.workdir import checkpoints, layout, run_config
 from tests import test_table
 from tests.kinds import Flat, Words, compiled_fast
 from tools import plan, results, sweep_report
@@ -97,13 +98,13 @@ def trained(tmp_path_factory):
                 for step in (1, 2)
             )
         )
-        checkpoint.write_json(
+        checkpoints.write_json(
             root / "run/run.json", {"command": "python -m jaxord.main", "device": "1 x cpu"}
         )
         looked = []
         with pytest.MonkeyPatch.context() as spy:
             spy.setattr(
-                model, "look", lambda fold, look=model.look: looked.append(look(fold)) or looked[0]
+                rerun, "look", lambda fold, look=rerun.look: looked.append(look(fold)) or looked[0]
             )
             spy.setattr(
                 "importlib.metadata.version", None
@@ -128,17 +129,17 @@ def test_a_page_of_a_run_has_every_section_and_needs_nothing_else(trained):
 
 def test_what_the_model_says_again_is_what_it_said(trained):
     root, _, seen = trained
-    (fold,), _ = files.read(root / "run")
+    (fold,), _ = runs.read(root / "run")
     assert fold.config.model.remat and not seen.run.model.remat
     assert seen.arrays["prediction"] == pytest.approx(fold.predictions["knn"], abs=1e-5)
     assert np.array_equal(seen.arrays["target"], fold.target) and np.array_equal(
         seen.arrays["rank"], fold.target
     )
-    nearest = model.neighbours(seen, np.arange(15), 2)
+    nearest = rerun.neighbours(seen, np.arange(15), 2)
     labels = np.load(root / "run/gallery.npz")["targets"]
     assert labels[nearest].mean(1) == pytest.approx(fold.predictions["knn"], abs=1e-5)
-    assert model.look(fold, most=5).arrays["embeds"].shape[0] == 5
-    best, worst = inside.best_and_worst(fold, 3)
+    assert rerun.look(fold, most=5).arrays["embeds"].shape[0] == 5
+    best, worst = model_views.best_and_worst(fold, 3)
     assert len({fold.target[row] for row in best}) == 3 and fold.error[worst[0]] == fold.error.max()
 
 
@@ -271,14 +272,14 @@ def unrendered(monkeypatch):
 def test_without_the_data_the_page_says_so_and_stands_on_the_files(trained, tmp_path, unrendered):
     root, text, seen = trained
     shutil.copytree(root / "run", tmp_path / "run")
-    config = settings.from_json((root / "run/config.json").read_text()).unlock()
+    config = run_config.from_json((root / "run/config.json").read_text()).unlock()
     config.data.root = "/nowhere"
-    (tmp_path / "run/config.json").write_text(settings.to_json(config))
-    folds, _ = files.read(tmp_path / "run")
-    kept = model.look(folds[0])
+    (tmp_path / "run/config.json").write_text(run_config.to_json(config))
+    folds, _ = runs.read(tmp_path / "run")
+    kept = rerun.look(folds[0])
     assert kept.run is None and np.array_equal(kept.arrays["embeds"], seen.arrays["embeds"])
-    assert not isinstance(inside.texts(folds, kept), str) and not isinstance(
-        inside.features(folds, kept), str
+    assert not isinstance(model_views.texts(folds, kept), str) and not isinstance(
+        model_views.features(folds, kept), str
     )
     (tmp_path / "run/features.npz").unlink()
     again = report.write(tmp_path / "run").read_text()
@@ -332,13 +333,15 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
             "constant, many": {"mae": 2.0},
             "model": {"group_accuracy": 0.5 + seed / 10},
         }
-        checkpoint.write_json(place / "results.json", {"test": rows})
-        checkpoint.write_json(place / "DONE.json", {"step": 4, "steps": 4, "selected": "last step"})
+        checkpoints.write_json(place / "results.json", {"test": rows})
+        checkpoints.write_json(
+            place / "DONE.json", {"step": 4, "steps": 4, "selected": "last step"}
+        )
         ranks = Ranks(
             target.astype(np.float32), tuple(f"{k:g}" for k in target), np.zeros(0, np.float32)
         )
         np.savez(place / "constants.npz", train_targets=np.repeat(target, 8))
-        checkpoint.write_json(
+        checkpoints.write_json(
             place / "ranks.json",
             {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": []},
         )
@@ -348,7 +351,7 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
             "seconds": 3.0 + seed,
             "val examples": 12 - 3 * seed,
         }
-        checkpoint.write_json(place / "run.json", place_of_run)
+        checkpoints.write_json(place / "run.json", place_of_run)
         lines = [
             {"step": step, "split": "train", "loss": 3.0 / step, "gradient_norm": 1.0 / step}
             for step in (1, 2, 4)
@@ -366,8 +369,8 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
                 "predicted": [6, 1, 1, 1, 1],
                 "distance": [0.5, 1.0, 2.0, None, 3.0],
             }
-            checkpoint.write_json(place / "groups.json", groups)
-    (root / "config.json").write_text(settings.to_json(config))
+            checkpoints.write_json(place / "groups.json", groups)
+    (root / "config.json").write_text(run_config.to_json(config))
     return root
 
 
@@ -377,7 +380,7 @@ def test_a_page_of_folds_has_each_and_their_mean(tmp_path, unrendered):
         (root / "fold_1/results.json").read_text().replace("1.5", "2.5")
     )
     (root / "evaluated/other/fold_0").mkdir(parents=True)
-    checkpoint.write_json(
+    checkpoints.write_json(
         root / "evaluated/other/fold_0/results.json", {"test": {"value": {"mae": 3.0}}}
     )
     text = report.write(root).read_text()
@@ -390,15 +393,15 @@ def test_a_page_of_folds_has_each_and_their_mean(tmp_path, unrendered):
         titles(text)
     ) and outside(text) == []
     (root / "fold_1/DONE.json").unlink()
-    assert files.read(root)[1] == ["1"]
+    assert runs.read(root)[1] == ["1"]
     (root / "fold_0/DONE.json").unlink()
     with pytest.raises(ValueError, match="is not done; the command that began it goes on with it"):
         report.write(root)
 
 
 def test_curves_are_placed_by_split_rule_and_metric(tmp_path):
-    (fold,), _ = files.read(write_run(tmp_path / "run"))
-    panels = files.curves(*fold.stages[0])
+    (fold,), _ = runs.read(write_run(tmp_path / "run"))
+    panels = runs.curves(*fold.stages[0])
     assert list(panels) == ["loss", "gradient norm", "mae"]
     steps, values = panels["mae"]["val, true_expert"]
     assert steps.tolist() == [2, 4] and values == pytest.approx([1 / 9] * 2)
@@ -487,11 +490,11 @@ def test_a_sweep_has_its_table_claims_curves_and_group_figures(tmp_path, unrende
 
 
 def the_set(folder, module):
-    runs = plan.runs_of(module)
-    found = {run: results.read(folder / run.name) for run in runs}
-    folds = {run: files.read(folder / run.name)[0] for run in runs if found[run]}
+    planned = plan.runs_of(module)
+    found = {run: results.read(folder / run.name) for run in planned}
+    folds = {run: runs.read(folder / run.name)[0] for run in planned if found[run]}
     return sweep_report.Set(
-        runs, found, folds, (), folder, lambda figure, caption, name: (figure, name)
+        planned, found, folds, (), folder, lambda figure, caption, name: (figure, name)
     )
 
 
@@ -553,10 +556,10 @@ def test_evaluations_of_a_number_become_an_axis_and_severity_begins_with_the_cle
                 place = tmp_path / f"freshness-{label}-seed=0/evaluated/severity={severity}/{kind}"
                 place.mkdir(parents=True)
                 rows = {"value": {"mae": severity + plus + (kind == "snow")}}
-                checkpoint.write_json(place / "results.json", {"test": rows})
+                checkpoints.write_json(place / "results.json", {"test": rows})
         for k in (4, 8):
             (place.parents[1] / f"k={k}").mkdir()
-            checkpoint.write_json(
+            checkpoints.write_json(
                 place.parents[1] / f"k={k}/results.json", {"test": {"value": {"mae": 1.0}}}
             )
     s = the_set(tmp_path, experiment(("mse", "l1"), seeds=1))
@@ -582,7 +585,7 @@ def test_an_experiment_without_a_finished_run(tmp_path):
 
 def test_the_report_reads_what_a_run_writes(trained):
     root, _, _ = trained
-    (fold,), unfinished = files.read(root / "run")
+    (fold,), unfinished = runs.read(root / "run")
     assert unfinished == [] and fold.headline == "knn" and list(fold.further) == ["camera"]
-    ranks, _, targets = workdir.read_facts(root / "run")
+    ranks, _, targets = layout.read_facts(root / "run")
     assert fold.ranks.names == ranks.names and len(targets) == 24

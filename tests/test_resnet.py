@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxord import sharding, trees
+from jaxord import trees
 from jaxord.models import resnet, vgg
+from jaxord.runtime import devices
 
 X = np.random.default_rng(0).normal(1.0, 2.0, (16, 3, 3, 4)).astype(np.float32)
 IMAGE = np.random.default_rng(0).normal(size=(8, 32, 40, 3)).astype(np.float32)
@@ -135,9 +136,9 @@ def test_the_batch_is_the_global_one_on_eight_devices():
     )  # a bottleneck with stride and shortcut
     variables, step = draw(block, X), training(block)
     for n in (1, 8):
-        mesh = sharding.data_mesh(jax.devices()[:n])
-        x = sharding.put(X, sharding.split(mesh))
-        found[n] = jax.device_get(step(sharding.put(variables, sharding.replicated(mesh)), x))
+        mesh = devices.data_mesh(jax.devices()[:n])
+        x = devices.put(X, devices.split(mesh))
+        found[n] = jax.device_get(step(devices.put(variables, devices.replicated(mesh)), x))
     assert len(found[1]) == 1 + 8 + 12
     for path, expected in found[1].items():  # sums over the batch are added up in another order
         np.testing.assert_allclose(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxord import metrics, shots
+from jaxord import metrics
+from jaxord.targets import shots
 
 
 def settings(**fields):

@@ -12,7 +12,10 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from jaxord import checkpoint, evaluate, export, main, predict, report, sharding, signals, train
+from jaxord import evaluate, export, main, report, train
+from jaxord.predict import files
+from jaxord.runtime import devices, signals
+from jaxord.workdir import checkpoints
 from tests.kinds import MESHES, config, small_towers
 
 ALL = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
@@ -100,7 +103,7 @@ def test_a_long_call_does_not_keep_a_process(unsaved, said):
 @flagsaver.flagsaver
 @pytest.mark.parametrize(
     "module, name",
-    [(evaluate, "evaluate_run"), (report, "write"), (predict, "predict_run"), (export, "export")],
+    [(evaluate, "evaluate_run"), (report, "write"), (files, "predict_run"), (export, "export")],
 )
 def test_what_follows_a_training_is_left_at_once(module, name, monkeypatch, capsys):
     monkeypatch.setattr(module, name, lambda *given, **settings: send(signal.SIGTERM))
@@ -117,9 +120,9 @@ def test_what_follows_a_training_is_left_at_once(module, name, monkeypatch, caps
     assert capsys.readouterr().err == "stopped by SIGTERM; the same command goes on from there\n"
 
 
-def files(workdir):
+def contents(workdir):
     names = ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
-    with checkpoint.Checkpoints(workdir / "checkpoints") as saved:
+    with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
         arrays = saved.read(saved.latest(), ("trained", "opt_state"))
         kept = saved.best(), saved.latest(), saved.meta(saved.best()), saved.meta(saved.latest())
     parameters = {path: array.tobytes() for part in arrays.values() for path, array in part.items()}
@@ -133,7 +136,7 @@ def calm(photos, tmp_path_factory):
     c = config("folder", "method=ce_l1,backbone=tiny", photos, **{"train.curves": ("train",)})
     workdir = tmp_path_factory.mktemp("calm")
     with small_towers(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+        patch.setattr(devices, "data_mesh", lambda: MESHES[1])
         train.run(c, workdir)
     return c, workdir
 
@@ -164,12 +167,12 @@ def test_an_evaluation_that_compiles_for_minutes_does_not_keep_a_step_from_the_d
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    with checkpoint.Checkpoints(tmp_path / "run/checkpoints") as saved:
+    with checkpoints.Checkpoints(tmp_path / "run/checkpoints") as saved:
         assert saved.latest() == 4 and saved.meta(4) == {"unjudged": True}
-    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    monkeypatch.setattr(devices, "data_mesh", lambda: MESHES[1])
     with small_towers():
         train.run(c, tmp_path / "run")
-    assert files(tmp_path / "run") == files(workdir)
+    assert contents(tmp_path / "run") == contents(workdir)
 
 
 @pytest.mark.long
@@ -179,7 +182,7 @@ def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(
     """Signals while decoding, compiling, in a step, in each evaluation of two splits, in the last
     one, in the report and in the summary."""
     c, workdir = calm
-    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    monkeypatch.setattr(devices, "data_mesh", lambda: MESHES[1])
     with small_towers():
         at, numbers, real_step, real_evaluate = (
             [],
@@ -221,11 +224,11 @@ def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(
 
         monkeypatch.setattr(train, "make_train_step", make_train_step)
         monkeypatch.setattr(train, "make_evaluate", make_evaluate)
-        for module, name in ((train, "assemble"), (train, "report"), (train, "summarise")):
+        for module, name in ((train, "make_task"), (train, "report"), (train, "summarise")):
             before(module, name)
         # The steps and evaluations of each attempt; what it says; the checkpoint that it leaves.
         attempts = [
-            ("assemble", "", None),
+            ("make_task", "", None),
             ("step 1", "", None),
             ("step 3", " at step 3", 3),
             ("step 4", "", 3),
@@ -246,7 +249,7 @@ def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(
             assert said.removeprefix("stopped by ").partition(";")[0] in (
                 f"{n.name}{where}" for n in ALL
             ), (phase, said)
-            with checkpoint.Checkpoints(tmp_path / "shaken/checkpoints") as saved:
+            with checkpoints.Checkpoints(tmp_path / "shaken/checkpoints") as saved:
                 assert saved.latest() == left, phase
         train.run(c, tmp_path / "shaken")
-    assert files(tmp_path / "shaken") == files(workdir)
+    assert contents(tmp_path / "shaken") == contents(workdir)

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from configs.base import entries
-from jaxord import assemble, evaluate, settings, sharding, train
-from jaxord.checkpoint import Checkpoints
-from jaxord.workdir import selected
+from jaxord import evaluate, train
+from jaxord.runtime import devices
+from jaxord.task import make_task
+from jaxord.workdir import run_config
+from jaxord.workdir.checkpoints import Checkpoints
+from jaxord.workdir.layout import selected
 from tests.killing import kill_in_step
 from tests.kinds import KINDS, MESHES, config, paint, small_towers
 
@@ -41,7 +44,7 @@ def finished(tmp_path_factory):
 
 
 def changed(c, fields):
-    c = settings.from_json(settings.to_json(c)).unlock()
+    c = run_config.from_json(run_config.to_json(c)).unlock()
     c.update_from_flattened_dict(fields)
     return c.lock()
 
@@ -54,7 +57,7 @@ def logged(workdir):
 def test_a_whole_run_on_one_device_does_as_on_eight(finished, tmp_path, monkeypatch):
     """Losses, and figures of the neighbours among eight devices' galleries."""
     c, workdir = finished("photographs")
-    monkeypatch.setattr(sharding, "data_mesh", lambda: MESHES[1])
+    monkeypatch.setattr(devices, "data_mesh", lambda: MESHES[1])
     train.run(changed(c, {"train.duration": "4 steps"}), tmp_path)
     four = logged(tmp_path)
     assert four[-1]["step"] == 4
@@ -138,7 +141,7 @@ def test_stages_killed_anywhere_go_on_exactly(photos, two_stages, tmp_path):
     assert (workdir / "encoder/checkpoints/6").exists() and not (
         workdir / "encoder/DONE.json"
     ).exists()
-    kill(c, workdir, "assemble", lambda arguments: arguments[2] is not None)
+    kill(c, workdir, "make_task", lambda arguments: arguments[2] is not None)
     assert (workdir / "encoder/DONE.json").exists() and not (workdir / "regressor").exists()
     kill_in_step(c, workdir, 1)
     kill_in_step(c, workdir, 5)
@@ -158,14 +161,14 @@ def test_a_stage_begins_with_what_the_one_before_selected(two_stages):
 
 def test_mistakes_between_stages_are_named(photos, two_stages, tmp_path):
     c = staged(photos)
-    second = settings.staged(c, c.stages[1])
+    second = run_config.staged(c, c.stages[1])
     before = selected(two_stages / "encoder")
     for path in [path for path in before["params"] if path.startswith("vision_model/")]:
         del before["params"][path]
     with pytest.raises(
         ValueError, match=r"the stage before has no \['vision_model/.*named by the stage's `fresh`"
     ):
-        assemble.assemble(second, "", before)
+        make_task(second, "", before)
     with c.unlocked():
         c.stages = (c.stages[0], c.stages[0])
     with pytest.raises(

@@ -14,7 +14,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from jaxord import checkpoint, main, settings, signals
+from jaxord import main
+from jaxord.runtime import signals
+from jaxord.workdir import checkpoints, run_config
 from tools import launch, plan, sweep
 from tools.journal import Journal
 
@@ -243,7 +245,7 @@ def evaluations(add):
         for severity in (1, 5):
             folder = place.workdir(seed) / f"evaluated/severity={severity}"
             assert (folder / "DONE.json").exists() == there == (folder / "config.json").exists()
-    config = settings.from_json((folder / "config.json").read_text())
+    config = run_config.from_json((folder / "config.json").read_text())
     assert (config.data.corruption.severity, config.seed) == (5, 0)
     assert place.main() == 0 and (place.workdir(1) / "evaluated/severity=1/DONE.json").exists()
     assert (
@@ -271,7 +273,9 @@ def test_a_config_is_made_once_and_then_read_and_another_one_in_the_folder_is_re
     )  # in the sweep; neither in the runs nor when one goes on
     file = place.workdir(0) / "config.json"
     assert (
-        settings.differences(settings.from_json(file.read_text()), plan.config_of(place.runs[0]))
+        run_config.differences(
+            run_config.from_json(file.read_text()), plan.config_of(place.runs[0])
+        )
         == []
     )
     made = place.configs_made()
@@ -291,12 +295,12 @@ def test_a_config_is_made_once_and_then_read_and_another_one_in_the_folder_is_re
 def test_the_command_takes_a_config_by_its_file_or_as_json_and_not_both(place, tmp_path):
     file, given = tmp_path / "config.json", flags.FLAGS
     config = plan.config_of(place.runs[2])
-    file.write_text(settings.to_json(config))
+    file.write_text(run_config.to_json(config))
     # Other programs' flags, which a test beside this one may have defined, are nobody's business
     given.mark_as_parsed()
     given["config_json"].value, given["config_json"].present = str(file), 1
     main.check("train")
-    assert settings.differences(main.read_config(), config) == []
+    assert run_config.differences(main.read_config(), config) == []
     with pytest.raises(ValueError, match="--config_json means nothing to --mode=report"):
         given["workdir"].value = "x"
         main.check("report")
@@ -315,7 +319,7 @@ def test_a_stage_that_is_not_done_is_gone_on_with(tmp_path):
     config, folder = plan.config_of(run), tmp_path / "r"
     for stage in ("encoder", "regressor"):
         (folder / stage).mkdir(parents=True)
-    checkpoint.write_json(folder / "config.json", settings.plain(config))
+    checkpoints.write_json(folder / "config.json", run_config.plain(config))
     (folder / "encoder" / "DONE.json").touch()
     assert not plan.is_done(run, folder, config)
     (folder / "regressor" / "DONE.json").touch()

@@ -12,7 +12,7 @@ from scipy import stats
 from configs import folder as folder_config
 from configs import freshness
 from experiments.published import Table, across
-from jaxord import settings
+from jaxord.workdir import run_config
 from tools import plan, results, table
 
 
@@ -34,7 +34,7 @@ def write(folder, method, seed, rows, ranks="ten"):
     config.seed, config.metrics, config.data.root = seed, ("mae", "accuracy", "srcc"), "/nowhere"
     workdir = folder / f"freshness-{method}-seed={seed}"
     workdir.mkdir(parents=True)
-    (workdir / "config.json").write_text(settings.to_json(config))
+    (workdir / "config.json").write_text(run_config.to_json(config))
     (workdir / "ranks.json").write_text(ranks)
     (workdir / "DONE.json").write_text("{}")
     constant = {"mae": 2.0 + seed, "accuracy": 0.1, "srcc": float("nan")}
@@ -200,7 +200,7 @@ def split_in_folds(folder, method, figures, summary="mean"):
             "constant": {"mae": 3.0, "accuracy": 0.1},
         }
         (workdir / f"fold_{fold}/results.json").write_text(json.dumps({"test": rows}))
-    (workdir / "config.json").write_text(settings.to_json(config))
+    (workdir / "config.json").write_text(run_config.to_json(config))
     return workdir
 
 

@@ -10,8 +10,8 @@ import pytest
 from configs import folder
 from configs.base import entries
 from jaxord import evaluate, train
-from jaxord.assemble import assemble
-from jaxord.data import pipeline
+from jaxord.data.batches import train_batches, train_calls
+from jaxord.task import make_task
 from tests.killing import kill_in_step
 
 FILES = ("config.json", "DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
@@ -96,7 +96,7 @@ def test_stopped_at_any_step_and_resumed_is_the_same_to_the_bit(whole, photos, t
 
 
 def parameters(workdir):
-    from jaxord.checkpoint import Checkpoints
+    from jaxord.workdir.checkpoints import Checkpoints
 
     with Checkpoints(workdir / "checkpoints") as saved:
         arrays = json.loads(
@@ -193,9 +193,9 @@ def after_calls(task, counts, most):
             {**task.labels["train"], **split.stored()},
             zip(ends - counts, counts, strict=True),
         )
-        batches = pipeline.train_calls(split, batch=16, seed=0, calls=calls, most=most)
+        batches = train_calls(split, batch=16, seed=0, calls=calls, most=most)
     else:
-        labels, batches = task.labels["train"], pipeline.train_batches(split, batch=16, seed=0)
+        labels, batches = task.labels["train"], train_batches(split, batch=16, seed=0)
     losses = []
     for _ in counts:
         arrays = next(batches)
@@ -208,7 +208,7 @@ def after_calls(task, counts, most):
 def test_several_steps_a_call_are_the_same_training(photos):
     c = config(photos, "ce", **{"data.tier": "resident"})
     c.optim.name = "sgd"
-    task = assemble(c, "")
+    task = make_task(c, "")
     one, losses = after_calls(task, [1, 1, 1, 1], 1)
     uneven, some = after_calls(task, [3, 1], 3)
     again, others = after_calls(task, [2, 2], 3)

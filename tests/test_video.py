@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from scipy.special import erf
 
 from jaxord import trees
-from jaxord.data import extraction
+from jaxord.data import video
 from jaxord.models.video import FastPathway, MotionFusion
 
 SMALL = FastPathway(width=2, depths=(1, 2, 1, 1))
@@ -58,7 +58,7 @@ def checkpoint(model):
                 else DRAW.normal(0, 0.3, leaf.shape)
             )
             array = array.transpose(4, 3, 0, 1, 2) if array.ndim == 5 else array
-            arrays[extraction.fast_name(path)] = np.ascontiguousarray(array, np.float32)
+            arrays[video.fast_name(path)] = np.ascontiguousarray(array, np.float32)
     arrays["blocks.0.multipathway_blocks.1.norm.num_batches_tracked"] = np.array(7)
     return arrays
 
@@ -82,7 +82,7 @@ def test_the_pathway_equals_torch(tmp_path):
     arrays = checkpoint(SMALL)
     save_file(arrays, tmp_path / "weights.safetensors")
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-    video = DRAW.normal(size=(2, 4, 34, 46, 3)).astype(np.float32)  # odd and even sizes on the way
+    clip = DRAW.normal(size=(2, 4, 34, 46, 3)).astype(np.float32)  # odd and even sizes on the way
 
     def norm(x, name):
         return f.batch_norm(
@@ -99,7 +99,7 @@ def test_the_pathway_equals_torch(tmp_path):
             x, kernel, stride=(1, stride, stride), padding=[size // 2 for size in kernel.shape[2:]]
         )
 
-    x = torch.tensor(video).permute(0, 4, 1, 2, 3)
+    x = torch.tensor(clip).permute(0, 4, 1, 2, 3)
     stem = "blocks.0.multipathway_blocks.1"
     x = f.relu(norm(convolve(x, f"{stem}.conv", 2), f"{stem}.norm"))
     x = f.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
@@ -116,8 +116,8 @@ def test_the_pathway_equals_torch(tmp_path):
                 x = norm(convolve(x, f"{name}.branch1_conv", stride), f"{name}.branch1_norm")
             x = f.relu(x + y)
     expected = x.permute(0, 2, 3, 4, 1).numpy()
-    variables = extraction.load_fast(tmp_path / "weights.safetensors", shapes(SMALL))
-    found = jax.jit(SMALL.apply)(variables, video)
+    variables = video.load_fast(tmp_path / "weights.safetensors", shapes(SMALL))
+    found = jax.jit(SMALL.apply)(variables, clip)
     assert expected.std() > 0.1
     np.testing.assert_allclose(
         found, expected, atol=3e-6 * np.abs(expected).max()
@@ -131,7 +131,7 @@ def test_weights_that_do_not_fit_are_all_listed(tmp_path):
     arrays["blocks.9.multipathway_blocks.1.conv.weight"] = np.zeros(3, np.float32)
     save_file(arrays, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError) as error:
-        extraction.load_fast(tmp_path / "weights.safetensors", shapes(SMALL))
+        video.load_fast(tmp_path / "weights.safetensors", shapes(SMALL))
     lines = str(error.value).split("\n")
     assert lines[1:] == [
         "  missing: blocks.0.multipathway_blocks.1.conv.weight, our blocks_0/conv/kernel",
@@ -140,7 +140,7 @@ def test_weights_that_do_not_fit_are_all_listed(tmp_path):
     ]
     (tmp_path / "weights.pyth").write_bytes(b"a pickle")
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
-        extraction.load_fast(tmp_path / "weights.pyth", shapes(SMALL))
+        video.load_fast(tmp_path / "weights.pyth", shapes(SMALL))
 
 
 def test_motion_of_a_video_is_pooled_in_time(monkeypatch):
@@ -148,7 +148,7 @@ def test_motion_of_a_video_is_pooled_in_time(monkeypatch):
     monkeypatch.setattr("jaxord.models.video.FastPathway", lambda: shallow)
     clips = DRAW.integers(0, 256, (2, 8, 32, 32, 3)).astype(np.uint8)
     clips[1] = clips[1, :1]  # nothing moves
-    network = extraction.fast_motion("random")
+    network = video.fast_motion("random")
     found = network(clips)
     assert (
         found.shape == (2, 4, 1, 1, 256)

@@ -22,10 +22,11 @@ import jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools/ is not installed
 
-from jaxord.assemble import assemble  # noqa: E402
-from jaxord.data import pipeline, tiers  # noqa: E402
-from jaxord.workdir import chosen_folds, stages_of  # noqa: E402
-from tools import measure  # noqa: E402
+from jaxord.data import storage
+from jaxord.data.batches import train_batches
+from jaxord.task import make_task
+from jaxord.workdir.layout import chosen_folds, stages_of
+from tools import measure
 
 TIERS = ("resident", "cached", "stream")
 EARLY = 3  # calls before a turn's clock starts; the stream decodes two batches ahead
@@ -46,10 +47,10 @@ def bound(row):
 
 def bench(config, steps, rounds):
     """Rows of the tiers of a config's first fold, and a sentence on its step."""
-    task = assemble(config, chosen_folds(config)[0])
+    task = make_task(config, chosen_folds(config)[0])
     split, images = task.splits["train"], config.data.batch * config.data.copies
     state, step, *_ = measure.begin(task)
-    one = next(pipeline.train_batches(split, batch=config.data.batch, seed=config.seed))
+    one = next(train_batches(split, batch=config.data.batch, seed=config.seed))
     rest = task.labels.get("annotations", task.labels["train"]), task.constants
     run, compiling, temporary = measure.compiled(step, state, one, *rest)
     rows, ways = (
@@ -61,7 +62,7 @@ def bench(config, steps, rounds):
             measure.with_fields(config.data, tier=tier if split.records.read else "auto"),
             time.perf_counter(),
         )
-        prepared = tiers.decode_split(split.records, data, split.place)
+        prepared = storage.decode_split(split.records, data, split.place)
         rows.append({"tier": tier, "prepared s": time.perf_counter() - begun})
         source, labels, most = measure.batches(task, prepared)
         call = run

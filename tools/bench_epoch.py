@@ -24,17 +24,19 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools/ is not installed
 
-from jaxord import assemble, evaluate, finished  # noqa: E402
-from jaxord.binding import needs  # noqa: E402
-from jaxord.data import tiers  # noqa: E402
-from jaxord.workdir import chosen_folds, stages_of  # noqa: E402
-from tools import measure  # noqa: E402
+from jaxord import evaluate
+from jaxord.binding import needs
+from jaxord.data import storage
+from jaxord.predict import trained_model
+from jaxord.task import configured_rules, gallery_of, make_task
+from jaxord.workdir.layout import chosen_folds, stages_of
+from tools import measure
 
 
 def start(config):
     """A method ready to be timed: {"task", "run", "state", "draw", "rest", "a call", "compile s",
     "MiB"}; updates of a call."""
-    task = assemble.assemble(config, chosen_folds(config)[0])
+    task = make_task(config, chosen_folds(config)[0])
     if not task.splits["test"].records.read:
         raise ValueError(f"{config.name} has no images; the latency is that of an image file")
     batches, labels, most = measure.batches(task, task.splits["train"])
@@ -92,8 +94,8 @@ def predictor(task, variables):
     predicts."""
     config, constants = task.config, evaluate.with_text(task, variables)
     wanted = {
-        assemble.gallery_of(renames)
-        for function, renames in assemble.rules(config).values()
+        gallery_of(renames)
+        for function, renames in configured_rules(config).values()
         if "gallery_embeds" in needs(function)[0]
     }
     if wanted:
@@ -101,16 +103,18 @@ def predictor(task, variables):
         targets = task.splits["train"].records.targets / np.float32(config.data.target_scale)
         constants = {**constants, "gallery_embeds": embeds, "gallery_targets": targets}
     constants, variables = jax.device_get((constants, variables))
-    run = finished.Finished(pathlib.Path(), config, task.ranks, task.model, constants, variables)
+    run = trained_model.Finished(
+        pathlib.Path(), config, task.ranks, task.model, constants, variables
+    )
     forward, headline, records = (
-        finished.make_forward(run),
+        trained_model.make_forward(run),
         config.rules[0]["name"],
         task.splits["test"].records,
     )
 
     def predict(row):
         begun = time.perf_counter()
-        stored, size = tiers.decode_row(records, row, config.data)
+        stored, size = storage.decode_row(records, row, config.data)
         decoded = time.perf_counter()
         np.asarray(forward(stored[None], size[None])[headline])
         return decoded - begun, time.perf_counter() - begun

@@ -18,8 +18,8 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools/ is not installed
 
-from jaxord import inference  # noqa: E402
-from tools import measure  # noqa: E402
+from jaxord import inference
+from tools import measure
 
 TOLERANCE = 1e-6  # float32 knows the inner product of unit vectors about so well
 

@@ -26,9 +26,9 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools/ is not installed
 
-from jaxord import losses, vectors  # noqa: E402
-from jaxord.binding import bind, needs  # noqa: E402
-from tools import measure  # noqa: E402
+from jaxord import losses, vectors
+from jaxord.binding import bind, needs
+from tools import measure
 
 SIZES = (32, 128, 512, 1024, 4096, 16384, 65536)
 LEARNED = {"image_embeds", "text_embeds", "logits", "reference_points", "margins"}

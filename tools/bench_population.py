@@ -22,14 +22,17 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools/ is not installed
 
-from configs.base import entries  # noqa: E402
-from configs.recipes import rates as rates_of  # noqa: E402
-from jaxord import assemble, optim, population, train  # noqa: E402
-from jaxord.data import pipeline  # noqa: E402
-from jaxord.data.sources import Records  # noqa: E402
-from jaxord.evaluate import make_evaluate  # noqa: E402
-from jaxord.stacked import MOST, Stacked  # noqa: E402
-from tools import measure  # noqa: E402
+from configs.base import entries
+from configs.recipes import rates as rates_of
+from jaxord import optim, train
+from jaxord.data import readers
+from jaxord.data.batches import train_calls
+from jaxord.data.records import Records
+from jaxord.evaluate import make_evaluate
+from jaxord.population.members import Track
+from jaxord.population.stacked import MOST, Stacked
+from jaxord.task import make_task
+from tools import measure
 
 
 def records_of(images, width):
@@ -75,12 +78,12 @@ def tasks_of(config, records, counts):
     """[Task] of the grid; the seeds are drawn anew, the rest is shared."""
     found = []
     with unittest.mock.patch.object(
-        assemble.load, "load", lambda data, fold, seed: records
+        readers, "load", lambda data, fold, seed: records
     ):  # in place of a reader
         for seed in range(counts[2]):
             c = copy.deepcopy(config)
             c.seed = seed
-            task = assemble.assemble(c, "")
+            task = make_task(c, "")
             for lr, decay in itertools.product(
                 np.geomspace(1e-4, 1e-2, counts[0]), np.geomspace(1e-4, 1e-1, counts[1])
             ):
@@ -99,9 +102,7 @@ def alone(task):
 
     def draw():
         calls = train.calls(0, total, MOST, (total,))
-        return pipeline.train_calls(
-            split, batch=config.data.batch, seed=config.seed, calls=calls, most=MOST
-        )
+        return train_calls(split, batch=config.data.batch, seed=config.seed, calls=calls, most=MOST)
 
     step, compiling, _ = measure.compiled(step, state, next(draw()), labels, task.constants)
 
@@ -117,7 +118,7 @@ def alone(task):
 def bench(config, records, counts, rounds):
     """The row of the table."""
     tasks = tasks_of(config, records, counts)
-    tracks = [population.Track(task) for task in tasks]
+    tracks = [Track(task) for task in tasks]
     found = {}
 
     def together():

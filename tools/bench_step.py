@@ -35,20 +35,24 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ lies beside tools/ and is not installed
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
 
-from jaxord import assemble, evaluate, flops, settings, sharding, workdir  # noqa: E402
-from jaxord.binding import needs  # noqa: E402
-from jaxord.data import load, pipeline  # noqa: E402
-from jaxord.data.sources import Records  # noqa: E402
-from jaxord.memory import program_bytes  # noqa: E402
-from jaxord.models import ordinal  # noqa: E402
-from jaxord.progress import table  # noqa: E402
-from jaxord.step import make_forward, objective  # noqa: E402
-from tools import measure  # noqa: E402
+from jaxord import evaluate, trees
+from jaxord.binding import needs
+from jaxord.data import readers
+from jaxord.data.batches import eval_batches
+from jaxord.data.records import Records
+from jaxord.models import ordinal
+from jaxord.runtime import devices, flops
+from jaxord.runtime.memory import program_bytes
+from jaxord.step import make_forward, objective
+from jaxord.task import configured_rules, make_task
+from jaxord.workdir import layout, run_config
+from jaxord.workdir.log import table
+from tools import measure
 
 COLUMNS = (
     "side",
@@ -112,7 +116,9 @@ def config_of(text, fields, stage=""):
     if stage and stage not in stages:
         raise ValueError(f"{text} has no stage {stage!r}; its stages are {list(stages)}")
     return (
-        settings.staged(config, stages[stage] if stage else config.stages[0]) if stages else config
+        run_config.staged(config, stages[stage] if stage else config.stages[0])
+        if stages
+        else config
     )
 
 
@@ -163,11 +169,11 @@ def synthetic(config, count):
 
 def task_of(config, count, start):
     """The assembled task, from the data set or from synthetic images."""
-    fold = workdir.chosen_folds(config)[0]
+    fold = layout.chosen_folds(config)[0]
     if not count:
-        return assemble.assemble(config, fold, start)
-    with mock.patch.object(load, "load", lambda data, fold, seed: synthetic(config, count)):
-        return assemble.assemble(config, fold, start)
+        return make_task(config, fold, start)
+    with mock.patch.object(readers, "load", lambda data, fold, seed: synthetic(config, count)):
+        return make_task(config, fold, start)
 
 
 def training(task, several=False):
@@ -181,7 +187,7 @@ def wanted(config):
     """Names of the outputs that the config's rules take."""
     return {
         names.get(name, name)
-        for rule, names in assemble.rules(config).values()
+        for rule, names in configured_rules(config).values()
         for name in sum(needs(rule), [])
     }
 
@@ -207,7 +213,7 @@ def count_flops(task, batch, labels, train):
     total = objective(config)
 
     def loss(trained, frozen, stats, arrays):
-        variables = assemble.step.nested({"params": {**frozen, **trained}, "stats": stats})
+        variables = trees.nested({"params": {**frozen, **trained}, "stats": stats})
         outputs, _ = model.apply(
             variables, arrays, rngs={"dropout": jax.random.key(0)}, mutable=mutable
         )
@@ -252,17 +258,17 @@ def ours(task, train):
         (step, state, factors), first = training(task, most > 1), next(batches)
     else:
         state, factors = (
-            sharding.put(
+            devices.put(
                 {"params": {**task.trained, **task.held(task.frozen)}, "stats": task.stats},
-                sharding.replicated(task.mesh),
+                devices.replicated(task.mesh),
             ),
             None,
         )
         step = make_forward(
-            task.model, task.prepare(train=False), wanted(config), sharding.replicated(task.mesh)
+            task.model, task.prepare(train=False), wanted(config), devices.replicated(task.mesh)
         )
         passes = (
-            pipeline.eval_batches(task.splits["test"], batch=config.data.eval_batch)
+            eval_batches(task.splits["test"], batch=config.data.eval_batch)
             for _ in itertools.count()
         )
         batches = (
@@ -427,7 +433,7 @@ def header(task, options, facts, parameters, images, rate):
         (
             "FLOPs",
             f"{work / 1e9:,.4g} G a step = {work / forward:.2f} x the forward pass of {forward / images / 1e9:,.4g} G "
-            f"an image; {products} (jaxord/flops.py)",
+            f"an image; {products} (jaxord/runtime/flops.py)",
         ),
         (
             "matrix rate",

@@ -29,9 +29,9 @@ from safetensors.numpy import save_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for a checkout that is not installed
 
-from jaxord.weights import hf_clip, open_clip  # noqa: E402
-from jaxord.weights.variants import MEAN, STD  # noqa: E402
-from tools import torchscript  # noqa: E402
+from jaxord.models.variants import MEAN, STD
+from jaxord.weights import hf_clip, open_clip
+from tools import torchscript
 
 COPIED = (
     "config.json",

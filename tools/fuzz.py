@@ -38,14 +38,15 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).resolve().parents[1])
 )  # configs/ and tools/ lie in the repository
 
-from configs import folder as folder_config  # noqa: E402
-from configs import texts  # noqa: E402
-from jaxord import checkpoint, settings, workdir  # noqa: E402
-from jaxord.data import decode, extraction, matlab, sentences, tables  # noqa: E402
-from jaxord.models.clip import ClipSettings, Tower  # noqa: E402
-from jaxord.ranks import Ranks  # noqa: E402
-from jaxord.weights import hf_clip, torchvision  # noqa: E402
-from tools import make_concepts, plan, torchscript  # noqa: E402
+from configs import folder as folder_config
+from configs import texts
+from jaxord.data import decode, matlab, tables, video
+from jaxord.data.readers import sentences
+from jaxord.models.clip import ClipSettings, Tower
+from jaxord.targets.ranks import Ranks
+from jaxord.weights import glove, hf_clip, torchvision
+from jaxord.workdir import checkpoints, layout, run_config
+from tools import make_concepts, plan, torchscript
 
 SECONDS, MEMORY = 10, 3 << 30
 TARGETS = {  # name -> its weight in the number of inputs
@@ -184,7 +185,7 @@ def facts():
     ranks = Ranks(np.arange(3, dtype=np.float32), ("a", "b", "c"), np.zeros(0, np.float32))
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
-        workdir.write_facts(
+        layout.write_facts(
             place,
             {"kernel": np.ones(2, np.float32)},
             ranks,
@@ -192,7 +193,7 @@ def facts():
             np.arange(4.0),
             clip,
         )
-        checkpoint.write_json(place / "DONE.json", {"step": 3, "steps": 3, "selected": "last"})
+        checkpoints.write_json(place / "DONE.json", {"step": 3, "steps": 3, "selected": "last"})
         return [(place / name).read_bytes() for name in FACTS]
 
 
@@ -221,7 +222,7 @@ def of_video(data, folder):
         "resize": "square",
         "stored_size": 16,
     }
-    extraction.decode_video(folder / "a.mp4", **form)
+    video.decode_video(folder / "a.mp4", **form)
 
 
 def of_matlab(data, folder):
@@ -231,7 +232,7 @@ def of_matlab(data, folder):
 
 def of_vectors(data, folder):
     (folder / "glove.txt").write_bytes(data)
-    sentences.vectors(folder / "glove.txt", ("<padding>", "<unknown>", "the", "a"), 0)
+    glove.vectors(folder / "glove.txt", ("<padding>", "<unknown>", "the", "a"), 0)
 
 
 def of_concepts(data, folder):
@@ -255,7 +256,7 @@ def of_facts(data, folder):
         for name, good in zip(FACTS, facts(), strict=True):
             (folder / name).write_bytes(data if name == changed else good)
         try:
-            workdir.done(folder), workdir.read_settings(folder), workdir.read_facts(folder)
+            layout.done(folder), layout.read_settings(folder), layout.read_facts(folder)
         except ValueError as error:
             refused.append(error)
     if len(refused) == len(FACTS):
@@ -295,7 +296,7 @@ def of_config(data, folder):
         )
     except ValueError:
         pass
-    settings.to_json(workdir.read_config(folder))
+    run_config.to_json(layout.read_config(folder))
 
 
 def targets():
@@ -322,7 +323,7 @@ def targets():
         "concepts": (concepts, of_concepts),
         "weights": (weights(), of_weights),
         "archives": (archives(), of_archive),
-        "configs": ([settings.to_json(config).encode()], of_config),
+        "configs": ([run_config.to_json(config).encode()], of_config),
         "facts": (facts(), of_facts),
     }
 
@@ -415,8 +416,8 @@ def guided(name, good, function, runs, seed):
         hf_clip,
         torchvision,
         torchscript,
-        settings,
-        workdir,
+        run_config,
+        layout,
     ):
         for member, value in list(vars(module).items()):
             if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:

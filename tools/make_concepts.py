@@ -33,8 +33,8 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).parents[1])
 )  # configs/ lies beside tools/ and is not installed
 
-from configs.texts import CONCEPTS, LONGEST, check_concepts, check_scale, shown  # noqa: E402
-from jaxord import tokenizer  # noqa: E402
+from configs.texts import CONCEPTS, LONGEST, check_concepts, check_scale, shown
+from jaxord.models import tokens
 
 LONGEST_ANSWER = 20_000  # characters; five ranges need a hundred
 LARGEST_REPLY = 1_000_000  # bytes of an HTTP reply
@@ -151,9 +151,7 @@ def make(ask, task, low, high, *, step=1.0, count=5, unit="", words=None, attemp
             if len(found) != count:
                 raise ValueError(f"found {len(found)} ranges, expected {count}")
             check_concepts(found, low, high, step)
-            check_tokens(
-                [concept["text"] for concept in found], words or tokenizer.byte_tokenizer()
-            )
+            check_tokens([concept["text"] for concept in found], words or tokens.byte_tokenizer())
         except ValueError as fault:
             faults.append(str(fault))
             again = f"This answer cannot be used: {fault}. Answer the question again, in its form."
@@ -352,7 +350,7 @@ def main(arguments=None, folder=CONCEPTS):
     a = parser.parse_args(arguments)
     try:
         path = target(folder, a.output, a.task)
-        words = tokenizer.clip(a.tokenizer) if a.tokenizer else None
+        words = tokens.clip(a.tokenizer) if a.tokenizer else None
         ask = server(a.address, a.model) if a.address else local(a.model) if a.model else paste
         found = make(
             ask,

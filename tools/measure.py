@@ -27,10 +27,12 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).parents[1])
 )  # configs/ and tools/ lie in the repository and are not installed
 
-from jaxord import optim, progress  # noqa: E402
-from jaxord import train as training  # noqa: E402
-from jaxord.data import pipeline, tiers  # noqa: E402
-from tools import plan  # noqa: E402
+from jaxord import optim
+from jaxord import train as training
+from jaxord.data import storage
+from jaxord.data.batches import train_batches, train_calls
+from jaxord.workdir.log import table
+from tools import plan
 
 # Read when the first device is asked for: without it a GPU's memory is taken at once, and torch
 # beside it wants some too.
@@ -110,7 +112,7 @@ def shapes(tree):
 
 def free_memory():
     """Bytes that arrays of the default device may take."""
-    return tiers.host_memory() if jax.default_backend() == "cpu" else tiers.device_memory()[1]
+    return storage.host_memory() if jax.default_backend() == "cpu" else storage.device_memory()[1]
 
 
 def grown(call):
@@ -175,13 +177,9 @@ def batches(task, split):
         {"batch": config.data.batch, "seed": config.seed},
     )
     if most == 1:
-        return pipeline.train_batches(split, **order), labels, 1
+        return train_batches(split, **order), labels, 1
     calls = itertools.chain([(0, 1)], ((first, most) for first in itertools.count(1, most)))
-    return (
-        pipeline.train_calls(split, **order, calls=calls, most=most),
-        {**labels, **split.stored()},
-        most,
-    )
+    return (train_calls(split, **order, calls=calls, most=most), {**labels, **split.stored()}, most)
 
 
 def train(step, state, draw, number, *rest):
@@ -276,7 +274,7 @@ def report(title, facts, tables, notes=(), output=None):
         facts = {**facts, "peak device memory, whole run, MiB": round(max(peaks) / MIB, 1)}
     print("\n".join([title, *(f"{name}: {value}" for name, value in facts.items())]))
     for name, (rows, columns) in tables.items():
-        print(f"\n{name}\n{progress.table(rows, columns)}")
+        print(f"\n{name}\n{table(rows, columns)}")
     print("\n".join(["", *notes]), flush=True)
     if output:
         facts = {

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from jaxord.checkpoint import Checkpoints
+from jaxord.workdir.checkpoints import Checkpoints
 
 KINDS = ("cut", "empty", "remove", "flip", "overwrite", "swap", "add")
 

@@ -18,7 +18,7 @@ import importlib.util
 import pathlib
 import re
 
-from jaxord import settings, workdir
+from jaxord.workdir import layout, run_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # `of` is the name of the run that an evaluation is of.
@@ -147,7 +147,7 @@ def arguments_for(path, argument, fields):
 def config_of(run):
     """The finished config of a run, from its arguments, read as the command reads them."""
     try:
-        return settings.from_arguments(run.arguments)
+        return run_config.from_arguments(run.arguments)
     except ValueError as error:
         raise ValueError(f"{run.name}: {error}") from None
 
@@ -181,9 +181,9 @@ def settle(run, folder, journal):
     if not file.exists() or {key: made.get(key) for key in recipe} != recipe:
         config = config_of(run)
         folder.mkdir(parents=True, exist_ok=True)
-        workdir.claim(folder, config)
+        layout.claim(folder, config)
         journal.write("made", run.name, **recipe)
-    return settings.from_json(file.read_text())
+    return run_config.from_json(file.read_text())
 
 
 def is_done(run, folder, config):
@@ -193,7 +193,7 @@ def is_done(run, folder, config):
         return (folder / "DONE.json").exists()
     stages = [
         stage
-        for fold in workdir.chosen_folds(config)
-        for stage, _ in workdir.stages_of(config, folder, fold)
+        for fold in layout.chosen_folds(config)
+        for stage, _ in layout.stages_of(config, folder, fold)
     ]
     return all((stage / "DONE.json").exists() for stage in stages)

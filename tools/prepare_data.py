@@ -22,8 +22,8 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).parents[1])
 )  # configs/ lies beside tools/ and is not installed
 
-from jaxord.data import arrayrecord, load  # noqa: E402
-from tools.unpack import unpack  # noqa: E402
+from jaxord.data import arrayrecord, readers
+from tools.unpack import unpack
 
 LISTS = (".txt", ".csv", ".tsv", "_release.mat")  # the last are CLIVE's
 
@@ -61,7 +61,7 @@ def prepare(reader, source, root, folds=("",)):
         )
     if root.resolve() == pathlib.Path(source).resolve():
         raise ValueError(f"--source and the target are both {root}; give another --out")
-    read = load.reader(reader)
+    read = readers.reader(reader)
     images = {}  # path -> (records, row), in the order of the lists
     for fold in folds:
         for records in read(source, fold=fold, seed=0).values():

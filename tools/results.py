@@ -15,11 +15,13 @@ import types
 import numpy as np
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from jaxord import assemble, evaluate, metrics, settings, workdir
+from jaxord import evaluate, metrics
 from jaxord.binding import lookup
-from jaxord.checkpoint import read_numbers, write_json
-from jaxord.data import load, tiers
-from jaxord.ranks import build
+from jaxord.data import readers, storage
+from jaxord.targets.ranks import build
+from jaxord.task import data_of, rank_names
+from jaxord.workdir import layout, run_config
+from jaxord.workdir.checkpoints import read_numbers, write_json
 from tools import plan
 
 NEAREST, THUMBNAIL = "1-nearest neighbour", 16  # pixels
@@ -43,9 +45,9 @@ def read(folder, evaluations=()):
     evaluations is left out."""
     if not (folder / "config.json").exists():
         return None
-    config = settings.from_json((folder / "config.json").read_text())
+    config = run_config.from_json((folder / "config.json").read_text())
     ends = {
-        fold: workdir.stages_of(config, folder, fold)[-1] for fold in workdir.chosen_folds(config)
+        fold: layout.stages_of(config, folder, fold)[-1] for fold in layout.chosen_folds(config)
     }
     if not all((end / "DONE.json").exists() for end, _ in ends.values()):
         return None
@@ -161,22 +163,22 @@ def nearest(result, folder):
     )
     scorers = {metric: lookup(metrics, metric) for metric in result.rows["constant"]}
     source = {
-        field: settings.plain(c.data[field])
+        field: run_config.plain(c.data[field])
         for field in ("reader", "root", "table", "shots", "shift", "corruption")
     }
     key = json.dumps(
-        [source, settings.plain(c.shots), c.fold, c.seed, sorted(scorers), result.ranks]
+        [source, run_config.plain(c.shots), c.fold, c.seed, sorted(scorers), result.ranks]
     )
     file = folder / "nearest.json"
     kept = read_numbers(file) if file.exists() else {}
     if key not in kept:
         folds = []
-        for fold in workdir.chosen_folds(c):
-            records = load.load(c.data, fold, c.seed)
+        for fold in layout.chosen_folds(c):
+            records = readers.load(c.data, fold, c.seed)
             if records["train"].read is None:
                 raise ValueError(f"{c.name} has no images")
             splits = {
-                name: tiers.decode_split(records[name], assemble.data_of(c, name), None)
+                name: storage.decode_split(records[name], data_of(c, name), None)
                 for name in ("train", "test")
             }
             train, test = (
@@ -194,7 +196,7 @@ def nearest(result, folder):
             ranks = None
             if result.ranks:
                 ranks = build(
-                    c.ranks, splits["train"].records.targets, assemble.rank_names(records["train"])
+                    c.ranks, splits["train"].records.targets, rank_names(records["train"])
                 )
             task = types.SimpleNamespace(config=c, splits=splits, ranks=ranks)
             folds.append(evaluate.score(task, scorers, {}, {NEAREST: prediction}, target))

@@ -48,8 +48,8 @@ sys.path.insert(
     0, str(ROOT)
 )  # configs/, docs/ and tools/ lie in the repository and are not installed
 
-from docs.pages import all_pieces, commands, programs, shortened  # noqa: E402
-from docs.rules import rule  # noqa: E402
+from docs.pages import all_pieces, commands, programs, shortened
+from docs.rules import rule
 
 FORK, READY = multiprocessing.get_context("fork"), []
 PARSING = ("tools.sweep", "tools.table", "tools.measure", "configs.base")
@@ -86,8 +86,8 @@ def shrink():
     """Makes the small tower smaller and the quickstart's photographs few, in this process."""
     import jax
 
-    from jaxord.data import demo
-    from jaxord.weights import variants
+    from jaxord.data.readers import demo
+    from jaxord.models import variants
 
     tiny = variants.VARIANTS["tiny"]
     towers = {
@@ -244,10 +244,10 @@ def parse(words):
         words = words[next(at for at, word in enumerate(words) if word in ("&&", "python")) :]
         words = words[words[0] == "&&" :]
     while "=" in words[0] or words[0] == "export":
-        from jaxord import sharding
+        from jaxord.runtime import devices
 
         if words[0] != "export" and words[0].partition("=")[0] not in (
-            *sharding.PLAIN,
+            *devices.PLAIN,
             "PYTHONPATH",
         ):
             raise ValueError(f"nothing reads {words[0]}")

@@ -24,7 +24,8 @@ import optuna
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import Trial, TrialState
 
-from jaxord import metrics, workdir
+from jaxord import metrics
+from jaxord.workdir import layout
 from tools.journal import mend
 from tools.plan import name_of
 
@@ -63,8 +64,8 @@ def curves(folder, config):
     """[[select_metric at each evaluation on the validation split so far] of each fold], negative
     where more is better."""
     sign, found = 1 if config.select_metric in metrics.LOWER_IS_BETTER else -1, []
-    for fold in workdir.chosen_folds(config):
-        file = workdir.stages_of(config, folder, fold)[-1][0] / "metrics.jsonl"
+    for fold in layout.chosen_folds(config):
+        file = layout.stages_of(config, folder, fold)[-1][0] / "metrics.jsonl"
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         # The last one may be being written; most are of other splits, and a run is looked at every
         # second.

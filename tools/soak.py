@@ -26,7 +26,7 @@ import scipy.stats
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and tools/ lie in the repository and are not installed
 
-from tools.torture import photographs  # noqa: E402
+from tools.torture import photographs
 
 MIB = 2**20
 PARTS, LEFT_OUT = 20, 0.2

@@ -41,11 +41,12 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).parents[1])
 )  # configs/ and tools/ lie in the repository and are not installed
 
-from jaxord import checkpoint, signals  # noqa: E402
-from tools import launch  # noqa: E402
-from tools.journal import Journal  # noqa: E402
-from tools.plan import ROOT, among, arguments_of, evaluations_of, is_done, load, runs_of, settle  # noqa: E402
-from tools.screen import Screen, clock, last_words, tail  # noqa: E402
+from jaxord.runtime import signals
+from jaxord.workdir import checkpoints
+from tools import launch
+from tools.journal import Journal
+from tools.plan import ROOT, among, arguments_of, evaluations_of, is_done, load, runs_of, settle
+from tools.screen import Screen, clock, last_words, tail
 
 COMMAND = (sys.executable, "-m", "jaxord.main")
 ATTEMPTS = 3
@@ -58,7 +59,7 @@ Begun = collections.namedtuple("Begun", "run process place since")
 def in_use(folder, log):
     """Whether a process holds the folder of a run that this sweep has not started, or its log."""
     try:
-        with checkpoint.lock(folder):
+        with checkpoints.lock(folder):
             return launch.held(log)
     except ValueError:
         return True
@@ -383,7 +384,7 @@ def main(arguments=None, command=COMMAND):
             raise ValueError("--trials is of a search; give --search too")
         experiment = load(file)
         runs = among(runs_of(experiment, given.option, given.set), given.only)
-        with checkpoint.lock(folder):
+        with checkpoints.lock(folder):
             search = None
             if given.search:
                 search = searching(getattr(experiment, "SPACE", {}), runs, given, folder)

@@ -24,13 +24,15 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).parents[1])
 )  # configs/ and experiments/ lie beside tools/ and are not installed
 
-from experiments import published  # noqa: E402
-from jaxord import checkpoint, metrics, report  # noqa: E402
-from jaxord.figures import comparison, embeddings, groups, page, style, training  # noqa: E402
-from jaxord.report import files  # noqa: E402
-from tools import plan, table  # noqa: E402
-from tools.journal import last_begun  # noqa: E402
-from tools.results import read, read_all  # noqa: E402
+from experiments import published
+from jaxord import metrics, report
+from jaxord.report import page
+from jaxord.report import runs as folders
+from jaxord.report.figures import comparison, embeddings, groups, style, training
+from jaxord.workdir import checkpoints
+from tools import plan, table
+from tools.journal import last_begun
+from tools.results import read, read_all
 
 LINES = 6  # of a figure of curves
 PANELS = 3  # beside each other
@@ -248,7 +250,7 @@ def curves(s):
     for number, some in enumerate(np.array_split(labels, -(-len(labels) // LINES)), 1):
         panels = {}
         for label in map(str, some):
-            each = [files.curves(*s.folds[run][0].stages[-1]) for run in labels_of(s)[label]]
+            each = [folders.curves(*s.folds[run][0].stages[-1]) for run in labels_of(s)[label]]
             select = s.folds[labels_of(s)[label][0]][0].config.select_metric
             for panel in ("loss", "gradient norm", select):
                 lines = [next(iter(one[panel].values())) for one in each if panel in one]
@@ -285,7 +287,7 @@ def by_groups(s):
     for label, runs in labels_of(s).items():
         fold = s.folds[runs[0]][0]
         if (fold.folder / "groups.json").exists():
-            count = len(checkpoint.read_json(fold.folder / "groups.json")["true"])
+            count = len(checkpoints.read_json(fold.folder / "groups.json")["true"])
             found.setdefault(count, []).append((classifier(fold.config), label, runs))
     return {
         count: {
@@ -302,7 +304,7 @@ def group_figures(s):
     for count, lines in by_groups(s).items():
         hits, off, true = {}, {}, None
         for title, runs in lines.items():
-            read = [checkpoint.read_json(s.folds[run][0].folder / "groups.json") for run in runs]
+            read = [checkpoints.read_json(s.folds[run][0].folder / "groups.json") for run in runs]
             true = np.mean([one["true"] for one in read], axis=0)
             hits[title] = true, np.mean([one["predicted"] for one in read], axis=0)
             off[title] = np.mean(
@@ -343,7 +345,7 @@ def decomposed(s, runs):
         fold = s.folds[run][0]
         epochs = fold.config.data.batch / len(fold.train_targets)
         for line, (steps, values) in (
-            files.curves(*fold.stages[-1]).get(error_of(fold.config), {}).items()
+            folders.curves(*fold.stages[-1]).get(error_of(fold.config), {}).items()
         ):
             split, _, rule = line.partition(", ")
             found.setdefault(f"{names.get(rule, rule)}, {split}", []).append(
@@ -361,7 +363,7 @@ def maps(s):
     for label, runs in labels_of(s).items():
         file = s.folds[runs[0]][0].folder / "features.npz"
         if file.exists():
-            found[label] = checkpoint.read_arrays(file)
+            found[label] = checkpoints.read_arrays(file)
         else:
             left.append(label)
     if not found:
@@ -469,7 +471,7 @@ def write(experiment, folder, figures, name):
     for data_set in sets:
         runs = [run for run in planned if run.data_set == data_set]
         _, results = read_all(experiment, runs, folder)
-        folds = {run: files.read(folder / run.name)[0] for run in runs if results[run]}
+        folds = {run: folders.read(folder / run.name)[0] for run in runs if results[run]}
         prefix = "-".join([name, data_set] if len(sets) > 1 else [name])
 
         def show(figure, caption, title, prefix=prefix):

@@ -36,11 +36,12 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).parents[1])
 )  # configs/ and experiments/ lie beside tools/ and are not installed
 
-from experiments import published  # noqa: E402
-from jaxord import metrics, shots  # noqa: E402
-from jaxord.binding import lookup, needs  # noqa: E402
-from tools import plan  # noqa: E402
-from tools.results import NEAREST, by_fold, headline, lacking, nearest, read_all, reason, values  # noqa: E402
+from experiments import published
+from jaxord import metrics
+from jaxord.binding import lookup, needs
+from jaxord.targets import shots
+from tools import plan
+from tools.results import NEAREST, by_fold, headline, lacking, nearest, read_all, reason, values
 
 BASELINES = ("constant", "majority", NEAREST)
 LEVEL = 0.95  # of the intervals

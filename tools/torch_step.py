@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
-from jaxord.ranks import CONTEXT, RANK
+from jaxord.models.tokens import CONTEXT, RANK
 from jaxord.weights import hf_clip
 
 COMPILED = "torch.compile"
@@ -116,7 +116,7 @@ class Model(nn.Module):
     """The model of a task with its parameters, and the weighted sum of its losses.
 
     Args:
-      task: from jaxord.assemble.
+      task: from jaxord.task.
       dtype: of activations, torch's.
     """
 
@@ -256,7 +256,7 @@ def build(task, arrays, factors, *, train, compile):
     """The step, or the forward pass of the evaluation.
 
     Args:
-      task: from jaxord.assemble.
+      task: from jaxord.task.
       arrays: prepared batch of ours; `rank` and `target` in training only.
       factors: f32[steps], the schedule's factor at each step.
       train: whether to update.

@@ -38,7 +38,8 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and tools/ lie in the repository and are not installed
 
-from jaxord import signals, workdir  # noqa: E402
+from jaxord.runtime import signals
+from jaxord.workdir import layout
 
 KEPT = ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 EVERY = 3  # steps between evaluations
@@ -234,7 +235,7 @@ def fingerprint(place):
             for file in KEPT
             if (stage / file).exists()
         }
-        for part, arrays in workdir.selected(stage).items():
+        for part, arrays in layout.selected(stage).items():
             found |= {
                 f"{name}/{part}/{path}": hashlib.sha256(array.tobytes()).hexdigest()
                 for path, array in arrays.items()

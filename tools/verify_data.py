@@ -22,11 +22,12 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).parents[1])
 )  # configs/ lies beside tools/ and is not installed
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from jaxord import main  # noqa: E402
-from jaxord.data import extraction, load, sources, tables, tiers  # noqa: E402
-from jaxord.workdir import chosen_folds  # noqa: E402
+from jaxord import main
+from jaxord.data import readers, storage, tables, video
+from jaxord.data import records as record_files
+from jaxord.workdir.layout import chosen_folds
 
 Row = collections.namedtuple("Row", "split row path reason")
 
@@ -47,7 +48,7 @@ def verify(config):
     for fold in chosen_folds(config):
         with reading_on() as (refused, labels):
             try:
-                splits = load.load(data, fold, config.seed)
+                splits = readers.load(data, fold, config.seed)
             except ValueError as error:
                 rows += [Row("", -1, path, reason) for path, reason in refused.items()]
                 rows += [Row("", -1, path, reason) for _, path, reason in labels]
@@ -74,7 +75,7 @@ def reading_on():
       readers; such a label is nan.
     """
     refused, labels = {}, []
-    check_file, labels_of = sources.check_file, tables.Table.labels_of
+    check_file, labels_of = record_files.check_file, tables.Table.labels_of
 
     def check(base, path):
         reason, mark = check_file(base, path)
@@ -92,25 +93,25 @@ def reading_on():
                 found.append([math.nan])
         return found
 
-    @functools.wraps(extraction.extract)
+    @functools.wraps(video.extract)
     def decoded(records, root, *, resize="square", stored_size=256, workers=4, **_):
-        still = {"frames": 1, "clips": 0, "clip_frames": extraction.POOLED, "clip_size": 32}
+        still = {"frames": 1, "clips": 0, "clip_frames": video.POOLED, "clip_size": 32}
 
         def one(row):
             path = pathlib.Path(root, records.paths[row])
-            extraction.decode_video(path, **still, resize=resize, stored_size=stored_size)
+            video.decode_video(path, **still, resize=resize, stored_size=stored_size)
 
         rest = [row for row, path in enumerate(records.paths) if path not in refused]
-        for place, reason in tiers.each_row(
+        for place, reason in storage.each_row(
             lambda place: one(rest[place]), len(rest), workers
         ).items():
             refused[records.paths[rest[place]]] = reason
         return {}, np.arange(len(records))
 
     with (
-        mock.patch.object(sources, "check_file", check),
+        mock.patch.object(record_files, "check_file", check),
         mock.patch.object(tables.Table, "labels_of", read),
-        mock.patch.object(extraction, "extract", decoded),
+        mock.patch.object(video, "extract", decoded),
     ):
         yield refused, labels
 
@@ -130,8 +131,8 @@ def faults_of(records, data, refused, known):
             for row, path in enumerate(records.paths)
             if path not in known and path not in refused
         ]
-        decode = functools.partial(tiers.decode_row, records, data=data)
-        broken = tiers.each_row(lambda place: decode(new[place]) and None, len(new), data.workers)
+        decode = functools.partial(storage.decode_row, records, data=data)
+        broken = storage.each_row(lambda place: decode(new[place]) and None, len(new), data.workers)
         known |= {records.paths[row]: broken.get(place, "") for place, row in enumerate(new)}
     reasons = [refused.get(path) or known.get(path, "") for path in records.paths]
     return {row: reason for row, reason in enumerate(reasons) if reason}

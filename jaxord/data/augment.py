@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxord import binding
-from jaxord.data import colour
+from jaxord.data import color_jitter
 
 NORMALISATIONS = {  # mean and standard deviation of the channels, of images in 0..1
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -90,8 +90,8 @@ def augment(
             jitter_key, grey_key = jax.random.split(
                 jax.random.fold_in(key, 2)
             )  # split made fold_in(key, 0) and 1
-            image = colour.jitter(image, jitter_key, **dict(jitter))
-            image = colour.random_grey(image, grey_key, probability=grey)
+            image = color_jitter.jitter(image, jitter_key, **dict(jitter))
+            image = color_jitter.random_grey(image, grey_key, probability=grey)
         return (image / 255.0 - mean) / std
 
     return jax.vmap(one)(stored, size, index, epoch)

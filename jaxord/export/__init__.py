@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxord import assemble, card, finished, workdir
-from jaxord.checkpoint import write_json
-from jaxord.export import facts, program, towers, verify
+from jaxord.export import description, model_card, program, torch_program, towers, verify
 from jaxord.models import ordinal
-from jaxord.weights import export_torch
+from jaxord.predict import trained_model
+from jaxord.task import text_embeds
+from jaxord.workdir import layout
+from jaxord.workdir.checkpoints import write_json
 
 TORCH = {"hf": towers.write_hf, "torch": towers.write_torch}
 PROGRAMS = {"stablehlo": program.stablehlo, "onnx": program.onnx}
@@ -53,18 +54,18 @@ def export(folder, output, *, format="", naming="hf", fold=""):
         a method that torch does not get, no converter; or what was written predicts something else
         than the run.
     """
-    run, output = in_float32(finished.load(folder, fold)), pathlib.Path(output)
-    fold = fold or workdir.chosen_folds(run.config)[0]
+    run, output = in_float32(trained_model.load(folder, fold)), pathlib.Path(output)
+    fold = fold or layout.chosen_folds(run.config)[0]
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not empty; remove it, or give another --output")
     part = output.absolute().with_name(f".{output.name}.unfinished")
     shutil.rmtree(part, ignore_errors=True)
     compare = write(run, part, format, naming)
-    _, _, targets = workdir.read_facts(run.folder)
-    done = workdir.done(run.folder)
-    model_card = card.card(run.config, run.ranks, run.folder, targets, done, fold)
+    _, _, targets = layout.read_facts(run.folder)
+    done = layout.done(run.folder)
+    card = model_card.card(run.config, run.ranks, run.folder, targets, done, fold)
     with open(part / "README.md", "a", encoding="utf-8") as file:
-        file.write("\n" + model_card)
+        file.write("\n" + card)
     said = compare(fold)
     os.replace(part, output)
     print(f"{output}: {', '.join(sorted(file.name for file in output.iterdir()))}\n{said}")
@@ -82,7 +83,7 @@ def in_float32(run):
     if "text_embeds" in constants:
         with jax.default_matmul_precision("highest"):
             constants["text_embeds"] = np.asarray(
-                assemble.text_embeds(model, run.variables["params"], constants)
+                text_embeds(model, run.variables["params"], constants)
             )
     return dataclasses.replace(run, config=config.lock(), model=model, constants=constants)
 
@@ -91,7 +92,7 @@ def write(run, folder, format="", naming="hf"):
     """Writes everything but the model card.
 
     Args:
-      run: jaxord.finished.Finished.
+      run: jaxord.predict.trained_model.Finished.
       folder: made if need be.
       format, naming: as `export`.
 
@@ -113,14 +114,14 @@ def write(run, folder, format="", naming="hf"):
         )
     if format in PROGRAMS:
         return write_program(run, folder, format)
-    found, tensors = facts.described(run)
+    found, tensors = description.described(run)
     folder.mkdir(parents=True, exist_ok=True)
     uses = TORCH[format](run, folder)
     if naming == "open_clip":
         uses += "\n" + towers.write_open_clip(run, folder)
     write_json(folder / "ordinal.json", found)
     save_file(tensors, folder / "ordinal.safetensors", metadata={"format": "pt"})
-    (folder / "predict.py").write_text(export_torch.program(found), encoding="utf-8")
+    (folder / "predict.py").write_text(torch_program.program(found), encoding="utf-8")
     (folder / "README.md").write_text(towers.readme(run, found, uses), encoding="utf-8")
     return lambda fold: verify.torch(run, folder, fold)
 
@@ -128,7 +129,9 @@ def write(run, folder, format="", naming="hf"):
 def write_program(run, folder, format):
     """`write` of a key of PROGRAMS."""
     shapes = {"inputs": program.inputs_of(run), "outputs": program.outputs_of(run)}
-    found = facts.common(run) | {name: program.described(part) for name, part in shapes.items()}
+    found = description.common(run) | {
+        name: program.described(part) for name, part in shapes.items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     call = PROGRAMS[format](run, folder)
     write_json(folder / "ordinal.json", found)

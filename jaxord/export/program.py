@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from jaxord import predictor
-from jaxord.data import augment, examples
+from jaxord.data import augment
+from jaxord.data.inputs import of
+from jaxord.predict import predictor
 
 WEIGHTS, STABLEHLO, ONNX = "model.safetensors", "program.stablehlo", "model.onnx"
 PLATFORMS = ("cpu", "cuda")
@@ -36,7 +37,7 @@ MEANINGS = {
     "image": "pixels in 0..255, RGB, cropped as `transform` says; of several views a row each",
     "sentences": "ids of words, places in vocabulary.json",
     "sentence_mask": "which ids are there, from the first on without gaps",
-    "motion": "maps of SlowFast's Fast pathway, jaxord.data.extraction",
+    "motion": "maps of SlowFast's Fast pathway, jaxord.data.video",
     "value": "the prediction, on the scale of the label",
     "rank": "of the value, from 0",
     "probabilities": "of the ranks",
@@ -60,7 +61,7 @@ def weights_of(run):
 
 def inputs_of(run):
     """{name: ShapeDtypeStruct [...]} of one example, as the program takes it."""
-    nothing = examples.of(run.config.data, run.vocabulary).nothing
+    nothing = of(run.config.data, run.vocabulary).nothing
     shapes = jax.eval_shape(run.inputs, {name: array[None] for name, array in nothing.items()})
     return {
         name: jax.ShapeDtypeStruct(
@@ -75,7 +76,7 @@ def program(run):
 
     Outputs: value f32[N] (or [N, A]), rank i32[N], probabilities f32[N, K], neighbours f32[N, k],
       uncertainty f32[N], and
-    rule_<name> of each further rule; those that the run has, as of `jaxord.predictor.Prediction`.
+    rule_<name> of each further rule; those that the run has, as of `jaxord.predict.predictor.Prediction`.
     """
     mean, std = (
         np.asarray(values, np.float32)

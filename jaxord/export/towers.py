@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxord.checkpoint import write_json
-from jaxord.export.facts import transform
-from jaxord.export.lines import lines
-from jaxord.tokenizer import byte_tokenizer
+from jaxord.export.description import transform
+from jaxord.export.snippet import lines
+from jaxord.models.tokens import byte_tokenizer
 from jaxord.weights import hf_clip, open_clip, torchvision
+from jaxord.workdir.checkpoints import write_json
 
 TOKENIZER = (
     "tokenizer.json",
@@ -96,7 +96,7 @@ def write_tokenizer(source, folder):
 
 
 def byte_vocabulary():
-    """`jaxord.tokenizer.byte_tokenizer` in the format of the `tokenizers` library: lower case, a
+    """`jaxord.models.tokens.byte_tokenizer` in the format of the `tokenizers` library: lower case, a
     blank behind each word."""
     from tokenizers import (
         Regex,
@@ -175,7 +175,7 @@ def readme(run, facts, uses):
         "images": ('["photo.jpg"]', ""),
         "videos": (
             '[{"frames": ["0.png", "1.png"], "motion": "0.npy"}]',
-            "# a video's frames, and its motion f16[M, F, h, w, C] as jaxord.data.extraction makes it\n",
+            "# a video's frames, and its motion f16[M, F, h, w, C] as jaxord.data.video makes it\n",
         ),
         "sentences": (
             "[[[2, 15, 7], [2, 9]]]",

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxord import predictor
-from jaxord.checkpoint import write_json
-from jaxord.data import augment, decode, load
-from jaxord.data import examples as examples_of
+from jaxord.data import augment, decode, readers
+from jaxord.data.inputs import of
+from jaxord.predict import predictor
+from jaxord.workdir.checkpoints import write_json
 
 EXAMPLES = 8  # that an export is verified on
 GENERATED = "generated examples, for the run's data cannot be read ({})"
@@ -32,7 +32,7 @@ def chosen_examples(run, fold, scratch, motion=False):
       motion: whether the model takes the motion of videos beside their frames.
     """
     try:
-        records = load.load(run.config.data, fold, run.config.seed)["test"]
+        records = readers.load(run.config.data, fold, run.config.seed)["test"]
     except ValueError as error:
         return GENERATED.format(str(error).splitlines()[0]), generated(run, scratch, motion)
     rows = range(min(EXAMPLES, len(records)))
@@ -89,7 +89,7 @@ def generated(run, scratch, motion=False):
         Image.fromarray(rough).resize((300, 260 + 10 * row), Image.Resampling.BICUBIC).save(file)
     if not motion:
         return [[file] for file in files]
-    nothing = examples_of.of(run.config.data).nothing
+    nothing = of(run.config.data).nothing
     maps = generator.normal(size=(EXAMPLES, *nothing["motion"].shape)).astype(
         nothing["motion"].dtype
     )
@@ -148,11 +148,11 @@ def program(run, call, format, fold):
 
 
 def batch(run, fold):
-    """(what they are, {name: array [N, ...]} as `jaxord.data.examples` reads them): test examples,
+    """(what they are, {name: array [N, ...]} as `jaxord.data.inputs` reads them): test examples,
     else noise."""
-    nothing = examples_of.of(run.config.data, run.vocabulary).nothing
+    nothing = of(run.config.data, run.vocabulary).nothing
     try:
-        records = load.load(run.config.data, fold, run.config.seed)["test"]
+        records = readers.load(run.config.data, fold, run.config.seed)["test"]
     except ValueError as error:
         generator = np.random.default_rng(0)
 

@@ -13,8 +13,8 @@ says it. `direction="both"` is the sum of image-to-text and text-to-image everyw
 all pairs of samples hold about `block` pairs at once, which changes time and memory only.
 """
 
-from jaxord.losses.conord import conord, expected_error
 from jaxord.losses.contrastive import asymmetric_contrastive, fcrc, info_nce, ordinal_pairwise
+from jaxord.losses.contrastive_order import conord, expected_error
 from jaxord.losses.embedding import cloc, group_contrastive, rnc, supcon
 from jaxord.losses.order import ordinal_entropy, ranksim
 from jaxord.losses.points import center

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxord import labels
+from jaxord.targets import labels
 
 
 class FDS(nn.Module):
@@ -35,7 +35,7 @@ class FDS(nn.Module):
       low, high, width: buckets of that width from low to high (exclusive), the ends take what lies
         beyond: 3, 100, 1 are the ages 3..99; 0, 1, 0.02 the 50 buckets of STS-B, whose targets are
         score / 5.
-      kernel, size, sigma: of the window, see `jaxord.labels.window`.
+      kernel, size, sigma: of the window, see `jaxord.targets.labels.window`.
       momentum: share of what was before.
       start: first epoch whose features are calibrated, at least 1.
       clip: bounds of v2 / v1.

@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from jaxord.binding import lookup
 from jaxord.models import clip, heads, prompts, resnet, sentence, vgg
-from jaxord.ranks import CONTEXT, RANK
+from jaxord.models.tokens import CONTEXT, RANK
 
 
 class OrdinalModel(nn.Module):
@@ -36,7 +36,7 @@ class OrdinalModel(nn.Module):
       logit_scale: exp of it multiplies cosines, at the start.
       dtype: of activations; parameters are float32.
       remat: recompute each block in the backward pass.
-      attention: implementation in the text tower, one of jaxord.attention.IMPLEMENTATIONS; the
+      attention: implementation in the text tower, one of jaxord.runtime.attention.IMPLEMENTATIONS; the
         image tower has its own.
     """
 
@@ -155,7 +155,7 @@ def build(config, settings, dtype, prompt_slots=None, vectors=(0, 0), attention=
       dtype: of activations.
       prompt_slots: i32[K, T] of the run's sentences; None builds no text tower.
       vectors: shape of the table of word vectors, for a data set of sentences.
-      attention: implementations in (image tower, text tower), from assemble.attentions.
+      attention: implementations in (image tower, text tower), from task.attentions.
     """
     prompt = None
     if prompt_slots is not None:

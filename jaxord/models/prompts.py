@@ -1,6 +1,6 @@
 """Prompts: what the text tower reads for each rank.
 
-A prompt maps word embeddings f32[K, T, C] and slots i32[K, T] (jaxord.ranks) to word embeddings
+A prompt maps word embeddings f32[K, T, C] and slots i32[K, T] (jaxord.targets.ranks) to word embeddings
 f32[K, T, C]. Its parameters are called `context`, `ranks` and `rank_former`, so that a table of
 parameter groups freezes any of them. Parameters start from the words that stand at their positions,
 or are drawn from N(0, 0.02^2). A third argument, `base` f32[S, n, C], gives the words of base ranks
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxord.models.norm import LayerNorm
-from jaxord.ranks import CONTEXT, RANK
+from jaxord.models.tokens import CONTEXT, RANK
 
 DRAWN = nn.initializers.normal(0.02)
 

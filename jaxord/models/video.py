@@ -2,7 +2,7 @@
 frames.
 
 The frames of a video are views of the image tower; its motion is a head's matter, from features
-that `jaxord.data.videos` extracts once: the pathway is frozen.
+that `jaxord.data.readers.videos` extracts once: the pathway is frozen.
 
 Shapes: B batch, M clips of a video, N clips, F frames of a clip, H W image, h w map, C width, D
   embedding.
@@ -108,7 +108,7 @@ class FastPathway(nn.Module):
 
     No stride in time anywhere, stages of 32, 64, 128 and 256 channels; R50 8x8 sees 32 frames of
     224 x 224 pixels. Parameters lie under the names of pytorchvideo's `slowfast_r50`
-    (`jaxord.data.videos.fast_name`), statistics in "stats".
+    (`jaxord.data.readers.videos.fast_name`), statistics in "stats".
 
     Feichtenhofer et al. 2019, "SlowFast networks for video recognition", Table 1.
 

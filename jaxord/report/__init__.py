@@ -6,26 +6,25 @@ import pathlib
 import numpy as np
 
 from jaxord import metrics
-from jaxord.figures import page
-from jaxord.report import files, inside, model, outcome
+from jaxord.report import model_views, page, rerun, results, runs
 
 SECTIONS = {
-    "What was run": outcome.what,
-    "Results": outcome.results,
-    "Learning curves": outcome.learning,
-    "Predicted against true": outcome.scatter,
-    "Confusion of ranks": outcome.confusion,
-    "Errors by label": outcome.by_label,
-    "Cumulative score": outcome.cumulative,
-    "Calibration": inside.calibration,
-    "Groups": outcome.of_groups,
-    "Order of the texts": inside.texts,
-    "Order of the features": inside.features,
-    "Nearest neighbours": inside.neighbours,
-    "Best and worst cases": inside.cases,
-    "Where the model looks": inside.looks_at,
-    "Errors by further columns": outcome.by_column,
-    "On other data": outcome.elsewhere,
+    "What was run": results.what,
+    "Results": results.results,
+    "Learning curves": results.learning,
+    "Predicted against true": results.scatter,
+    "Confusion of ranks": results.confusion,
+    "Errors by label": results.by_label,
+    "Cumulative score": results.cumulative,
+    "Calibration": model_views.calibration,
+    "Groups": results.of_groups,
+    "Order of the texts": model_views.texts,
+    "Order of the features": model_views.features,
+    "Nearest neighbours": model_views.neighbours,
+    "Best and worst cases": model_views.cases,
+    "Where the model looks": model_views.looks_at,
+    "Errors by further columns": results.by_column,
+    "On other data": results.elsewhere,
 }
 
 
@@ -48,10 +47,10 @@ def write(workdir):
       ValueError: no run there, none of its folds is finished, or matplotlib is not installed.
     """
     workdir = pathlib.Path(workdir)
-    folds, unfinished = files.read(workdir)
-    seen = model.look(folds[0])
+    folds, unfinished = runs.read(workdir)
+    seen = rerun.look(folds[0])
     if seen.run:
-        np.savez(folds[0].folder / model.FEATURES, **seen.arrays)
+        np.savez(folds[0].folder / rerun.FEATURES, **seen.arrays)
     content, missing = {}, {}
     for title, make in SECTIONS.items():
         parts = make(folds, seen)
@@ -89,7 +88,7 @@ def lead(folds):
     """What came out, in two sentences."""
     c, rule = folds[0].config, folds[0].headline
     metric = c.select_metric
-    number, constant = (files.numbers_of(folds, row, metric).mean() for row in (rule, "constant"))
+    number, constant = (runs.numbers_of(folds, row, metric).mean() for row in (rule, "constant"))
     over = f", mean of {len(folds)} folds" if len(folds) > 1 else ""
     count = sum(len(fold.target) for fold in folds)
     text = f"On {count:,} test samples the rule {rule} reaches {metric} {number:.4g}{over} (seed {c.seed})."

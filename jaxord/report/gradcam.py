@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxord import inference
-from jaxord.report import model
+from jaxord.report import rerun
 from jaxord.vectors import inner, unit
 
 
@@ -114,7 +114,7 @@ def explained(config):
     It is the headline's value where that has a gradient; else the nearest number that has one.
     """
     name = config.rules[0]["name"]
-    searched = model.gallery_array(config)
+    searched = rerun.gallery_array(config)
     rules = {
         "argmax": (
             lambda a: inference.expectation(a["logits"], a["rank_values"]),

@@ -26,8 +26,8 @@ from safetensors.numpy import save_file
 
 from jaxord import trees
 from jaxord.models.clip import ClipSettings, TextModel, Tower, VisionModel, resize_positions
+from jaxord.models.variants import MEAN, STD
 from jaxord.weights import open_clip
-from jaxord.weights.variants import MEAN, STD
 
 # First parts of the paths of a CLIP's parameters. A model may hold more than a CLIP; these are what
 # `load` can give it.

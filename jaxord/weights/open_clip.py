@@ -26,7 +26,7 @@ import re
 import numpy as np
 
 from jaxord.models.clip import ClipSettings, Tower
-from jaxord.weights.variants import MEAN, STD
+from jaxord.models.variants import MEAN, STD
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 BUFFERS = (

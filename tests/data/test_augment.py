@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from jaxord.data import augment, colour
+from jaxord.data import augment, color_jitter
 from jaxord.data.decode import decode
 
 SIDE, IMAGE = 24, 16
@@ -304,9 +304,9 @@ def test_blends_equal_torchvisions_formulas_and_pillow(factor):
     exact = PHOTO.astype(np.float64)
     luminance = exact @ np.array([0.299, 0.587, 0.114])
     found = {
-        "Brightness": colour.adjust_brightness(PHOTO, factor),
-        "Contrast": colour.adjust_contrast(PHOTO, factor),
-        "Color": colour.adjust_saturation(PHOTO, factor),
+        "Brightness": color_jitter.adjust_brightness(PHOTO, factor),
+        "Contrast": color_jitter.adjust_contrast(PHOTO, factor),
+        "Color": color_jitter.adjust_saturation(PHOTO, factor),
     }
     others = [np.zeros(()), luminance.mean((1, 2))[:, None, None, None], luminance[..., None]]
     for (name, adjusted), other in zip(found.items(), others, strict=True):
@@ -324,7 +324,7 @@ def test_blends_equal_torchvisions_formulas_and_pillow(factor):
 
 @pytest.mark.parametrize("factor", [-0.5, -0.1, 0.0, 0.27])
 def test_hue_equals_the_standard_librarys(factor):
-    found = np.asarray(colour.adjust_hue(PHOTO, factor))
+    found = np.asarray(color_jitter.adjust_hue(PHOTO, factor))
     np.testing.assert_allclose(
         found, hue_loop(PHOTO.astype(np.float64), factor), atol=5e-4
     )  # of 255; measured: 2e-4
@@ -335,8 +335,10 @@ def test_hue_equals_the_standard_librarys(factor):
 def test_hue_by_hand():
     red = np.array([[[200.0, 0, 0]]], np.float32)
     for third, expected in ((1, [0, 200, 0]), (2, [0, 0, 200])):
-        np.testing.assert_allclose(colour.adjust_hue(red, third / 3)[0, 0], expected, atol=1e-3)
-    np.testing.assert_allclose(colour.adjust_hue(red, 0.5)[0, 0], [0, 200, 200], atol=1e-3)
+        np.testing.assert_allclose(
+            color_jitter.adjust_hue(red, third / 3)[0, 0], expected, atol=1e-3
+        )
+    np.testing.assert_allclose(color_jitter.adjust_hue(red, 0.5)[0, 0], [0, 200, 200], atol=1e-3)
 
 
 def test_colour_leaves_crop_and_flip_alone_and_is_for_training():
@@ -346,7 +348,7 @@ def test_colour_leaves_crop_and_flip_alone_and_is_for_training():
         run("random_crop", epoch=(0, 1, 2, 3), jitter=off, grey=0.0), plain
     )
     grey = pixels(run("random_crop", epoch=(0, 1, 2, 3), grey=1.0))
-    np.testing.assert_allclose(grey, np.repeat(colour.grey(pixels(plain)), 3, -1), atol=1e-3)
+    np.testing.assert_allclose(grey, np.repeat(color_jitter.grey(pixels(plain)), 3, -1), atol=1e-3)
     np.testing.assert_array_equal(
         run("random_crop", train=False, jitter=JITTER, grey=1.0), run("random_crop", train=False)
     )
@@ -366,7 +368,7 @@ PAIR = np.array(
 
 def drawn(n=600, image=PAIR, **settings):
     """The two pixels of an image under n keys, [n, 2, 3]."""
-    change = jax.jit(jax.vmap(lambda key: colour.jitter(image, key, **settings)))
+    change = jax.jit(jax.vmap(lambda key: color_jitter.jitter(image, key, **settings)))
     return np.asarray(change(jax.random.split(jax.random.key(1), n)))[:, 0]
 
 
@@ -413,7 +415,7 @@ def test_both_orders_of_two_changes_occur_alike():
 
 def test_grey_as_often_as_asked_for_all_views_together():
     images = np.broadcast_to(np.array([100.0, 60, 40], np.float32), (3, 2, 2, 3))
-    change = jax.jit(jax.vmap(lambda key: colour.random_grey(images, key, probability=0.2)))
+    change = jax.jit(jax.vmap(lambda key: color_jitter.random_grey(images, key, probability=0.2)))
     found = np.asarray(change(jax.random.split(jax.random.key(0), 500)))
     grey = np.ptp(found, axis=-1) == 0
     assert np.array_equal(grey.any((1, 2, 3)), grey.all((1, 2, 3)))

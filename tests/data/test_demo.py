@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxord.data import arrayrecord, demo
+from jaxord.data import arrayrecord
+from jaxord.data.readers import demo
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = "import sys; from jaxord.data import demo; print(len(demo.digits(sys.argv[1], fold='', seed=0)['train']))"

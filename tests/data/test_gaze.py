@@ -5,17 +5,21 @@ import collections
 import numpy as np
 import pytest
 
-from jaxord.data import load
+from jaxord.data import readers
 from tests.data.files import touch, write
 from tools import prepare_data
 
 
 def gaze(root, **settings):
-    return load.reader({"name": "gaze.mpiifacegaze"})(root, **{"fold": "0", "seed": 0, **settings})
+    return readers.reader({"name": "gaze.mpiifacegaze"})(
+        root, **{"fold": "0", "seed": 0, **settings}
+    )
 
 
 def sky(root, **settings):
-    return load.reader({"name": "outdoor.skyfinder"})(root, **{"fold": "", "seed": 0, **settings})
+    return readers.reader({"name": "outdoor.skyfinder"})(
+        root, **{"fold": "", "seed": 0, **settings}
+    )
 
 
 def people(splits):

@@ -1,5 +1,6 @@
 """Decoding, the tiers, copies and other inputs, and what can go wrong in them."""
 
+import dataclasses
 import functools
 import io
 import itertools
@@ -12,8 +13,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxord.data import decode as decoding
-from jaxord.data import faces, order, pipeline, sources, tiers
+from jaxord.data import sampling, storage
+from jaxord.data.batches import eval_batches, outputs, train_batches
 from jaxord.data.decode import decode
+from jaxord.data.readers import faces
+from jaxord.data.records import Records, concatenate
 from jaxord.data.tables import read_table
 
 N, BATCH, SIDE = 10, 8, 12
@@ -38,7 +42,7 @@ FILES = [encoded(noise(20 + 3 * row, 30 - 2 * row)) for row in range(N)]
 
 def records(files=FILES):
     paths = tuple(f"{row}.png" for row in range(len(files)))
-    return sources.Records(
+    return Records(
         paths,
         np.arange(len(files), dtype=np.float32),
         lambda row: files[row],
@@ -81,7 +85,7 @@ def place(array):
 
 
 def split(files=FILES, **fields):
-    return tiers.decode_split(records(files), settings(**fields), place)
+    return storage.decode_split(records(files), settings(**fields), place)
 
 
 def some(batches, n):
@@ -109,15 +113,13 @@ def test_tiers_give_the_same_bytes_and_resume_anywhere(resize, tmp_path):
         {"tier": "cached", "cache": str(tmp_path)},
     ]
     splits = [split(resize=resize, **way) for way in ways]
-    expected = some(pipeline.train_batches(splits[0], batch=BATCH, seed=3), 6)
-    evaluated = some(pipeline.eval_batches(splits[0], batch=4), 99)
+    expected = some(train_batches(splits[0], batch=BATCH, seed=3), 6)
+    evaluated = some(eval_batches(splits[0], batch=4), 99)
     assert expected[1]["epoch"].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
     for one in splits:
-        assert_same(some(pipeline.train_batches(one, batch=BATCH, seed=3), 6), expected)
-        assert_same(
-            some(pipeline.train_batches(one, batch=BATCH, seed=3, start_step=4), 2), expected[4:]
-        )
-        assert_same(some(pipeline.eval_batches(one, batch=4), 99), evaluated)
+        assert_same(some(train_batches(one, batch=BATCH, seed=3), 6), expected)
+        assert_same(some(train_batches(one, batch=BATCH, seed=3, start_step=4), 2), expected[4:])
+        assert_same(some(eval_batches(one, batch=4), 99), evaluated)
     for batch in expected:
         for stored, size, index in zip(batch["stored"], batch["size"], batch["index"], strict=True):
             image, true = decode(FILES[index], resize=resize, stored_size=SIDE)
@@ -136,17 +138,15 @@ def with_inputs(n=N, read=lambda row: FILES[row]):
         "motion": RNG.normal(size=(n, 2, 3)).astype(np.float16),
     }
     paths = tuple(f"{row}.png" for row in range(n))
-    return sources.Records(
-        paths, np.arange(n, dtype=np.float32), read, {}, "made train", "1", inputs
-    )
+    return Records(paths, np.arange(n, dtype=np.float32), read, {}, "made train", "1", inputs)
 
 
 @pytest.mark.parametrize("tier", ["resident", "cached", "stream"])
 def test_copies_are_the_same_image_seen_again(tier):
     counted = with_inputs(read=lambda row: FILES[row])
-    both = tiers.decode_split(counted, settings(tier=tier, copies=2), place)
-    batches = some(pipeline.train_batches(both, batch=BATCH, seed=3), 5)
-    plain = some(pipeline.train_batches(split(), batch=BATCH, seed=3), 5)
+    both = storage.decode_split(counted, settings(tier=tier, copies=2), place)
+    batches = some(train_batches(both, batch=BATCH, seed=3), 5)
+    plain = some(train_batches(split(), batch=BATCH, seed=3), 5)
     for batch, once in zip(batches, plain, strict=True):
         for name in ("stored", "size", "index"):
             np.testing.assert_array_equal(batch[name], np.repeat(once[name], 2, axis=0))
@@ -159,34 +159,32 @@ def test_copies_are_the_same_image_seen_again(tier):
         for row, time in zip(batch["index"], batch["epoch"], strict=True)
     }
     assert len(seen) == 5 * 2 * BATCH  # no augmentation is drawn twice
-    assert_same(
-        some(pipeline.train_batches(both, batch=BATCH, seed=3, start_step=3), 2), batches[3:]
-    )
-    assert len(next(pipeline.eval_batches(both, batch=4))["index"]) == 4
+    assert_same(some(train_batches(both, batch=BATCH, seed=3, start_step=3), 2), batches[3:])
+    assert len(next(eval_batches(both, batch=4))["index"]) == 4
     if tier == "stream":  # prefetching decodes ahead, but a row only once for all its copies
         reads = []  # of this iterator alone: those above may still be reading ahead
         rows = [
-            row for step in range(99) for row in order.train_rows(3, N, BATCH, step)[0].tolist()
+            row for step in range(99) for row in sampling.train_rows(3, N, BATCH, step)[0].tolist()
         ]
         told = with_inputs(read=lambda row: reads.append(row) or FILES[row])
-        one_thread = tiers.decode_split(told, settings(tier=tier, workers=1, copies=2), place)
-        some(pipeline.train_batches(one_thread, batch=BATCH, seed=3), 2)
+        one_thread = storage.decode_split(told, settings(tier=tier, workers=1, copies=2), place)
+        some(train_batches(one_thread, batch=BATCH, seed=3), 2)
         assert reads == rows[: len(reads)]
 
 
 def test_copies_of_a_row_lie_on_one_device():
-    batch = next(pipeline.train_batches(split(tier="resident", copies=2), batch=4, seed=0))
+    batch = next(train_batches(split(tier="resident", copies=2), batch=4, seed=0))
     for shard in batch["index"].addressable_shards:
         assert len(set(np.asarray(shard.data).tolist())) == 1
 
 
 def test_records_without_images():
-    found = tiers.decode_split(
+    found = storage.decode_split(
         with_inputs(read=None), settings(image_size=16), place
     )  # crops do not matter
     assert (found.tier, found.images, found.sizes, found.skipped) == ("inputs", None, None, ())
     inputs = found.records.inputs
-    batches = some(pipeline.train_batches(found, batch=BATCH, seed=3), 4)
+    batches = some(train_batches(found, batch=BATCH, seed=3), 4)
     for batch in batches:
         assert sorted(batch) == ["epoch", "index", "motion", "sentence_mask", "sentences"]
         assert (
@@ -198,35 +196,33 @@ def test_records_without_images():
             np.testing.assert_array_equal(
                 batch[name], expected if name == "motion" else expected[:, :8]
             )
-    assert_same(
-        some(pipeline.train_batches(found, batch=BATCH, seed=3, start_step=2), 2), batches[2:]
-    )
-    evaluated = some(pipeline.eval_batches(found, batch=4), 9)
+    assert_same(some(train_batches(found, batch=BATCH, seed=3, start_step=2), 2), batches[2:])
+    evaluated = some(eval_batches(found, batch=4), 9)
     shortest_first = sorted(range(N), key=lambda row: row % 5)
     assert np.concatenate([b["index"][b["valid"]] for b in evaluated]).tolist() == shortest_first
-    assert pipeline.outputs(found, dict, batch=4)["index"].tolist() == list(range(N))
-    assert next(pipeline.train_batches(found, batch=BATCH, seed=0))["motion"].sharding == sharding()
+    assert outputs(found, dict, batch=4)["index"].tolist() == list(range(N))
+    assert next(train_batches(found, batch=BATCH, seed=0))["motion"].sharding == sharding()
 
 
 def test_inputs_follow_the_images_that_are_left():
-    broken = sources.dataclasses.replace(with_inputs(), read=lambda row: BROKEN[row])
-    found = tiers.decode_split(broken, settings(broken="skip"), place)
-    left = pipeline.outputs(found, dict, batch=8)["sentences"][:8]
+    broken = dataclasses.replace(with_inputs(), read=lambda row: BROKEN[row])
+    found = storage.decode_split(broken, settings(broken="skip"), place)
+    left = outputs(found, dict, batch=8)["sentences"][:8]
     np.testing.assert_array_equal(left[:, 11 - 4] % 100, [0, 2, 4, 5, 6, 7, 8, 9])
 
 
 def test_batches_of_like_length():
-    found = tiers.decode_split(with_inputs(n=24, read=None), settings(bucket=3), place)
-    batches = some(pipeline.train_batches(found, batch=4, seed=1), 12)
+    found = storage.decode_split(with_inputs(n=24, read=None), settings(bucket=3), place)
+    batches = some(train_batches(found, batch=4, seed=1), 12)
     for first in range(0, 12, 3):  # each window holds what it holds unsorted
-        plain = [order.train_rows(1, 24, 4, step) for step in range(first, first + 3)]
+        plain = [sampling.train_rows(1, 24, 4, step) for step in range(first, first + 3)]
         rows = np.concatenate([batch["index"] for batch in batches[first : first + 3]])
         assert sorted(rows) == sorted(np.concatenate([rows for rows, _ in plain]))
-    assert_same(some(pipeline.train_batches(found, batch=4, seed=1, start_step=7), 5), batches[7:])
+    assert_same(some(train_batches(found, batch=4, seed=1, start_step=7), 5), batches[7:])
 
 
 def test_inputs_and_annotations_are_taken_and_joined(tmp_path):
-    both = sources.dataclasses.replace(
+    both = dataclasses.replace(
         with_inputs(4, read=None),
         annotations=np.array([[1, np.nan], [2, 3], [4, np.nan], [5, 6]], np.float32),
         vocabulary=("a",),
@@ -234,9 +230,9 @@ def test_inputs_and_annotations_are_taken_and_joined(tmp_path):
     part = both.take([2, 0])
     assert (part.read, part.vocabulary) == (None, ("a",))
     np.testing.assert_array_equal(part.inputs["motion"], both.inputs["motion"][[2, 0]])
-    plain = sources.dataclasses.replace(both, annotations=None)
-    wide = sources.dataclasses.replace(part, annotations=np.ones((2, 3), np.float32))
-    joined = sources.concatenate([both, plain, wide])
+    plain = dataclasses.replace(both, annotations=None)
+    wide = dataclasses.replace(part, annotations=np.ones((2, 3), np.float32))
+    joined = concatenate([both, plain, wide])
     assert joined.read is None and joined.vocabulary == ("a",) and len(joined) == 10
     np.testing.assert_array_equal(joined.inputs["motion"][8:], part.inputs["motion"])
     nan = np.nan
@@ -250,9 +246,9 @@ def test_inputs_and_annotations_are_taken_and_joined(tmp_path):
     ]
     np.testing.assert_array_equal(joined.annotations, np.array(expected, np.float32))
     assert joined.annotations.dtype == np.float32
-    assert sources.concatenate([plain, plain]).annotations is None
+    assert concatenate([plain, plain]).annotations is None
     np.save(tmp_path / "motion.npy", both.inputs["motion"])
-    stored = sources.dataclasses.replace(
+    stored = dataclasses.replace(
         plain, inputs={"motion": np.load(tmp_path / "motion.npy", mmap_mode="r")}
     )
     consecutive = stored.take([1, 2]).inputs["motion"]
@@ -299,12 +295,12 @@ def test_lists_with_several_labels(tmp_path):
 )
 def test_bad_copies_and_buckets(way, message):
     with pytest.raises(ValueError, match=message):
-        next(pipeline.train_batches(split(**way), batch=4, seed=0))
+        next(train_batches(split(**way), batch=4, seed=0))
 
 
 @pytest.mark.parametrize("tier", ["resident", "cached", "stream"])
 def test_arrays_lie_as_place_lays_them(tier):
-    batch = next(pipeline.train_batches(split(tier=tier), batch=BATCH, seed=0))
+    batch = next(train_batches(split(tier=tier), batch=BATCH, seed=0))
     assert {name: value.sharding.spec for name, value in batch.items()} == dict.fromkeys(
         ("stored", "size", "index", "epoch"), jax.sharding.PartitionSpec("data")
     )
@@ -317,16 +313,13 @@ def test_arrays_lie_as_place_lays_them(tier):
 
 
 def test_one_device_without_a_mesh():
-    one = tiers.decode_split(records(), settings(tier="resident"), jax.numpy.asarray)
-    assert_same(
-        some(pipeline.eval_batches(one, batch=4), 9),
-        some(pipeline.eval_batches(split(), batch=4), 9),
-    )
+    one = storage.decode_split(records(), settings(tier="resident"), jax.numpy.asarray)
+    assert_same(some(eval_batches(one, batch=4), 9), some(eval_batches(split(), batch=4), 9))
 
 
 @pytest.mark.parametrize("batch", [4, 8, 12])
 def test_evaluation_sees_every_row_once(batch):
-    batches = some(pipeline.eval_batches(split(), batch=batch), 99)
+    batches = some(eval_batches(split(), batch=batch), 99)
     assert all(len(b["stored"]) == batch for b in batches)
     assert np.concatenate([b["index"][b["valid"]] for b in batches]).tolist() == list(range(N))
     assert not np.any(
@@ -336,7 +329,7 @@ def test_evaluation_sees_every_row_once(batch):
 
 def test_cache_is_reused_and_follows_what_it_holds(tmp_path, monkeypatch):
     reads = []
-    counted = sources.Records(
+    counted = Records(
         records().paths,
         records().targets,
         lambda row: reads.append(row) or FILES[row],
@@ -344,18 +337,16 @@ def test_cache_is_reused_and_follows_what_it_holds(tmp_path, monkeypatch):
         "x",
         "1",
     )
-    run = lambda given=counted, **fields: tiers.decode_split(
-        given, settings(cache=str(tmp_path), **fields), place
-    )  # noqa: E731
+
+    def run(given=counted, **fields):
+        return storage.decode_split(given, settings(cache=str(tmp_path), **fields), place)
+
     first = run()
     assert len(reads) == N and isinstance(first.images, np.memmap)
-    assert_same(
-        some(pipeline.eval_batches(run(), batch=4), 9),
-        some(pipeline.eval_batches(first, batch=4), 9),
-    )
+    assert_same(some(eval_batches(run(), batch=4), 9), some(eval_batches(first, batch=4), 9))
     assert len(reads) == N
     run(stored_size=SIDE + 1)
-    run(sources.dataclasses.replace(counted, stamp="2"))
+    run(dataclasses.replace(counted, stamp="2"))
     run(counted.take(range(5)))
     assert len(reads) == N + N + N + 5
     assert len(list(tmp_path.iterdir())) == 4  # one folder each, no parts left over
@@ -370,9 +361,9 @@ def test_a_killed_or_failed_fill_leaves_no_cache(tmp_path):
             raise Killed
         return FILES[row]
 
-    dying = sources.Records(records().paths, records().targets, read, {}, "x", "1")
+    dying = Records(records().paths, records().targets, read, {}, "x", "1")
     with pytest.raises(Killed):
-        tiers.decode_split(dying, settings(cache=str(tmp_path)), place)
+        storage.decode_split(dying, settings(cache=str(tmp_path)), place)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="cannot be decoded"):
         split([b"", *FILES[1:]], cache=str(tmp_path))
@@ -389,16 +380,14 @@ def test_broken_images_are_left_out_when_told(tier, tmp_path, caplog):
         found = split(BROKEN, broken="skip", **fields)
         assert [(row, path) for row, path, _ in found.skipped] == [(1, "1.png"), (3, "3.png")]
         assert found.records.paths == tuple(f"{row}.png" for row in (0, 2, 4, 5, 6, 7, 8, 9))
-        batches = some(pipeline.eval_batches(found, batch=4), 9)
+        batches = some(eval_batches(found, batch=4), 9)
         np.testing.assert_array_equal(
             batches[0]["stored"][1], decode(FILES[2], resize="square", stored_size=SIDE)[0]
         )
         np.testing.assert_array_equal(
             batches[1]["stored"][3], decode(FILES[9], resize="square", stored_size=SIDE)[0]
         )
-        order = np.concatenate(
-            [b["index"] for b in some(pipeline.train_batches(found, batch=4, seed=0), 2)]
-        )
+        order = np.concatenate([b["index"] for b in some(train_batches(found, batch=4, seed=0), 2)])
         assert sorted(order) == list(range(8))
 
 
@@ -415,7 +404,7 @@ def test_broken_images_are_all_reported(tier):
 
 
 def test_broken_image_stops_the_stream_when_it_comes():
-    batches = pipeline.eval_batches(split(BROKEN, tier="stream"), batch=4)
+    batches = eval_batches(split(BROKEN, tier="stream"), batch=4)
     with pytest.raises(ValueError, match="row 1, 1.png: no image in a known format"):
         next(batches)
 
@@ -471,12 +460,12 @@ def test_empty_split():
     ],
 )
 def test_auto_chooses_by_size(monkeypatch, host, device, tier):
-    monkeypatch.setattr(tiers, "host_memory", lambda: host)
-    monkeypatch.setattr(tiers, "device_memory", lambda: device)
-    monkeypatch.setattr(tiers.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(storage, "host_memory", lambda: host)
+    monkeypatch.setattr(storage, "device_memory", lambda: device)
+    monkeypatch.setattr(storage.jax, "default_backend", lambda: "gpu")
     assert 10 * SIDE * SIDE * 3 == 4320
     assert split(tier="auto").tier == tier
-    monkeypatch.setattr(tiers.jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(storage.jax, "default_backend", lambda: "cpu")
     assert split(tier="auto").tier == {"resident": "cached"}.get(tier, tier)
 
 
@@ -489,15 +478,15 @@ def test_auto_chooses_by_size(monkeypatch, host, device, tier):
     ],
 )
 def test_a_forced_tier_that_does_not_fit(monkeypatch, tier, host, device, message):
-    monkeypatch.setattr(tiers, "host_memory", lambda: host)
-    monkeypatch.setattr(tiers, "device_memory", lambda: (1e12, device))
+    monkeypatch.setattr(storage, "host_memory", lambda: host)
+    monkeypatch.setattr(storage, "device_memory", lambda: (1e12, device))
     with pytest.raises(ValueError, match=message):
         split(tier=tier)
 
 
 def test_memory_is_measured():
-    assert 2**28 < tiers.host_memory() < 2**45
-    assert tiers.device_memory()[0] >= tiers.device_memory()[1] > 0
+    assert 2**28 < storage.host_memory() < 2**45
+    assert storage.device_memory()[0] >= storage.device_memory()[1] > 0
 
 
 def test_decoding_equals_pillow():

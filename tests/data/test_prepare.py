@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxord.data import arrayrecord, faces, load, sources
+from jaxord.data import arrayrecord, readers
+from jaxord.data.readers import faces, sources
 from tools import prepare_data
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -100,7 +101,7 @@ def test_the_command(source, tmp_path):
     run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "5 images and the lists are in" in run.stdout
-    splits = load.reader({"name": "faces.morph"})(tmp_path / "data" / "morph", fold="1", seed=0)
+    splits = readers.reader({"name": "faces.morph"})(tmp_path / "data" / "morph", fold="1", seed=0)
     np.testing.assert_array_equal(splits["test"].targets, [24])
     again = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 1 and again.stderr.startswith("error: there is a store already")

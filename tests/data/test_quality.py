@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 from scipy.io import savemat
 
-from jaxord.data import load, quality
+from jaxord.data import readers
+from jaxord.data.readers import quality
 from tests.data.files import touch, write
 from tools import prepare_data
 
@@ -25,7 +26,7 @@ def sizes(splits):
 
 
 def read(name, root, **settings):
-    return load.reader({"name": f"quality.{name}"})(root, **{**RUN, **settings})
+    return readers.reader({"name": f"quality.{name}"})(root, **{**RUN, **settings})
 
 
 def koniq_list(root, n=20):
@@ -318,6 +319,6 @@ def test_config_and_pixels(tmp_path):
         "table": "mine.csv",
         "shots": 0,
     }
-    splits = load.load(ConfigDict({**data, "shift": shift}), "4", 0)
+    splits = readers.load(ConfigDict({**data, "shift": shift}), "4", 0)
     assert sizes(splits) == {"train": 4, "test": 1}
     assert Image.open(io.BytesIO(splits["test"].read(0))).getpixel((7, 5)) == (200, 100, 50)

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxord.data import load, pipeline, select, sentences, sources, tiers
+from jaxord.data import readers, records, storage
+from jaxord.data.batches import train_batches
+from jaxord.data.readers import sentences
+from jaxord.data.splits import select_shots
+from jaxord.weights import glove
 
 HEADER = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
 PAIRS = {
@@ -119,8 +123,8 @@ def test_stsb_through_load_and_pipeline(tmp_path):
             "shift": shift,
         }
     )
-    train = load.load(data, "", 0)["train"]
-    both = sources.concatenate([train, train.take([2, 0])])
+    train = readers.load(data, "", 0)["train"]
+    both = records.concatenate([train, train.take([2, 0])])
     crops = {
         "train_crop": {"name": "random_crop"},
         "eval_crop": {"name": "center_crop"},
@@ -131,14 +135,14 @@ def test_stsb_through_load_and_pipeline(tmp_path):
     data = ConfigDict(
         {"tier": "auto", "broken": "raise", "workers": 1, "copies": 1, "bucket": 2, **crops}
     )
-    split = tiers.decode_split(both, data, np.asarray)
-    batches = pipeline.train_batches(split, batch=3, seed=0)
+    split = storage.decode_split(both, data, np.asarray)
+    batches = train_batches(split, batch=3, seed=0)
     for batch in (next(batches) for _ in range(4)):
         assert batch["sentences"].shape == (3, 2, 8)
         np.testing.assert_array_equal(
             batch["sentences"], both.inputs["sentences"][batch["index"]][..., :8]
         )
-    assert len(select.select_shots(train, 1, 0)) == 3
+    assert len(select_shots(train, 1, 0)) == 3
 
 
 @pytest.mark.parametrize(
@@ -167,18 +171,18 @@ def test_vectors(tmp_path, caplog):
     path = tmp_path / "glove.txt"
     path.write_text(". 1 -2e-1 3\nman 0.5 0.25 4\n. . . 7 7 7\nother 9 9 9\n<padding> 5 5 5\n")
     with caplog.at_level("INFO"):
-        table = sentences.vectors(str(path), words, 3)
+        table = glove.vectors(str(path), words, 3)
     assert "2 of 3 words have a vector of 3 numbers" in caplog.text
     assert (table.shape, table.dtype) == ((5, 3), np.float32)
     np.testing.assert_array_equal(
         table[[0, 2, 3]], np.array([[0, 0, 0], [0.5, 0.25, 4], [1, -0.2, 3]], np.float32)
     )
-    np.testing.assert_array_equal(sentences.vectors(str(path), words, 3), table)
-    other = sentences.vectors(str(path), words, -4)
+    np.testing.assert_array_equal(glove.vectors(str(path), words, 3), table)
+    other = glove.vectors(str(path), words, -4)
     assert not np.any(other[[1, 4]] == table[[1, 4]]) and np.all(
         other[[0, 2, 3]] == table[[0, 2, 3]]
     )
-    many = sentences.vectors(str(path), (*words, *map(str, range(2000))), 0)[5:]
+    many = glove.vectors(str(path), (*words, *map(str, range(2000))), 0)[5:]
     assert abs(many.mean()) < 0.05 and abs(many.std() - 1) < 0.05
 
 
@@ -195,8 +199,6 @@ def test_vectors(tmp_path, caplog):
 def test_faulty_vectors(tmp_path, text, message):
     (tmp_path / "glove.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
-        sentences.vectors(
-            str(tmp_path / "glove.txt"), (sentences.PADDING, sentences.UNKNOWN, "man"), 0
-        )
+        glove.vectors(str(tmp_path / "glove.txt"), (sentences.PADDING, sentences.UNKNOWN, "man"), 0)
     with pytest.raises(ValueError, match="no word vectors at"):
-        sentences.vectors(str(tmp_path), (), 0)
+        glove.vectors(str(tmp_path), (), 0)

@@ -9,7 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxord.data import demo, faces, load, photos, sources
+from jaxord.data import readers
+from jaxord.data.readers import demo, faces, photos, sources
+from jaxord.data.records import Records, concatenate, image_records
 from tests.data.files import touch
 
 RUN = {"fold": "0", "seed": 0}
@@ -23,9 +25,7 @@ def write(root, name, text):
 
 def records(targets, name="made"):
     paths = tuple(f"{row}.jpg" for row in range(len(targets)))
-    return sources.Records(
-        paths, np.asarray(targets, np.float32), lambda row: str(row).encode(), {}, name
-    )
+    return Records(paths, np.asarray(targets, np.float32), lambda row: str(row).encode(), {}, name)
 
 
 def config(reader, root, **fields):
@@ -62,7 +62,7 @@ def test_images_must_lie_under_the_root(tmp_path):
         "z",
     ]
     with pytest.raises(ValueError) as error:
-        sources.image_records(root, paths, np.zeros(9), name="mine", about="ask me")
+        image_records(root, paths, np.zeros(9), name="mine", about="ask me")
     text = str(error.value)
     assert "mine: 7 of 9 images" in text
     assert "row 2, ../outside.jpg: leads out of the root" in text
@@ -72,13 +72,13 @@ def test_images_must_lie_under_the_root(tmp_path):
     assert "row 6, folder.jpg: not a file" in text
     assert "and 2 more" in text and "row 7" not in text
     assert text.endswith("ask me")
-    good = sources.image_records(root, paths[:2], np.zeros(2), name="mine", about="")
+    good = image_records(root, paths[:2], np.zeros(2), name="mine", about="")
     assert good.paths == ("a.jpg", "inner.jpg") and good.read(0) == good.read(1) == b"a.jpg"
 
 
 def test_stamp_follows_the_files(tmp_path):
     touch(tmp_path, "a.jpg")
-    make = lambda: sources.image_records(tmp_path, ["a.jpg"], [0], name="", about="").stamp  # noqa: E731
+    make = lambda: image_records(tmp_path, ["a.jpg"], [0], name="", about="").stamp  # noqa: E731
     before = make()
     assert make() == before
     (tmp_path / "a.jpg").write_bytes(b"longer than before")
@@ -87,7 +87,7 @@ def test_stamp_follows_the_files(tmp_path):
 
 def test_take_and_concatenate():
     parts = [records([0, 1, 2]), records([5, 6])]
-    whole = sources.concatenate(parts).take([4, 0, 3])
+    whole = concatenate(parts).take([4, 0, 3])
     assert whole.paths == ("1.jpg", "0.jpg", "0.jpg")
     assert [whole.read(row) for row in range(3)] == [b"1", b"0", b"0"]
     np.testing.assert_array_equal(whole.targets, [6, 0, 5])
@@ -414,17 +414,19 @@ def test_load(tmp_path):
     morph_lists(tmp_path)
     folds = tuple("01234")
     data = config({"name": "faces.morph", "setting": "random"}, tmp_path, folds=folds)
-    assert {split: len(part) for split, part in load.load(data, "1", 0).items()} == {
+    assert {split: len(part) for split, part in readers.load(data, "1", 0).items()} == {
         "train": 8,
         "test": 2,
     }
-    assert len(load.load(config(data.reader, tmp_path, folds=folds, shots=1), "1", 0)["train"]) == 8
+    assert (
+        len(readers.load(config(data.reader, tmp_path, folds=folds, shots=1), "1", 0)["train"]) == 8
+    )
     shifted = config(
         data.reader, tmp_path, folds=folds, shift={"labels": 8, "keep": 0.5, "choice": "top"}
     )
-    assert len(load.load(shifted, "1", 0)["train"]) == 8  # one image a label: each keeps it
+    assert len(readers.load(shifted, "1", 0)["train"]) == 8  # one image a label: each keeps it
     with pytest.raises(ValueError, match=r"config.fold is '7'; the folds are \['0', '1'"):
-        load.load(data, "7", 0)
+        readers.load(data, "7", 0)
 
 
 @pytest.mark.parametrize(
@@ -446,12 +448,12 @@ def test_load(tmp_path):
 )
 def test_unknown_readers_and_settings(entry, message):
     with pytest.raises(ValueError, match=message):
-        load.reader(entry)
+        readers.reader(entry)
 
 
 def test_load_refuses_a_table_the_reader_does_not_take(tmp_path):
     with pytest.raises(ValueError, match="hci has no setting 'table'"):
-        load.load(config({"name": "photos.hci"}, tmp_path, table="my.csv"), "", 0)
+        readers.load(config({"name": "photos.hci"}, tmp_path, table="my.csv"), "", 0)
 
 
 @pytest.mark.parametrize(
@@ -472,13 +474,13 @@ def test_load_checks_the_splits(tmp_path, rows, message):
     touch(tmp_path, "a.jpg", "b.jpg")
     write(tmp_path, "my.csv", "path,label,split\n" + rows)
     with pytest.raises(ValueError, match=message):
-        load.load(config({"name": "sources.own"}, tmp_path, table="my.csv"), "", 0)
+        readers.load(config({"name": "sources.own"}, tmp_path, table="my.csv"), "", 0)
 
 
 def test_load_refuses_an_empty_split(tmp_path):
     touch(tmp_path, "0/a.jpg", "0/b.jpg")
     with pytest.raises(ValueError, match="the test split is empty"):
-        load.load(config({"name": "sources.folder"}, tmp_path), "", 0)
+        readers.load(config({"name": "sources.folder"}, tmp_path), "", 0)
 
 
 def test_tfds_data_sets(tmp_path):
@@ -517,4 +519,4 @@ def test_tfds_data_sets(tmp_path):
 
 
 def test_demo_readers_are_found():
-    assert load.reader({"name": "demo.digits"}) is demo.digits
+    assert readers.reader({"name": "demo.digits"}) is demo.digits

@@ -8,7 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from jaxord.data import extraction, videos
+from jaxord.data import video
+from jaxord.data.readers import videos
 from tests.data.test_sources import write
 
 RUN = {"fold": "0", "seed": 0}
@@ -65,12 +66,12 @@ def network(monkeypatch):
             clips.mean((1, 2, 3, 4))[:, None, None, None, None], (len(clips), 4, 1, 1, 256)
         )
 
-    monkeypatch.setattr(extraction, "fast_motion", lambda weights: motion)
+    monkeypatch.setattr(video, "fast_motion", lambda weights: motion)
     return seen
 
 
 def test_frames_are_the_middle_of_equal_parts_and_clips_begin_with_the_parts(sixty):
-    images, size, clips = extraction.decode_video(sixty, **{**FORM, "frames": 5, "clips": 3})
+    images, size, clips = video.decode_video(sixty, **{**FORM, "frames": 5, "clips": 3})
     assert images.shape == (5, 16, 16, 3) and images.dtype == np.uint8 and size == (16, 16)
     assert numbers(images) == [6, 18, 30, 42, 54]
     assert clips.shape == (3, 4, 32, 32, 3)
@@ -79,14 +80,14 @@ def test_frames_are_the_middle_of_equal_parts_and_clips_begin_with_the_parts(six
 
 def test_the_last_frame_pads_clips(tmp_path):
     short = film(tmp_path / "short.mp4", 3, first=10)
-    images, _, clips = extraction.decode_video(short, **{**FORM, "frames": 4, "clips": 2})
+    images, _, clips = video.decode_video(short, **{**FORM, "frames": 4, "clips": 2})
     assert numbers(images) == [10, 11, 11, 12]
     assert [numbers(clip) for clip in clips] == [[10, 11, 12, 12], [11, 12, 12, 12]]
-    assert extraction.decode_video(short, **{**FORM, "clips": 0})[2].size == 0
+    assert video.decode_video(short, **{**FORM, "clips": 0})[2].size == 0
 
 
 def test_the_shorter_form_keeps_the_aspect_and_pads(sixty):
-    images, size, _ = extraction.decode_video(sixty, **{**FORM, "resize": "shorter", "clips": 0})
+    images, size, _ = video.decode_video(sixty, **{**FORM, "resize": "shorter", "clips": 0})
     assert images.shape == (8, 32, 32, 3) and size == (16, 24)
     assert not images[:, 16:].any() and not images[:, :, 24:].any() and images[1:, :16, :24].all()
 
@@ -102,7 +103,7 @@ def test_rotation_that_the_file_asks_for_is_applied(tmp_path):
     one, minus = (1 << 16).to_bytes(4, "big"), (2**32 - (1 << 16)).to_bytes(4, "big")
     content[matrix : matrix + 20] = bytes(4) + one + bytes(4) + minus + bytes(4)
     path.write_bytes(content)
-    images, size, clips = extraction.decode_video(path, **{**FORM, "resize": "shorter"})
+    images, size, clips = video.decode_video(path, **{**FORM, "resize": "shorter"})
     assert size == (24, 16)
     for turned in (images[0, :24, :16], clips[0, 0]):
         half = turned.shape[1] // 2
@@ -159,7 +160,7 @@ def test_splits_share_one_extraction(tmp_path, network):
 def test_a_crash_loses_no_video(tmp_path, monkeypatch, network):
     library(tmp_path)
     settings = {**FORM, "motion_weights": "random", "workers": 1, "cache": str(tmp_path / "cache")}
-    decode, tried = extraction.decode_video, []
+    decode, tried = video.decode_video, []
 
     def crash(path, **form):
         tried.append(path.name)
@@ -167,7 +168,7 @@ def test_a_crash_loses_no_video(tmp_path, monkeypatch, network):
             raise KeyboardInterrupt
         return decode(path, **form)
 
-    monkeypatch.setattr(extraction, "decode_video", crash)
+    monkeypatch.setattr(video, "decode_video", crash)
     with pytest.raises(KeyboardInterrupt):
         videos.konvid(tmp_path, extract=settings, **RUN)
     assert not [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")], (
@@ -175,7 +176,7 @@ def test_a_crash_loses_no_video(tmp_path, monkeypatch, network):
     )
     finished = len(network)
     assert finished >= 2
-    monkeypatch.setattr(extraction, "decode_video", decode)
+    monkeypatch.setattr(video, "decode_video", decode)
     train = videos.konvid(tmp_path, extract=settings, **RUN)["train"]
     assert len(network) == 6
     assert numbers(train.inputs["frames"][:][:, 0]) == [int(path[-5]) for path in train.paths]
@@ -211,9 +212,7 @@ def test_settings_that_cannot_be(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             videos.konvid(tmp_path, extract=settings, **RUN)
-    monkeypatch.setattr(
-        extraction.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})
-    )
+    monkeypatch.setattr(video.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     with pytest.raises(
         ValueError,
         match=r"arrays take 6,152 bytes more, but the disk of .* has 10; set config.data.reader.ex",
@@ -224,7 +223,7 @@ def test_settings_that_cannot_be(tmp_path, monkeypatch):
 @pytest.fixture
 def listed(monkeypatch):
     """Readers without extraction: videos need not be videos."""
-    monkeypatch.setattr(extraction, "extract", lambda records, root: ({}, np.arange(len(records))))
+    monkeypatch.setattr(video, "extract", lambda records, root: ({}, np.arange(len(records))))
 
 
 def touch(root, *names):

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxord import trees
 from jaxord.models import clip
+from jaxord.models.variants import VARIANTS
 from jaxord.weights import hf_clip
-from jaxord.weights.variants import VARIANTS
 
 SMALL = clip.ClipSettings(
     vision=clip.Tower(width=24, layers=2, heads=3, mlp=40),

@@ -1,0 +1,47 @@
+"""The CLIP architectures by name. A checkpoint's own config.json is compared with the one that a
+config names."""
+
+from jaxord.models.clip import ClipSettings, Tower
+
+MEAN = (
+    0.48145466,
+    0.4578275,
+    0.40821073,
+)  # of the channels, RGB in [0, 1], over CLIP's training images
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def _openai(image_size, patch_size, vision, text, projection_dim):
+    """An OpenAI CLIP: 64 channels a head, perceptrons four times as wide, and its vocabulary of
+    49,408 byte pairs."""
+    towers = [Tower(width=w, layers=n, heads=w // 64, mlp=4 * w) for w, n in (vision, text)]
+    return ClipSettings(
+        *towers,
+        image_size=image_size,
+        patch_size=patch_size,
+        vocab_size=49408,
+        max_positions=77,
+        projection_dim=projection_dim,
+        eos_token_id=49407,
+    )
+
+
+VARIANTS = {
+    "ViT-B/32": _openai(224, 32, vision=(768, 12), text=(512, 12), projection_dim=512),
+    "ViT-B/16": _openai(224, 16, vision=(768, 12), text=(512, 12), projection_dim=512),
+    "ViT-L/14": _openai(224, 14, vision=(1024, 24), text=(768, 12), projection_dim=768),
+    "ViT-L/14-336": _openai(336, 14, vision=(1024, 24), text=(768, 12), projection_dim=768),
+    # For models from scratch and for tests: minutes on a CPU. Its vocabulary is
+    # jaxord.models.tokens.byte_tokenizer's, 256 bytes with a start and an end; sentences of bytes are
+    # long, hence the positions.
+    "tiny": ClipSettings(
+        vision=Tower(width=64, layers=4, heads=4, mlp=256),
+        text=Tower(width=64, layers=2, heads=4, mlp=256),
+        image_size=32,
+        patch_size=8,
+        vocab_size=258,
+        max_positions=128,
+        projection_dim=64,
+        eos_token_id=257,
+    ),
+}

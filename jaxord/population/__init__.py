@@ -1,0 +1,1 @@
+"""Runs that share all shapes, trained as one program."""

@@ -1,0 +1,1 @@
+"""Labels and what is derived from them: ranks, groups, reference points, weights, shots."""
