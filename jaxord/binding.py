@@ -10,13 +10,18 @@ import functools
 import inspect
 
 
+def did_you_mean(name, names, otherwise=""):
+    """A hint for an error message: the nearest of `names`, else `otherwise`, else all of them."""
+    near = difflib.get_close_matches(str(name), [str(known) for known in names], n=1)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return otherwise or f"It has {sorted(names)}."
+
+
 def lookup(module, name):
-    """The public member `name` of `module`; an unknown name raises ValueError with the nearest
-    one."""
-    public = [n for n, member in vars(module).items() if callable(member) and not n.startswith("_")]
-    if name not in public:
-        near = difflib.get_close_matches(name, public, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It has {sorted(public)}."
+    """Returns the member `name` of `module.__all__`; an unknown name is a ValueError."""
+    if name not in module.__all__:
+        hint = did_you_mean(name, module.__all__)
         raise ValueError(f"{module.__name__} has no {name!r}. {hint}")
     return getattr(module, name)
 
@@ -68,22 +73,27 @@ def bind(function, arrays, renames=None):
     return function(**{p: arrays[names[p]] for p in required + optional if names[p] in arrays})
 
 
-def configured(module, entry, reserved=("name", "weight", "arrays")):
-    """The function a config entry names, with the entry's other fields as its settings.
+def configured(module, entry):
+    """Returns the function that a config entry names, with the entry's settings.
 
     Args:
-      module: where to look the name up.
+      module: looked up in its `__all__`.
       entry: mapping with `name` and settings, e.g. dict(name="fcrc", form="class").
-      reserved: fields of the entry that are not settings of the function.
     """
-    function = lookup(module, entry["name"])
-    settings = {k: v for k, v in entry.items() if k not in reserved}
-    allowed = [
-        p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
-    ]
+    return with_settings(lookup(module, entry["name"]), entry)
+
+
+def with_settings(function, entry, reserved=("name", "weight", "arrays")):
+    """Returns `function` with the fields of `entry` but `reserved` as its settings.
+
+    Raises:
+      ValueError: a field that is no keyword-only parameter of the function.
+    """
+    settings = {field: value for field, value in entry.items() if field not in reserved}
+    parameters = inspect.signature(function).parameters.values()
+    allowed = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
     for name in settings:
         if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"It takes {allowed}."
+            hint = did_you_mean(name, allowed, f"It takes {allowed}.")
             raise ValueError(f"{function.__name__} has no setting {name!r}. {hint}")
     return functools.partial(function, **settings) if settings else function

@@ -18,7 +18,7 @@ from jaxord.runtime import devices, memory
 from jaxord.step import make_forward
 from jaxord.targets import shots
 from jaxord.task import configured_rules, gallery_of, make_task, text_embeds
-from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir import files, run_config
 from jaxord.workdir.layout import chosen_folds, done, read_config, read_facts, selected, stages_of
 from jaxord.workdir.results import summarise
 
@@ -231,7 +231,7 @@ def write_predictions(path, task, name, predictions):
         columns |= {"rank": ranks, "rank_name": [task.ranks.names[rank] for rank in ranks]}
     own = {*columns, "rank", "rank_name"}  # the data's own rank_name is that of the target
     columns |= {column: values for column, values in records.columns.items() if column not in own}
-    with checkpoints.replacing(path, newline="", encoding="utf-8") as file:
+    with files.replacing(path, newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -269,14 +269,14 @@ def write(folder, task, evaluation, results):
     test split; results.json."""
     write_predictions(folder / "predictions.csv", task, "test", evaluation.predictions)
     if evaluation.groups:
-        checkpoints.write_json(folder / "groups.json", evaluation.groups)
+        files.write_json(folder / "groups.json", evaluation.groups)
     if evaluation.gallery:
-        with checkpoints.replacing(folder / "gallery.npz", "wb") as file:
+        with files.replacing(folder / "gallery.npz", "wb") as file:
             np.savez(file, **evaluation.gallery)
     vocabulary = task.splits["test"].records.vocabulary
     if vocabulary:  # what predicting needs beside the parameters
-        checkpoints.write_json(folder / "vocabulary.json", vocabulary)
-    checkpoints.write_json(folder / "results.json", results)
+        files.write_json(folder / "vocabulary.json", vocabulary)
+    files.write_json(folder / "results.json", results)
 
 
 @devices.first
@@ -332,13 +332,13 @@ def evaluate_run(workdir, config=None, output=""):
             make_evaluate(task),
             placed,
             folder,
-            checkpoints.read_arrays(gallery) if gallery.exists() else None,
+            files.read_arrays(gallery) if gallery.exists() else None,
         )
         if target:
-            devices.first(checkpoints.write_json)(folder / "DONE.json", done(source))
+            devices.first(files.write_json)(folder / "DONE.json", done(source))
         folders.append(folder)
     if target and target not in folders:
-        devices.first(checkpoints.write_json)(
+        devices.first(files.write_json)(
             target / "DONE.json", {"folds": [fold for _, fold in pairs]}
         )
     summarise(config or trained, folders)

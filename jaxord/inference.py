@@ -14,6 +14,18 @@ import jax.numpy as jnp
 
 from jaxord.vectors import distances, inner, unit
 
+__all__ = [
+    "expectation",
+    "argmax",
+    "value",
+    "experts",
+    "true_expert",
+    "thresholds",
+    "nearest_reference",
+    "knn",
+    "neighbours",
+]
+
 _Pair = tuple[jax.Array, jax.Array]
 
 

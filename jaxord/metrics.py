@@ -19,6 +19,29 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its parts load when they are used: stats takes a second
 
+__all__ = [
+    "mae",
+    "mse",
+    "rank_mae",
+    "rmse",
+    "geometric_mean_error",
+    "balanced_mae",
+    "amae",
+    "mmae",
+    "accuracy",
+    "accuracy_within",
+    "cumulative_score",
+    "qwk",
+    "srcc",
+    "pcc",
+    "krcc",
+    "angular_error",
+    "ranked_probability_score",
+    "group_accuracy",
+    "group_distance",
+    "ordinality_score",
+]
+
 Array = npt.NDArray[Any]
 
 # Of the metrics below, those of which less is better.

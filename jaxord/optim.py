@@ -6,7 +6,6 @@ path, and `config.optim.rates` gives the group its learning rate and weight deca
 reserved: the optimiser never sees those parameters.
 """
 
-import difflib
 import math
 import re
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxord import trees
+from jaxord.binding import did_you_mean
 
 
 def steps(duration, batch, examples, total=None):
@@ -188,9 +188,8 @@ def describe(flat_params, group_of_path, optim_config):
 
 def _known(field, found, names):
     if found not in names:
-        near = difflib.get_close_matches(found, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{field} is {found!r}, expected one of {names}.{hint}")
+        hint = did_you_mean(found, names, " ")
+        raise ValueError(f"{field} is {found!r}, expected one of {names}. {hint}".rstrip())
 
 
 def _rule(optim_config, factor, lr, weight_decay=0.0):

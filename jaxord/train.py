@@ -30,8 +30,16 @@ from jaxord.schedule import (
 )
 from jaxord.step import State, finite, make_train_step, objective
 from jaxord.task import make_task, overview
-from jaxord.workdir import checkpoints, run_config
-from jaxord.workdir.layout import chosen_folds, claim, selected, stages_of, write_facts, write_run
+from jaxord.workdir import checkpoints, files, run_config
+from jaxord.workdir.layout import (
+    chosen_folds,
+    claim,
+    locked,
+    selected,
+    stages_of,
+    write_facts,
+    write_run,
+)
 from jaxord.workdir.log import Log
 from jaxord.workdir.results import summarise
 
@@ -53,7 +61,7 @@ def run(config, workdir):
     folds = chosen_folds(config)
     devices.check_same(run_config.to_json(config).encode(), "configs")
     with signals.Stop(alone=jax.process_count() == 1) as stop:
-        with checkpoints.lock(workdir):
+        with locked(workdir):
             claim(workdir, config)
             paths = [
                 [(None, None), *stages_of(config, workdir, fold)] for fold in folds
@@ -247,7 +255,7 @@ def fit(config, fold, workdir, start, stop):
         time.monotonic() - began,
         {name: len(split.records) for name, split in task.splits.items()},
     )
-    devices.first(checkpoints.write_json)(
+    devices.first(files.write_json)(
         workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words}
     )
 

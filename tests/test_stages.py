@@ -77,7 +77,7 @@ def contents(workdir):
     found = {
         str(path.relative_to(workdir)): path.read_bytes()
         for path in left
-        if path.name not in (".lock", "run.json")
+        if path.name not in (".lock", ".lock-owner", "run.json")
     }
     for checkpoints in workdir.rglob("checkpoints"):
         with Checkpoints(checkpoints) as saved:

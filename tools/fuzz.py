@@ -45,7 +45,7 @@ from jaxord.data.readers import sentences
 from jaxord.models.clip import ClipSettings, Tower
 from jaxord.targets.ranks import Ranks
 from jaxord.weights import glove, hf_clip, torchvision
-from jaxord.workdir import checkpoints, layout, run_config
+from jaxord.workdir import files, layout, run_config
 from tools import make_concepts, plan, torchscript
 
 SECONDS, MEMORY = 10, 3 << 30
@@ -193,7 +193,7 @@ def facts():
             np.arange(4.0),
             clip,
         )
-        checkpoints.write_json(place / "DONE.json", {"step": 3, "steps": 3, "selected": "last"})
+        files.write_json(place / "DONE.json", {"step": 3, "steps": 3, "selected": "last"})
         return [(place / name).read_bytes() for name in FACTS]
 
 

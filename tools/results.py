@@ -21,7 +21,7 @@ from jaxord.data import readers, storage
 from jaxord.targets.ranks import build
 from jaxord.task import data_of, rank_names
 from jaxord.workdir import layout, run_config
-from jaxord.workdir.checkpoints import read_numbers, write_json
+from jaxord.workdir.files import read_numbers, write_json
 from tools import plan
 
 NEAREST, THUMBNAIL = "1-nearest neighbour", 16  # pixels

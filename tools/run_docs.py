@@ -11,7 +11,7 @@ makes them small stands there too, and in `shrink`.
 
 A process that has imported everything forks for each command, which then is `runpy` of what stands
 behind `python`, with the flags as they are typed; the runs of a sweep are such forks too.
-tests/test_main.py and tests/test_sweep.py start real ones.
+tests/test_main.py and tests/tools/test_sweep.py start real ones.
 """
 
 import argparse

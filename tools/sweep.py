@@ -42,7 +42,7 @@ sys.path.insert(
 )  # configs/ and tools/ lie in the repository and are not installed
 
 from jaxord.runtime import signals
-from jaxord.workdir import checkpoints
+from jaxord.workdir import layout
 from tools import launch
 from tools.journal import Journal
 from tools.plan import ROOT, among, arguments_of, evaluations_of, is_done, load, runs_of, settle
@@ -59,7 +59,7 @@ Begun = collections.namedtuple("Begun", "run process place since")
 def in_use(folder, log):
     """Whether a process holds the folder of a run that this sweep has not started, or its log."""
     try:
-        with checkpoints.lock(folder):
+        with layout.locked(folder):
             return launch.held(log)
     except ValueError:
         return True
@@ -384,7 +384,7 @@ def main(arguments=None, command=COMMAND):
             raise ValueError("--trials is of a search; give --search too")
         experiment = load(file)
         runs = among(runs_of(experiment, given.option, given.set), given.only)
-        with checkpoints.lock(folder):
+        with layout.locked(folder):
             search = None
             if given.search:
                 search = searching(getattr(experiment, "SPACE", {}), runs, given, folder)

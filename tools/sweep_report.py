@@ -29,7 +29,7 @@ from jaxord import metrics, report
 from jaxord.report import page
 from jaxord.report import runs as folders
 from jaxord.report.figures import comparison, embeddings, groups, style, training
-from jaxord.workdir import checkpoints
+from jaxord.workdir import files
 from tools import plan, table
 from tools.journal import last_begun
 from tools.results import read, read_all
@@ -287,7 +287,7 @@ def by_groups(s):
     for label, runs in labels_of(s).items():
         fold = s.folds[runs[0]][0]
         if (fold.folder / "groups.json").exists():
-            count = len(checkpoints.read_json(fold.folder / "groups.json")["true"])
+            count = len(files.read_json(fold.folder / "groups.json")["true"])
             found.setdefault(count, []).append((classifier(fold.config), label, runs))
     return {
         count: {
@@ -304,7 +304,7 @@ def group_figures(s):
     for count, lines in by_groups(s).items():
         hits, off, true = {}, {}, None
         for title, runs in lines.items():
-            read = [checkpoints.read_json(s.folds[run][0].folder / "groups.json") for run in runs]
+            read = [files.read_json(s.folds[run][0].folder / "groups.json") for run in runs]
             true = np.mean([one["true"] for one in read], axis=0)
             hits[title] = true, np.mean([one["predicted"] for one in read], axis=0)
             off[title] = np.mean(
@@ -363,7 +363,7 @@ def maps(s):
     for label, runs in labels_of(s).items():
         file = s.folds[runs[0]][0].folder / "features.npz"
         if file.exists():
-            found[label] = checkpoints.read_arrays(file)
+            found[label] = files.read_arrays(file)
         else:
             left.append(label)
     if not found:

@@ -18,6 +18,15 @@ import numpy as np
 from jaxord import binding
 from jaxord.data import color_jitter
 
+__all__ = [
+    "random_crop",
+    "center_crop",
+    "diagonal_crops",
+    "spread_crops",
+    "resize",
+    "random_resized_crop",
+]
+
 NORMALISATIONS = {  # mean and standard deviation of the channels, of images in 0..1
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

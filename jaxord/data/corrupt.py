@@ -6,10 +6,11 @@ of any size from 32 pixels on: its elastic_transform has constants of its own, f
 with the image.
 """
 
-import difflib
 import threading
 
 import numpy as np
+
+from jaxord.binding import did_you_mean
 
 NAMES = (
     "gaussian_noise",
@@ -44,8 +45,7 @@ def check(name, severity):
     """Raises ValueError where there is no such corruption or severity, or the library that makes it
     is not installed."""
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It is one of {sorted(NAMES)}."
+        hint = did_you_mean(name, NAMES, f"It is one of {sorted(NAMES)}.")
         raise ValueError(f"there is no corruption {name!r}. {hint}")
     if severity not in range(6):
         raise ValueError(

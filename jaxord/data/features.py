@@ -26,7 +26,7 @@ from jaxord.data import augment, storage
 from jaxord.data.batches import outputs
 from jaxord.runtime import devices
 from jaxord.trees import nested
-from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir import files, run_config
 
 FORMAT = 2  # raised when features change, so that no old ones are read
 IMAGES = ("frames", "size")  # inputs that become the tower's image
@@ -175,7 +175,7 @@ def read(folder, names):
     features, missing = None, np.ones(len(names), bool)
     for file in sorted(folder.glob("*.npz")):
         with (
-            checkpoints.reading(file, "remove it, and it is computed anew"),
+            files.reading(file, "remove it, and it is computed anew"),
             np.load(file, allow_pickle=False) as part,
         ):
             places = {name: place for place, name in enumerate(part["names"].tolist())}

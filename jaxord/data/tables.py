@@ -2,12 +2,13 @@
 
 import csv
 import dataclasses
-import difflib
 import math
 import pathlib
 import re
 
 import numpy as np
+
+from jaxord.binding import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,9 @@ class Table:
     def texts(self, name):
         """One column as a list of strings; ValueError names the columns there are."""
         if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, self.names, " ")
             raise ValueError(
-                f"{self.path} has no column {name!r}; it has {list(self.names)}.{hint}"
+                f"{self.path} has no column {name!r}; it has {list(self.names)}. {hint}".rstrip()
             )
         at = self.names.index(name)
         return [row[at] for row in self.rows]

@@ -29,7 +29,7 @@ from jaxord.models import ordinal
 from jaxord.predict import trained_model
 from jaxord.task import text_embeds
 from jaxord.workdir import layout
-from jaxord.workdir.checkpoints import write_json
+from jaxord.workdir.files import write_json
 
 TORCH = {"hf": towers.write_hf, "torch": towers.write_torch}
 PROGRAMS = {"stablehlo": program.stablehlo, "onnx": program.onnx}

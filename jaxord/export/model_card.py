@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxord import metrics
 from jaxord.binding import bind, lookup, needs
-from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir import files, run_config
 
 RESAMPLES, MANY = (
     1000,
@@ -63,7 +63,7 @@ def card(config, ranks, folder, train_targets, done, fold=""):
     target, first = numbers(table, "target"), numbers(table, rules[0])
     low, high = np.min(train_targets, axis=0), np.max(train_targets, axis=0)
     reader, run = run_config.plain(config.data.reader), folder / "run.json"
-    sizes = checkpoints.read_json(run) if run.exists() else {}
+    sizes = files.read_json(run) if run.exists() else {}
     data = [
         f"- data: `{config.name}`, read by `{reader.pop('name')}`"
         + (f", fold {fold}" if fold else ""),

@@ -11,7 +11,7 @@ from jaxord.export.description import transform
 from jaxord.export.snippet import lines
 from jaxord.models.tokens import byte_tokenizer
 from jaxord.weights import hf_clip, open_clip, torchvision
-from jaxord.workdir.checkpoints import write_json
+from jaxord.workdir.files import write_json
 
 TOKENIZER = (
     "tokenizer.json",

@@ -16,7 +16,7 @@ from PIL import Image
 from jaxord.data import augment, decode, readers
 from jaxord.data.inputs import of
 from jaxord.predict import predictor
-from jaxord.workdir.checkpoints import write_json
+from jaxord.workdir.files import write_json
 
 EXAMPLES = 8  # that an export is verified on
 GENERATED = "generated examples, for the run's data cannot be read ({})"

@@ -20,6 +20,23 @@ from jaxord.models.video import MotionFusion
 from jaxord.vectors import inner, unit
 
 __all__ = [
+    "Adapter",
+    "BinRegressor",
+    "Classifier",
+    "CosineLogits",
+    "Experts",
+    "FDS",
+    "Margins",
+    "MotionFusion",
+    "NoiseScale",
+    "PairWeights",
+    "Projection",
+    "ReferencePoints",
+    "Regressor",
+    "Thresholds",
+]
+
+__all__ = [
     "FDS",
     "Adapter",
     "BinRegressor",

@@ -16,6 +16,8 @@ from flax import linen as nn
 from jaxord.models.norm import LayerNorm
 from jaxord.models.tokens import CONTEXT, RANK
 
+__all__ = ["FixedPrompt", "ContextPrompt", "ConceptPrompt", "RankPrompt", "RankFormer"]
+
 DRAWN = nn.initializers.normal(0.02)
 
 

@@ -41,7 +41,7 @@ from jaxord.schedule import (
 )
 from jaxord.step import finite
 from jaxord.task import make_task, overview
-from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir import checkpoints, files, run_config
 from jaxord.workdir.layout import selected, write_facts, write_run
 from jaxord.workdir.log import Log
 
@@ -112,7 +112,7 @@ def fit(members, stop):
                 if track.judge and track.total
                 else "last step"
             )
-            checkpoints.write_json(
+            files.write_json(
                 member.folder / "DONE.json",
                 {"step": chosen, "steps": track.total, "selected": words},
             )

@@ -16,7 +16,8 @@ import jax
 import tqdm
 
 from jaxord.predict.predictor import Predictor
-from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir import files as run_files
+from jaxord.workdir import run_config
 from jaxord.workdir.layout import done
 
 PERIOD = 5.0  # seconds between two moments at which what is written is forced onto the disk
@@ -133,11 +134,11 @@ def growing(output, belongs, batch):
             raise ValueError(
                 f"another process writes {part}; wait for it, or give another --output"
             ) from None
-        if file.tell() and (not mark.exists() or checkpoints.read_json(mark) != belongs):
+        if file.tell() and (not mark.exists() or run_files.read_json(mark) != belongs):
             raise ValueError(
                 f"{part} belongs to another run, list of examples or --batch; finish that command, or remove it"
             )
-        checkpoints.write_json(mark, belongs)
+        run_files.write_json(mark, belongs)
         place, rows = whole(file, batch, output.suffix.lower() == ".csv")
         file.truncate(place)
         yield file, rows

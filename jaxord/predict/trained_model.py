@@ -20,7 +20,7 @@ from jaxord.models import ordinal
 from jaxord.targets.ranks import Ranks
 from jaxord.task import activations, attentions, configured_rules, text_embeds
 from jaxord.trees import nested
-from jaxord.workdir import checkpoints, layout
+from jaxord.workdir import files, layout
 
 LABELS = {
     "target",
@@ -138,11 +138,11 @@ def load(folder, fold=""):
         constants["text_embeds"] = np.asarray(text_embeds(model, variables["params"], constants))
     gallery = stage_folder / "gallery.npz"
     if gallery.exists():
-        stored = checkpoints.read_arrays(gallery)
+        stored = files.read_arrays(gallery)
         constants |= {"gallery_embeds": stored["embeds"]}
         constants |= {"gallery_targets": stored["targets"] / np.float32(config.data.target_scale)}
     words = stage_folder / "vocabulary.json"
-    vocabulary = tuple(checkpoints.read_json(words)) if words.exists() else ()
+    vocabulary = tuple(files.read_json(words)) if words.exists() else ()
     return Finished(stage_folder, config, ranks, model, constants, variables, vocabulary)
 
 

@@ -19,7 +19,7 @@ from jaxord.predict import trained_model
 from jaxord.report.figures import embeddings
 from jaxord.targets import labels
 from jaxord.task import configured_rules, data_of, gallery_of
-from jaxord.workdir import checkpoints
+from jaxord.workdir import files
 
 FEATURES = "features.npz"
 MOST = 5000  # test images that go through the model
@@ -69,7 +69,7 @@ def look(fold, most=MOST):
     except (ValueError, OSError) as error:
         kept, file = {}, fold.folder / FEATURES
         if file.exists():
-            kept = checkpoints.read_arrays(file)
+            kept = files.read_arrays(file)
         return Seen(kept, missing=str(error).splitlines()[0])
     return Seen(arrays, run, records, places)
 

@@ -13,7 +13,7 @@ from jaxord import metrics
 from jaxord.report import page, runs
 from jaxord.report.figures import groups, predictions, training
 from jaxord.targets import shots
-from jaxord.workdir import checkpoints, layout
+from jaxord.workdir import files, layout
 
 WANTED = ("command", "device", "versions", "seconds")  # of run.json
 PANELS = 3  # rules beside each other
@@ -334,7 +334,7 @@ def of_groups(folds, seen):
     file = folds[0].folder / "groups.json"
     if not file.exists():
         return "the method has no groups."
-    found = checkpoints.read_json(file)
+    found = files.read_json(file)
     distance = np.array([np.nan if d is None else d for d in found["distance"]])
     first = f" Fold {folds[0].name}." if len(folds) > 1 else ""
     return [
@@ -400,7 +400,7 @@ def elsewhere(folds, seen):
     names, select = [name for name in c.metrics if name in own], c.select_metric
     body = [["its own test split", *(float(own[name]) for name in names), ""]]
     for file in found:
-        test = checkpoints.read_numbers(file)["test"]
+        test = files.read_numbers(file)["test"]
         there = next(iter(test.values()))
         change = there.get(select, np.nan) / own[select] - 1 if own.get(select) else np.nan
         where = str(file.parent.relative_to(folds[0].root / "evaluated"))

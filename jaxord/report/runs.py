@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxord.targets import shots
 from jaxord.targets.ranks import Ranks
-from jaxord.workdir import checkpoints, layout
+from jaxord.workdir import files, layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Fold:
 
     @property
     def done(self):
-        return checkpoints.read_json(self.folder / "DONE.json")
+        return files.read_json(self.folder / "DONE.json")
 
     @functools.cached_property
     def error(self):
@@ -115,8 +115,8 @@ def _read_fold(root, config, name):
     columns = {title: [row[k] for row in rows] for k, title in enumerate(header)}
     predictions = {rule["name"]: _numbers(columns, rule["name"]) for rule in config.rules}
     ranks, _, train_targets = layout.read_facts(folder)
-    facts = checkpoints.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-    results = checkpoints.read_numbers(folder / "results.json")
+    facts = files.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    results = files.read_numbers(folder / "results.json")
     return Fold(
         root,
         name,

@@ -1,5 +1,4 @@
-"""Checkpoints that are whole or not there and are checked before they are read; a run's JSON files
-and lock.
+"""Checkpoints that are whole or not there and are checked before they are read.
 
     <folder>/120/arrays/          orbax: one entry for each leaf of the state, named by its path
     <folder>/120/checkpoint.json  step, meta, and path -> [shape, dtype] of every leaf
@@ -16,7 +15,6 @@ sha256.json alike is believed.
 import collections
 import concurrent.futures
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
@@ -31,7 +29,7 @@ from absl import logging
 
 from jaxord import trees
 from jaxord.runtime import devices
-from jaxord.workdir.log import strict
+from jaxord.workdir.files import sync, write_json
 
 _Spec = collections.namedtuple("_Spec", "shape dtype")
 
@@ -263,7 +261,7 @@ class Checkpoints:
             ).exists():  # unjudged; a process that ends between the lines leaves the one before
                 os.replace(self.folder / str(step), self._unfinished(f"{step}.unjudged"))
             os.replace(folder, self.folder / str(step))
-            _sync(self.folder)
+            sync(self.folder)
             shutil.rmtree(self._unfinished(f"{step}.unjudged"), ignore_errors=True)
             steps = self._stored()
             for old in set(steps[: -self.keep]) - {
@@ -280,7 +278,7 @@ class Checkpoints:
             {str(path.relative_to(folder)): _digest(path) for path in _files(folder)},
         )
         for path in folder.rglob("*"):
-            _sync(path)
+            sync(path)
 
     def _damage(self, step):
         """What is wrong with the files of a step, one line each; read once, and reported once."""
@@ -359,99 +357,3 @@ def _compare(folder):
         ),
         *(f"{name} was not written with it" for name in sorted(there - written.keys())),
     ]
-
-
-def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def replacing(path, mode="w", **settings):
-    """A file, open as by `open`, that becomes `path` at the end of the block: a kill leaves the old
-    one or the new one."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, mode, **settings) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def write_json(path, obj):
-    """Writes JSON, `replacing` what is there; numbers that are not finite become null."""
-    with replacing(path) as file:
-        file.write(json.dumps(strict(obj), indent=1, allow_nan=False) + "\n")
-
-
-def read_numbers(path):
-    """Nested dicts of numbers as `write_json` has written them, such as results.json; nan where
-    null is."""
-
-    def numbers(part):
-        return {name: math.nan if value is None else value for name, value in part.items()}
-
-    return read_json(path, numbers)
-
-
-def read_json(path, object_hook=None):
-    """A JSON file of a run; ValueError where it is none."""
-    with reading(path):
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"), object_hook=object_hook)
-
-
-def read_arrays(path):
-    """{name: array} of an .npz file of a run, none of which is unpickled; ValueError where it is
-    none."""
-    with reading(path), np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
-
-
-@contextlib.contextmanager
-def reading(path, remedy="it has to be restored"):
-    """Makes one ValueError, with the file's name, of whatever is raised where the content of a file
-    of ours is read."""
-    try:
-        yield
-    except Exception as error:  # numpy's and zlib's parsers raise many types
-        fault = (
-            "missing"
-            if isinstance(error, FileNotFoundError)
-            else f"damaged ({type(error).__name__}: {error})"
-        )
-        raise ValueError(f"{path} is {fault}; {remedy}") from None
-
-
-@contextlib.contextmanager
-def lock(workdir):
-    """Holds a workdir for this run; ValueError where another one holds it. A killed process lets go
-    by itself."""
-    with contextlib.ExitStack() as held:
-        devices.first(lambda: held.enter_context(_lock(workdir)))()
-        yield
-
-
-@contextlib.contextmanager
-def _lock(workdir):
-    folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"{folder} is in use by {file.read()}; wait for it, or give another workdir"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        yield

@@ -1,9 +1,12 @@
 """The folder of a run: which folds and stages lie where, and what each holds for those who come
 later."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
+import os
+import pathlib
 import platform
 import shlex
 import sys
@@ -15,7 +18,7 @@ from clu import parameter_overview
 from jaxord.models.clip import ClipSettings, Tower
 from jaxord.runtime import devices
 from jaxord.targets.ranks import checked
-from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir import checkpoints, files, run_config
 
 # Fields that came after others, and what runs from before them did.
 LATER = {"model.attention": "xla", "train.skips": 10, "data.broken_share": 0.0}
@@ -57,7 +60,7 @@ def claim(workdir, config):
                 + "\n  ".join(lines)
             )
     else:
-        checkpoints.write_json(file, run_config.plain(config))
+        files.write_json(file, run_config.plain(config))
 
 
 def read_config(folder):
@@ -92,7 +95,7 @@ def done(folder):
     """DONE.json of a finished stage."""
     if not (folder / "DONE.json").exists():
         raise ValueError(f"{folder} is not done; the command that began it goes on with it")
-    return checkpoints.read_json(folder / "DONE.json")
+    return files.read_json(folder / "DONE.json")
 
 
 @devices.first
@@ -111,14 +114,14 @@ def write_facts(folder, parameters, ranks, constants, targets, clip):
             "names": list(ranks.names),
             "edges": ranks.edges.tolist(),
         }
-        checkpoints.write_json(folder / "ranks.json", facts)
+        files.write_json(folder / "ranks.json", facts)
     others = ("text_", "seed")
     derived = {
         name: np.asarray(array) for name, array in constants.items() if not name.startswith(others)
     }
-    with checkpoints.replacing(folder / "constants.npz", "wb") as file:
+    with files.replacing(folder / "constants.npz", "wb") as file:
         np.savez(file, train_targets=targets, **derived)
-    checkpoints.write_json(folder / "clip.json", dataclasses.asdict(clip) if clip else None)
+    files.write_json(folder / "clip.json", dataclasses.asdict(clip) if clip else None)
 
 
 def read_facts(folder):
@@ -126,15 +129,15 @@ def read_facts(folder):
     them."""
     ranks, file = None, folder / "ranks.json"
     if file.exists():
-        facts = checkpoints.read_json(file)
-        with checkpoints.reading(file):
+        facts = files.read_json(file)
+        with files.reading(file):
             ranks = checked(
                 np.array(facts["values"], np.float64),
                 tuple(facts["names"]),
                 np.array(facts["edges"], np.float64),
             )
-    constants = checkpoints.read_arrays(folder / "constants.npz")
-    with checkpoints.reading(folder / "constants.npz"):
+    constants = files.read_arrays(folder / "constants.npz")
+    with files.reading(folder / "constants.npz"):
         return ranks, constants, constants.pop("train_targets")
 
 
@@ -147,7 +150,7 @@ def write_run(folder, seconds, sizes):
       seconds: that it took.
       sizes: split -> number of examples.
     """
-    checkpoints.write_json(
+    files.write_json(
         folder / "run.json",
         {
             "command": shlex.join(sys.orig_argv),
@@ -177,10 +180,32 @@ def versions():
 def read_settings(folder):
     """Sizes of CLIP's towers as `write_facts` has written them; None where the model has
     neither."""
-    found = checkpoints.read_json(folder / "clip.json")
-    with checkpoints.reading(folder / "clip.json"):
+    found = files.read_json(folder / "clip.json")
+    with files.reading(folder / "clip.json"):
         return (
             ClipSettings(**{k: Tower(**v) if isinstance(v, dict) else v for k, v in found.items()})
             if found
             else None
         )
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Holds a workdir for this process; ValueError names the process that holds it already.
+
+    A killed process releases it. With several processes the first one holds it for all.
+    """
+    with contextlib.ExitStack() as held:
+        devices.first(lambda: held.enter_context(_locked(pathlib.Path(folder))))()
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".lock-owner"
+    name = owner.read_text() if owner.exists() else "another process"
+    busy = f"{folder} is in use by {name}; wait for it, or give another workdir"
+    with files.lock(folder / ".lock", busy):
+        owner.write_text(f"process {os.getpid()} on {platform.node()}")
+        yield

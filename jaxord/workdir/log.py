@@ -14,6 +14,7 @@ import sys
 import tqdm
 
 from jaxord.runtime import devices
+from jaxord.workdir.files import json_value
 
 
 class Log:
@@ -100,7 +101,7 @@ class Log:
                     f"{split}/{name} at step {step} is a {kind}, expected a Python number: fetch it first"
                 )
         line = {"step": step, "split": split, **values}
-        self._file.write(json.dumps(strict(line), allow_nan=False) + "\n")
+        self._file.write(json.dumps(json_value(line), allow_nan=False) + "\n")
         self._file.flush()
         for name, value in values.items():
             if math.isfinite(value):
@@ -132,16 +133,6 @@ def _drop(path, restored):
     temporary = path.with_name(".metrics.jsonl")
     temporary.write_text("".join(kept))
     os.replace(temporary, path)
-
-
-def strict(value):
-    """Nested dicts and lists with None in place of numbers that are not finite: JSON has no word
-    for those."""
-    if isinstance(value, dict):
-        return {key: strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(rows, columns):

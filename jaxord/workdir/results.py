@@ -4,7 +4,7 @@ folds."""
 import numpy as np
 
 from jaxord.runtime import devices
-from jaxord.workdir import checkpoints
+from jaxord.workdir import files
 from jaxord.workdir.log import table
 
 
@@ -21,8 +21,8 @@ def summarise(config, folders):
     """
     if config.summary not in ("mean", "median"):
         raise ValueError(f"summary is {config.summary!r}; it takes 'mean' or 'median'")
-    results = [checkpoints.read_numbers(folder / "results.json")["test"] for folder in folders]
-    done = checkpoints.read_json(folders[0] / "DONE.json")
+    results = [files.read_numbers(folder / "results.json")["test"] for folder in folders]
+    done = files.read_json(folders[0] / "DONE.json")
     rows = []
     for row in results[0]:
         numbers = {

@@ -2,7 +2,6 @@
 read."""
 
 import copy
-import difflib
 import functools
 import json
 import operator
@@ -10,6 +9,8 @@ import re
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+from jaxord.binding import did_you_mean
 
 
 def plain(config):
@@ -46,9 +47,8 @@ def missing(config, field):
         names = list(place) if isinstance(place, ConfigDict) else []
         entries = len(place) if isinstance(place, (tuple, list)) else 0
         if index and not -entries <= int(index) < entries or name and name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
             there = ", ".join(names) or (f"[0] to [{entries - 1}]" if entries else "none")
-            hint = f"Did you mean {near[0]!r}?" if near else f"It has {there}."
+            hint = did_you_mean(name, names, f"It has {there}.")
             return f"{before or 'the config'} has no field {name or f'[{index}]'!r}. {hint}"
         place = place[int(index) if index else name]
         before += f"[{index}]" if index else f".{name}" if before else name

@@ -1,6 +1,5 @@
 """From config.data to the checked splits of one fold."""
 
-import difflib
 import importlib
 import inspect
 import itertools
@@ -58,17 +57,15 @@ def reader(entry):
     module, _, function = entry["name"].partition(".")
     if module not in _modules() or function not in _readers(module):
         names = [f"{m}.{f}" for m in _modules() for f in _readers(m)]
-        near = difflib.get_close_matches(entry["name"], names, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are {names}."
+        hint = binding.did_you_mean(entry["name"], names, f"There are {names}.")
         raise ValueError(
             f"config.data.reader.name is {entry['name']!r}, which jaxord.data.readers does not have. {hint}"
         )
     reserved = sorted({"fold", "seed"} & set(entry))
     if reserved:
         raise ValueError(f"config.data.reader has {reserved}; they are config.fold and config.seed")
-    return binding.configured(
-        importlib.import_module(f"{__name__}.{module}"), {**entry, "name": function}
-    )
+    found = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return binding.with_settings(found, entry)
 
 
 def _modules():

@@ -202,7 +202,7 @@ def given(data, vocabulary):
         ValueError: no weights.
     """
     entry = {**(binding.settings(readers.reader(data.reader))["extract"] or {}), "name": "extract"}
-    settings = binding.settings(binding.configured(video, entry))
+    settings = binding.settings(binding.with_settings(video.extract, entry))
     form = {name: settings[name] for name in FORM}
     network = video.fast_motion(settings["motion_weights"]) if form["clips"] else None
 
@@ -275,7 +275,7 @@ def _splits(records, root, settings, cut):
     """What `cut` makes of the records, with the extracted arrays as inputs; they do not depend on
     how it cuts."""
     entry = {**(settings or {}), "name": "extract"}
-    arrays, kept = binding.configured(video, entry)(records, root)
+    arrays, kept = binding.with_settings(video.extract, entry)(records, root)
     splits = cut(dataclasses.replace(records, columns={"row": np.arange(len(records))}).take(kept))
 
     def filled(part):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs.base import entries
-from jaxord import task, train
+from jaxord import train
 from jaxord.population import members as population
 from jaxord.population import stacked
 from jaxord.population.members import Member, Track, fit

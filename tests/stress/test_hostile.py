@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxord.predict import predictor
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SIDE = 40
 NAMES = (
     "with space",

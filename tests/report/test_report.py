@@ -24,9 +24,9 @@ from jaxord.models import clip
 from jaxord.report import gradcam, model_views, page, rerun, runs
 from jaxord.report.figures import style
 from jaxord.targets.ranks import Ranks
-from jaxord.workdir import checkpoints, layout, run_config
-from tests import test_table
+from jaxord.workdir import files, layout, run_config
 from tests.kinds import Flat, Words, compiled_fast
+from tests.tools import test_table
 from tools import plan, results, sweep_report
 
 VISION = clip.VisionModel  # which the run below trains without
@@ -98,7 +98,7 @@ def trained(tmp_path_factory):
                 for step in (1, 2)
             )
         )
-        checkpoints.write_json(
+        files.write_json(
             root / "run/run.json", {"command": "python -m jaxord.main", "device": "1 x cpu"}
         )
         looked = []
@@ -333,15 +333,13 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
             "constant, many": {"mae": 2.0},
             "model": {"group_accuracy": 0.5 + seed / 10},
         }
-        checkpoints.write_json(place / "results.json", {"test": rows})
-        checkpoints.write_json(
-            place / "DONE.json", {"step": 4, "steps": 4, "selected": "last step"}
-        )
+        files.write_json(place / "results.json", {"test": rows})
+        files.write_json(place / "DONE.json", {"step": 4, "steps": 4, "selected": "last step"})
         ranks = Ranks(
             target.astype(np.float32), tuple(f"{k:g}" for k in target), np.zeros(0, np.float32)
         )
         np.savez(place / "constants.npz", train_targets=np.repeat(target, 8))
-        checkpoints.write_json(
+        files.write_json(
             place / "ranks.json",
             {"values": ranks.values.tolist(), "names": list(ranks.names), "edges": []},
         )
@@ -351,7 +349,7 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
             "seconds": 3.0 + seed,
             "val examples": 12 - 3 * seed,
         }
-        checkpoints.write_json(place / "run.json", place_of_run)
+        files.write_json(place / "run.json", place_of_run)
         lines = [
             {"step": step, "split": "train", "loss": 3.0 / step, "gradient_norm": 1.0 / step}
             for step in (1, 2, 4)
@@ -369,7 +367,7 @@ def write_run(root, method="group_dir", seed=0, mae=1.0, folds=("",), **fields):
                 "predicted": [6, 1, 1, 1, 1],
                 "distance": [0.5, 1.0, 2.0, None, 3.0],
             }
-            checkpoints.write_json(place / "groups.json", groups)
+            files.write_json(place / "groups.json", groups)
     (root / "config.json").write_text(run_config.to_json(config))
     return root
 
@@ -380,7 +378,7 @@ def test_a_page_of_folds_has_each_and_their_mean(tmp_path, unrendered):
         (root / "fold_1/results.json").read_text().replace("1.5", "2.5")
     )
     (root / "evaluated/other/fold_0").mkdir(parents=True)
-    checkpoints.write_json(
+    files.write_json(
         root / "evaluated/other/fold_0/results.json", {"test": {"value": {"mae": 3.0}}}
     )
     text = report.write(root).read_text()
@@ -556,10 +554,10 @@ def test_evaluations_of_a_number_become_an_axis_and_severity_begins_with_the_cle
                 place = tmp_path / f"freshness-{label}-seed=0/evaluated/severity={severity}/{kind}"
                 place.mkdir(parents=True)
                 rows = {"value": {"mae": severity + plus + (kind == "snow")}}
-                checkpoints.write_json(place / "results.json", {"test": rows})
+                files.write_json(place / "results.json", {"test": rows})
         for k in (4, 8):
             (place.parents[1] / f"k={k}").mkdir()
-            checkpoints.write_json(
+            files.write_json(
                 place.parents[1] / f"k={k}/results.json", {"test": {"value": {"mae": 1.0}}}
             )
     s = the_set(tmp_path, experiment(("mse", "l1"), seeds=1))

@@ -8,7 +8,7 @@ from jaxord import evaluate, train
 from jaxord.data import storage
 from jaxord.data.records import Records
 from jaxord.runtime import devices, memory
-from tests.data.test_pipeline import FILES, place, settings
+from tests.data.test_batches import FILES, place, settings
 from tests.kinds import MESHES, config, small_towers
 
 FULL = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 123456789 bytes."

@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 
 from jaxord import main
 from jaxord.runtime import signals
-from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir import files, run_config
 from tools import launch, plan, sweep
 from tools.journal import Journal
 
@@ -319,7 +319,7 @@ def test_a_stage_that_is_not_done_is_gone_on_with(tmp_path):
     config, folder = plan.config_of(run), tmp_path / "r"
     for stage in ("encoder", "regressor"):
         (folder / stage).mkdir(parents=True)
-    checkpoints.write_json(folder / "config.json", run_config.plain(config))
+    files.write_json(folder / "config.json", run_config.plain(config))
     (folder / "encoder" / "DONE.json").touch()
     assert not plan.is_done(run, folder, config)
     (folder / "regressor" / "DONE.json").touch()

@@ -19,8 +19,10 @@ from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxord.runtime import devices
-from jaxord.workdir import checkpoints
-from jaxord.workdir.checkpoints import Checkpoints, lock, replacing, write_json
+from jaxord.workdir import checkpoints, files
+from jaxord.workdir.checkpoints import Checkpoints
+from jaxord.workdir.files import replacing, write_json
+from jaxord.workdir.layout import locked
 from tools import mutate
 
 
@@ -374,7 +376,7 @@ def files_of_at_most(size):
 @contextlib.contextmanager
 def no_room_for(name):
     """The disk is full when a file of this name is to be written."""
-    real = checkpoints.write_json
+    real = files.write_json
 
     def refuse(path, obj):
         if path.name == name:
@@ -475,7 +477,7 @@ def test_what_is_not_finite_is_null_in_json_and_nan_again_in_results(tmp_path):
         "mae": None,
         "srcc": None,
     }
-    found = checkpoints.read_numbers(tmp_path / "results.json")["test"]
+    found = files.read_numbers(tmp_path / "results.json")["test"]
     assert (
         found["value"]["mae"] == 1.5
         and np.isnan([found["value"]["srcc"], *found["constant"].values()]).all()
@@ -483,7 +485,7 @@ def test_what_is_not_finite_is_null_in_json_and_nan_again_in_results(tmp_path):
     (tmp_path / "results.json").write_text(
         '{"test": {"value": {"mae": NaN}}}'
     )  # as older runs have it
-    assert np.isnan(checkpoints.read_numbers(tmp_path / "results.json")["test"]["value"]["mae"])
+    assert np.isnan(files.read_numbers(tmp_path / "results.json")["test"]["value"]["mae"])
 
 
 def test_a_file_that_was_half_written_leaves_the_old_one(tmp_path):
@@ -497,8 +499,8 @@ def test_a_file_that_was_half_written_leaves_the_old_one(tmp_path):
 
 HOLDER = """
 import sys, time
-from jaxord.workdir.checkpoints import lock
-with lock(sys.argv[1]):
+from jaxord.workdir.layout import locked
+with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -509,10 +511,10 @@ def test_a_workdir_is_held_by_one_process(tmp_path):
         [sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(ValueError, match=f"in use by process {holder.pid} on"), lock(tmp_path):
+    with pytest.raises(ValueError, match=f"in use by process {holder.pid} on"), locked(tmp_path):
         pass
     holder.kill(), holder.wait()
-    with lock(tmp_path):
-        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
-    with lock(tmp_path):
+    with locked(tmp_path):
+        assert str(os.getpid()) in (tmp_path / ".lock-owner").read_text()
+    with locked(tmp_path):
         pass

@@ -14,7 +14,7 @@ from tools import plan
 # The loader that ml_collections takes on Python 3.11.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 SHARED = (
     "__init__",
     "comparison",

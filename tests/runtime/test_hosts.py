@@ -19,7 +19,7 @@ import time
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 DEVICES, STEPS = 4, 18  # of all processes together
 SILENCE = 10  # seconds, instead of twice as many
 FIELDS = {
