@@ -213,7 +213,7 @@ def test_a_run_is_evaluated_with_another_k_and_on_damaged_images(finished, monke
         monkeypatch.context() as patch,
         pytest.raises(KeyboardInterrupt),
     ):  # between the files of the two
-        patch.setattr(evaluate.checkpoint, "write_json", die)
+        patch.setattr(evaluate.files, "write_json", die)
         evaluate.evaluate_run(workdir, near)
     assert not list((workdir / "evaluated/koniq").rglob("DONE.json"))
     predicted = evaluated(workdir, near)

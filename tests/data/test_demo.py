@@ -15,7 +15,7 @@ from jaxord.data import arrayrecord
 from jaxord.data.readers import demo
 
 ROOT = pathlib.Path(__file__).parents[2]
-BUILD = "import sys; from jaxord.data import demo; print(len(demo.digits(sys.argv[1], fold='', seed=0)['train']))"
+BUILD = "import sys; from jaxord.data.readers import demo; print(len(demo.digits(sys.argv[1], fold='', seed=0)['train']))"
 
 
 def image(records, row):

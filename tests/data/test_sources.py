@@ -434,8 +434,8 @@ def test_load(tmp_path):
     [
         ({"name": "face.morph"}, "Did you mean 'faces.morph'"),
         ({"name": "faces.morf"}, "Did you mean 'faces.morph'"),
-        ({"name": "faces._dir"}, "jaxord.data does not have"),
-        ({"name": "pipeline.train_rows"}, "jaxord.data does not have"),
+        ({"name": "faces._dir"}, "jaxord.data.readers does not have"),
+        ({"name": "pipeline.train_rows"}, "jaxord.data.readers does not have"),
         (
             {"name": "faces.morph", "seting": "A"},
             "morph has no setting 'seting'. Did you mean 'setting'",

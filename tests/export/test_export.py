@@ -20,7 +20,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import write_vocabulary
 from ml_collections import ConfigDict
 from PIL import Image
 from safetensors.numpy import load_file
@@ -39,6 +38,7 @@ from jaxord.targets import ranks
 from jaxord.task import make_task
 from jaxord.weights import hf_clip, open_clip
 from jaxord.workdir import run_config
+from tests.conftest import write_vocabulary
 from tests.made import TARGETS, TINY, last_stage, made, of_folder
 
 torch = pytest.importorskip("torch")

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import complex_step, log_sum_exp, norm, units
 
 import jaxord.losses
 from jaxord import binding
-from jaxord.losses import cloc, contrastive_order, rnc, supcon
+from jaxord.losses import cloc, conord, rnc, supcon
+from tests.oracle import complex_step, log_sum_exp, norm, units
 
 B, D = 7, 3
 MARGINS = np.array([0.3, 0.0, 0.2, 0.15, 0.4, 0.1] * 2, np.float32)
@@ -283,9 +283,7 @@ def test_all_rows_of_the_tables_of_conord_agree_with_the_loop():
 
     def of(x, target):
         return {
-            row: jax.value_and_grad(contrastive_order)(
-                x, target, *[TABLE] * (row == "X"), weights=row
-            )
+            row: jax.value_and_grad(conord)(x, target, *[TABLE] * (row == "X"), weights=row)
             for row in rows
         }
 
@@ -354,9 +352,7 @@ def test_two_angles_are_compared_by_the_sum_of_their_differences(name):
 
 def test_the_table_of_conord_x_learns():
     x, target = features(), TARGETS["some equal"]
-    gradient = slope(
-        lambda table: contrastive_order(x, jnp.asarray(target), table, weights="X"), TABLE
-    )
+    gradient = slope(lambda table: conord(x, jnp.asarray(target), table, weights="X"), TABLE)
     x64 = x.astype(np.float64)
     _, expected = complex_step(
         lambda table: loop_conord(x64, target, weights="X", table=table), TABLE
@@ -402,11 +398,9 @@ def test_conord_by_hand():
         (np.exp(-1) / 4 + np.exp(-3) / 9) / (4 * np.exp(-1) + 9 * np.exp(-3)),
         (np.exp(-4) / 25 + np.exp(-3) / 9) / (25 * np.exp(-4) + 9 * np.exp(-3)),
     ]
-    found = quick(contrastive_order, x, jnp.array([0.0, 2.0, 5.0]), temperature=1.0)
+    found = quick(conord, x, jnp.array([0.0, 2.0, 5.0]), temperature=1.0)
     assert found == pytest.approx(-np.mean(np.log(terms)), rel=1e-6)
-    literal = quick(
-        contrastive_order, x, jnp.array([0.0, 2.0, 5.0]), temperature=1.0, anchor_norm=True
-    )
+    literal = quick(conord, x, jnp.array([0.0, 2.0, 5.0]), temperature=1.0, anchor_norm=True)
     assert literal == pytest.approx(-np.mean(np.log(terms)) / 2, rel=1e-6)
 
 
@@ -432,10 +426,10 @@ def test_a_margin_of_zero_has_the_slope_of_a_growing_margin():
 def test_on_the_sphere_squared_distance_is_cosine_at_half_the_temperature():
     x, target = jnp.asarray(features()), jnp.asarray(TARGETS["some equal"])
     for by_distance, by_cosine in [("V", "I"), ("VIII", "IV")]:
-        expected = quick(contrastive_order, x, target, weights=by_cosine, temperature=0.25)
-        assert quick(
-            contrastive_order, x, target, weights=by_distance, temperature=0.5
-        ) == pytest.approx(expected, rel=1e-6)
+        expected = quick(conord, x, target, weights=by_cosine, temperature=0.25)
+        assert quick(conord, x, target, weights=by_distance, temperature=0.5) == pytest.approx(
+            expected, rel=1e-6
+        )
 
 
 # What users can cause.
@@ -455,13 +449,8 @@ REFUSED = [
         {"similarity": "L2"},
         r"similarity is 'L2'; expected one of \['cosine', 'l2'\]",
     ),
-    (contrastive_order, "target", {"weights": "XIV"}, "weights is 'XIV'; expected one of"),
-    (
-        contrastive_order,
-        "target",
-        {"weights": "X"},
-        "weights is 'X' and the table pair_weights is missing",
-    ),
+    (conord, "target", {"weights": "XIV"}, "weights is 'XIV'; expected one of"),
+    (conord, "target", {"weights": "X"}, "weights is 'X' and the table pair_weights is missing"),
 ]
 
 
@@ -478,7 +467,7 @@ def test_arrays_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"target has shape \(7, 2\)"):
         jax.eval_shape(rnc, x, np.zeros((7, 2)))
     with pytest.raises(ValueError, match="weights is 'VIII' and the table pair_weights was given"):
-        jax.eval_shape(contrastive_order, x, labels["target"], TABLE)
+        jax.eval_shape(conord, x, labels["target"], TABLE)
     with pytest.raises(
         ValueError, match=r"reduction is 'sum'; expected one of \['mean', 'program'\]"
     ):

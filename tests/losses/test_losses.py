@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import complex_step, log_sum_exp, magnitude
 
 import jaxord.losses
 from jaxord import binding
 from jaxord.losses import fcrc, huber, info_nce, l1, mse
+from tests.oracle import complex_step, log_sum_exp, magnitude
 
 K = 5
 RANKS = {

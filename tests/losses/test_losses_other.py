@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import complex_step, log_sum_exp, magnitude, norm, units
 
 import jaxord.losses
 from jaxord import binding
 from jaxord.losses import balanced_mse, center, expert, focal_l1
+from tests.oracle import complex_step, log_sum_exp, magnitude, norm, units
 
 B, G, D = 6, 4, 3
 GROUP = [2, 0, 2, 3, 0, 0]

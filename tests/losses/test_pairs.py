@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import complex_step, norm
 from test_losses_embedding import agree, compiled, compute, features, labels_of, oracle, slope
 
 import jaxord.losses
@@ -15,6 +14,7 @@ from jaxord import vectors
 from jaxord.binding import bind
 from jaxord.losses.blocks import mean_over_blocks
 from jaxord.runtime import devices
+from tests.oracle import complex_step, norm
 
 # Blocks against the loop.
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import complex_step, log_sum_exp
 
 from jaxord.losses import balanced_mse_gai
+from tests.oracle import complex_step, log_sum_exp
 
 TARGET = np.array([2.5, -1.0, 2.5, 7.0, 0.25, 3.0], np.float32)
 WEIGHTS = np.array([0.5, 0.3, 0.2, 0.0], np.float32)

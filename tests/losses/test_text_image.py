@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import complex_step, log_sum_exp, norm, units
 
 from jaxord.losses import asymmetric_contrastive, info_nce, ordinal_pairwise
+from tests.oracle import complex_step, log_sum_exp, norm, units
 
 B, K, D = 5, 4, 3
 VALUES = np.array([6.0, 16.0, 26.5, 60.0], np.float32)

@@ -5,9 +5,9 @@ import json
 import shutil
 
 import pytest
-from conftest import write_vocabulary
 
 from jaxord.models import tokens
+from tests.conftest import write_vocabulary
 
 TEXTS = (
     "a photo of a person",

@@ -550,8 +550,9 @@ import sys, jaxord
 assert not {{"jax", "numpy", "sklearn"}} & set(sys.modules), "import jaxord"
 assert {{"Predictor", "OrdinalRegressor"}} <= set(dir(jaxord))
 jaxord.Predictor
-from jaxord import finished, predict
-finished.load({str(runs["ce_l1"])!r})
+from jaxord import predict
+from jaxord.predict import trained_model
+trained_model.load({str(runs["ce_l1"])!r})
 print(sorted({set(HEAVY)!r} & set(sys.modules)))
 try:
     jaxord.Predictr

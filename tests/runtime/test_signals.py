@@ -12,8 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from jaxord import evaluate, export, main, report, train
-from jaxord.predict import files
+from jaxord import evaluate, export, main, predict, report, train
 from jaxord.runtime import devices, signals
 from jaxord.workdir import checkpoints
 from tests.kinds import MESHES, config, small_towers
@@ -76,7 +75,7 @@ def test_it_is_obeyed_where_nothing_is_lost():
 
 WAITING = """
 import contextlib, hashlib, sys
-from jaxord import signals
+from jaxord.runtime import signals
 signals.PATIENCE = 0.5
 with signals.Stop() as stop, contextlib.ExitStack() as block:
     if "unsaved" in sys.argv:
@@ -103,7 +102,7 @@ def test_a_long_call_does_not_keep_a_process(unsaved, said):
 @flagsaver.flagsaver
 @pytest.mark.parametrize(
     "module, name",
-    [(evaluate, "evaluate_run"), (report, "write"), (files, "predict_run"), (export, "export")],
+    [(evaluate, "evaluate_run"), (report, "write"), (predict, "predict_run"), (export, "export")],
 )
 def test_what_follows_a_training_is_left_at_once(module, name, monkeypatch, capsys):
     monkeypatch.setattr(module, name, lambda *given, **settings: send(signal.SIGTERM))
@@ -143,14 +142,16 @@ def calm(photos, tmp_path_factory):
 
 JUDGING = """
 import hashlib, pathlib, sys
-from jaxord import settings, sharding, signals, train
+from jaxord import train
+from jaxord.runtime import devices, signals
+from jaxord.workdir import run_config
 from tests.kinds import MESHES, small_towers
 def judging(*given):
     print("judging", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
-signals.PATIENCE, sharding.data_mesh, train.make_evaluate = 0.5, lambda: MESHES[1], lambda task: judging
+signals.PATIENCE, devices.data_mesh, train.make_evaluate = 0.5, lambda: MESHES[1], lambda task: judging
 with small_towers():
-    train.run(settings.from_json(pathlib.Path(sys.argv[1]).read_text()), sys.argv[2])
+    train.run(run_config.from_json(pathlib.Path(sys.argv[1]).read_text()), sys.argv[2])
 """
 
 

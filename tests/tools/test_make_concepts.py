@@ -13,11 +13,11 @@ import types
 
 import numpy as np
 import pytest
-from conftest import write_vocabulary
 
 from configs import texts
 from jaxord.models import tokens
 from jaxord.targets import ranks
+from tests.conftest import write_vocabulary
 from tools import make_concepts
 from tools.make_concepts import make, parse
 

@@ -373,5 +373,5 @@ def test_the_nearest_thumbnail_is_found_and_kept(tmp_path, monkeypatch):
     assert found[results.NEAREST]["srcc"] == pytest.approx(
         stats.spearmanr([0, 1, 1, 2, 1], [0, 0, 1, 2, 2]).statistic
     )
-    monkeypatch.setattr(results.load, "load", None)
+    monkeypatch.setattr(results.readers, "load", None)
     assert results.nearest(result, tmp_path) == found

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from conftest import write_vocabulary
 from PIL import Image
 
 from configs import hci
@@ -14,6 +13,7 @@ from jaxord import train, trees
 from jaxord.models.clip import ClipSettings, Tower
 from jaxord.task import make_task
 from jaxord.weights import hf_clip
+from tests.conftest import write_vocabulary
 
 TOWER = Tower(width=32, layers=1, heads=2, mlp=64)
 SETTINGS = ClipSettings(

@@ -328,8 +328,8 @@ def test_saving_a_step_twice_keeps_the_first_and_going_back_is_refused(tmp_path)
 
 KILLED = """
 import os, sys, jax.numpy as jnp
-from jaxord import checkpoint
-checkpoints = checkpoint.Checkpoints(sys.argv[1])
+from jaxord.workdir.checkpoints import Checkpoints
+checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(2, {"w": jnp.ones(3)}, {})
 checkpoints._wait()
 real = os.replace
