@@ -7,13 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_losses_embedding import agree, compiled, compute, features, labels_of, oracle, slope
 
 import jaxord.losses
 from jaxord import vectors
 from jaxord.binding import bind
 from jaxord.losses.blocks import mean_over_blocks
 from jaxord.runtime import devices
+from tests.losses.test_contrastive import (
+    agree,
+    compiled,
+    compute,
+    features,
+    labels_of,
+    oracle,
+    slope,
+)
 from tests.oracle import complex_step, norm
 
 # Blocks against the loop.
