@@ -1,0 +1,1 @@
+"""Commands around runs: sweeps, tables, data, weights, benchmarks."""
