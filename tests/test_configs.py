@@ -1,8 +1,8 @@
-"""Every valid pair of data set and method: builds, survives JSON, equals its golden text; and its
-steps have shapes.
+"""Every valid pair of data set and method builds, survives JSON, equals its golden text and traces.
 
-tests/golden/base.json is the config with every default; <data set>.json says what each of its pairs
-sets. After a wanted change of a default: PYTHONPATH=. python tests/test_configs.py rewrites them.
+tests/golden/base.json is the config with every default, data_sets.json what each data set changes,
+<method>.json what the method changes on each. To accept a change of a default, run
+PYTHONPATH=. python tests/test_configs.py, which rewrites them.
 """
 
 import dataclasses
@@ -127,43 +127,62 @@ def text(pairs):
     return "{\n" + ",\n".join(blocks) + "\n}\n"
 
 
-def golden(data_set):
-    """What the pairs of a data set set, against the defaults: those fields that are the same in
-    all, then each pair's own."""
-    default = flat(run_config.plain(base()))
-    found = {}
-    for name in NAMES:
-        if name.partition(":")[0] == data_set:
-            fields = flat(run_config.plain(get(name)))
-            found[name.partition(":")[2]] = {
-                k: fields.get(k, "(not there)")
-                for k in sorted({*fields, *default})
-                if k not in fields or k not in default or fields[k] != default[k]
-            }
-    first, *others = found.values()
-    common = {
-        k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)
+# Fields that a data set's file decides, whatever the method.
+OF_DATA_SET = ("name", "fold", "data.root", "data.reader.", "data.table", "data.folds", "ranks.")
+DATA_SETS = "data_sets"
+
+
+def changes(name, known):
+    """{field: value} of a pair where it differs from the fields that are known."""
+    fields = flat(run_config.plain(get(name)))
+    values = {field: fields.get(field, "(absent)") for field in sorted({*fields, *known})}
+    return {k: v for k, v in values.items() if v != known.get(k, "(absent)")}
+
+
+def golden(title):
+    """The content of one golden file: of the data sets, or of a method.
+
+    A new method adds one file and leaves the others as they are: a data set's fields are those of
+    its default method, and a method's file has, for each of its pairs, what differs from them;
+    fields that all its pairs share come first, under "all".
+    """
+    if title == DATA_SETS:
+        return {name: of_data_set(name) for name in PAIRS}
+    pairs = {
+        name: changes(name, DEFAULTS | of_data_set(name.partition(":")[0]))
+        for name in NAMES
+        if get(name).method == title
     }
+    first, *others = pairs.values()
+    shared = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
     own = {
-        argument: {k: v for k, v in fields.items() if k not in common}
-        for argument, fields in found.items()
+        name: {k: v for k, v in fields.items() if k not in shared} for name, fields in pairs.items()
     }
-    return {"all": common, **own}
+    return {"all": shared, **own}
 
 
-@pytest.mark.parametrize("data_set", PAIRS)
-def test_configs_equal_their_golden_text(data_set):
-    expected = json.loads((GOLDEN / f"{data_set}.json").read_text())
-    found = json.loads(text(golden(data_set)))
-    for argument in {*expected, *found}:
-        assert found.get(argument) == expected.get(argument), (
-            f"{data_set}:{argument} changed; if that is wanted: PYTHONPATH=. python tests/test_configs.py"
+@functools.cache
+def of_data_set(name):
+    return {k: v for k, v in changes(f"{name}:", DEFAULTS).items() if k.startswith(OF_DATA_SET)}
+
+
+DEFAULTS = flat(run_config.plain(base()))
+METHODS = sorted({method for methods in PAIRS.values() for method in methods})
+
+
+@pytest.mark.parametrize("title", [DATA_SETS, *METHODS])
+def test_configs_equal_their_golden_text(title):
+    expected = json.loads((GOLDEN / f"{title}.json").read_text())
+    current = json.loads(text(golden(title)))
+    for name in {*expected, *current}:
+        assert current.get(name) == expected.get(name), (
+            f"{name} changed; if that is wanted: PYTHONPATH=. python tests/test_configs.py"
         )
 
 
 def test_defaults_equal_their_golden_text_and_no_file_is_left_over():
     assert (GOLDEN / "base.json").read_text() == run_config.to_json(base())
-    assert {file.stem for file in GOLDEN.glob("*.json")} == {"base", *PAIRS}
+    assert {file.stem for file in GOLDEN.glob("*.json")} == {"base", DATA_SETS, *METHODS}
 
 
 def test_every_config_survives_json():
@@ -335,5 +354,5 @@ if __name__ == "__main__":
     for file in GOLDEN.glob("*.json"):
         file.unlink()
     (GOLDEN / "base.json").write_text(run_config.to_json(base()))
-    for data_set in PAIRS:
-        (GOLDEN / f"{data_set}.json").write_text(text(golden(data_set)))
+    for title in (DATA_SETS, *METHODS):
+        (GOLDEN / f"{title}.json").write_text(text(golden(title)))
