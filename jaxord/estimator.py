@@ -1,5 +1,4 @@
-"""Ordinal regression of images as a scikit-learn estimator, for notebooks: the training is
-`train.run`, in a folder."""
+"""Ordinal regression of images as a scikit-learn estimator: `fit` is `train.run` in a folder."""
 
 import contextlib
 import copy
@@ -23,11 +22,10 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from jaxord import train
 from jaxord.data.inputs import as_sequence, encoded
 from jaxord.predict.predictor import Example, Predictor
-from jaxord.workdir import run_config as configs_as_text
+from jaxord.workdir import files, run_config
 
-CHECKOUT = (
-    pathlib.Path(__file__).resolve().parent.parent
-)  # holds configs/ where the package runs from the repository
+# Holds configs/ where the package runs from the repository.
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 
 
 class OrdinalRegressor(RegressorMixin, BaseEstimator):
@@ -37,9 +35,9 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         model.predict(others), model.score(others, their_ages)
         model.predictor_(others).uncertainty
 
-    `score` is scikit-learn's for regressors: R2 = 1 - sum (y - f)^2 / sum (y - mean y)^2, 1 at
-    best, 0 for the mean. Images are u8[N, H, W, 3], u8[N, H, W], or a sequence of paths, PIL images
-    and such arrays, as of `Predictor`.
+    `score` is scikit-learn's R2 = 1 - sum (y - f)^2 / sum (y - mean y)^2: 1 at best, 0 for the
+    mean. Images are u8[N, H, W, 3], u8[N, H, W], or a sequence of paths, PIL images and such
+    arrays, as of `Predictor`.
 
     Attributes:
       predictor_: jaxord.Predictor of the run, after `fit`: probabilities, neighbours, uncertainty,
@@ -60,20 +58,21 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         settings: Mapping[str, Any] | None = None,
         workdir: str | os.PathLike[str] = "",
     ) -> None:
-        """Keeps its arguments; `fit` looks at them.
+        """Keeps its arguments; `fit` checks them.
 
         Args:
           config: a config file with its argument as on the command line, relative to the working
             directory or to the checkout of the repository; it is executed once. Or the config.json
-            of a run; or a ConfigDict. Its data are not read.
-          method: what the argument would choose by method=; "" is the config's own.
-          steps: of training; 0 is the config's duration.
-          image_size: pixels that the model sees, of images stored at 8/7 of it; 0 is the config's.
+            of a run, or a ConfigDict. Its data are not read.
+          method: overrides the argument's method=; "" keeps the config's.
+          steps: of training; 0 keeps the config's duration.
+          image_size: pixels that the model sees, of images stored at 8/7 of it; 0 keeps the
+            config's.
           seed: of everything.
           holdout: share of the samples, at least one, that is not trained on: the run's test split,
-            for its results.json. The last step's parameters are taken.
+            for its results.json. The parameters are those of the last step.
           settings: further fields of the config, {"optim.rates.all.lr": 1e-3}.
-          workdir: folder of the run, where the same fit goes on, or is found done; "" is a
+          workdir: folder of the run, where the same fit resumes or is already done; "" is a
             temporary one.
         """
         self.config = config
@@ -87,24 +86,20 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
         return tags
 
     def fit(self, X: Iterable[Example], y: ArrayLike) -> Self:
-        """Trains.
-
-        Args:
-          X: N images.
-          y: N numbers.
+        """Trains on N images X and their N numbers y.
 
         Raises:
           ValueError: labels that are no finite numbers, or not as many as images; images that
             cannot be read; a workdir that holds another fit; all that training raises.
         """
         if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None"
-            )
+            name = type(self).__name__
+            raise ValueError(f"{name} requires y to be passed, but the target y is None")
         images, targets = samples(X), column_or_1d(y, warn=True)
         targets = check_array(targets, ensure_2d=False, dtype=np.float64, input_name="y")
         check_consistent_length(images, targets)
@@ -113,7 +108,7 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"{found}; expected a share between 0 and 1, of at least 3 samples")
         with contextlib.ExitStack() as stack:
             workdir = pathlib.Path(
-                self.workdir or stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxord-"))
+                self.workdir or stack.enter_context(tempfile.TemporaryDirectory())
             )
             config = self._config(workdir / "data")
             write_samples(workdir / "data", images, targets, self.holdout, self.seed)
@@ -122,8 +117,7 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Iterable[Example]) -> np.ndarray:
-        """Predictions f32[N] by the run's headline rule; ValueError where an image cannot be
-        read."""
+        """Predictions f32[N] by the run's headline rule; ValueError if an image cannot be read."""
         check_is_fitted(self)
         return self.predictor_(samples(X)).value
 
@@ -132,21 +126,18 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         for name in ("steps", "image_size"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or value < 0:
-                raise ValueError(
-                    f"{name} is {value!r}; expected a whole number, 0 for the config's own"
-                )
+                expected = "expected a whole number, 0 for the config's own"
+                raise ValueError(f"{name} is {value!r}; {expected}")
         c = read_config(self.config, self.method).unlock()
         c.data.reader = ConfigDict({"name": "sources.own"}, type_safe=False)
-        c.data.root, c.data.table, c.data.folds, c.fold = str(root), "table.csv", (), ""
-        c.seed, c.select = int(self.seed), "last"
+        c.data.update({"root": str(root), "table": "table.csv", "folds": ()})
+        c.update({"fold": "", "seed": int(self.seed), "select": "last"})
         c.train.evaluate_every = c.train.checkpoint_every = "20 percent"
         if self.steps:
             c.train.duration = f"{self.steps} steps"
         if self.image_size:
-            c.data.image_size, c.data.stored_size = (
-                int(self.image_size),
-                -(-8 * int(self.image_size) // 7),
-            )
+            c.data.image_size = int(self.image_size)
+            c.data.stored_size = -(-8 * c.data.image_size // 7)
         c.lock()  # so that a mistyped field is an error
         try:
             c.update_from_flattened_dict(self.settings or {})
@@ -156,39 +147,27 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
 
 
 def samples(X):
-    """X as a list of images, a path or PIL image as a list of one; the first axis of an array is
-    always that of samples."""
+    """X as a list of images: the first axis of an array is the samples', one path is a list."""
     return list(X) if isinstance(X, np.ndarray) else as_sequence(X)
 
 
 def read_config(config, method=""):
-    """A ConfigDict from what OrdinalRegressor's `config` and `method` are.
+    """The ConfigDict that OrdinalRegressor's `config` and `method` name.
 
     Raises:
       ValueError: no such file; a method beside a config that has one already.
     """
-    path, _, argument = (
-        ("", "", "") if isinstance(config, ConfigDict) else str(config).partition(":")
-    )
+    if isinstance(config, ConfigDict):
+        return _of_method(copy.deepcopy(config), method)
+    path, _, argument = str(config).partition(":")
+    file = _find(path)
     if not path.endswith(".py"):
-        found = (
-            config
-            if isinstance(config, ConfigDict)
-            else configs_as_text.from_json(_found(path).read_text())
-        )
-        if method and method != found.method:
-            raise ValueError(
-                f"method is {method!r}, but the config given is finished, of {found.method!r}; give a config file"
-            )
-        return copy.deepcopy(found)
-    file = _found(path)
+        return _of_method(run_config.from_json(file.read_text()), method)
     argument = ",".join(filter(None, [argument, method and f"method={method}"]))
     spec = importlib.util.spec_from_file_location(f"_config_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
-    added = [
-        str(file.parent.parent),
-        str(CHECKOUT),
-    ]  # where `from configs import ...` finds the others
+    # Here `from configs import ...` finds the other configs.
+    added = [str(file.parent.parent), str(CHECKOUT)]
     sys.path[:0] = added
     try:
         spec.loader.exec_module(module)
@@ -198,34 +177,39 @@ def read_config(config, method=""):
             sys.path.remove(folder)
 
 
-def _found(path):
+def _of_method(config, method):
+    """The finished config; ValueError if it is not one of this method."""
+    if method and method != config.method:
+        found = f"method is {method!r}, but the config given is finished, of {config.method!r}"
+        raise ValueError(f"{found}; give a config file")
+    return config
+
+
+def _find(path):
     """The file, in the working directory or in the checkout."""
     for file in (pathlib.Path(path), CHECKOUT / path):
         if file.is_file():
             return file.resolve()
     raise ValueError(
-        f"no config {path!r} here or in {CHECKOUT}; config files are in the repository, not in an installed package: give the "
-        "path of one in a checkout, the config.json of a run, or a ConfigDict"
+        f"no config {path!r} here or in {CHECKOUT}; config files are in the repository, not in an "
+        "installed package: give the path of one in a checkout, the config.json of a run, or a "
+        "ConfigDict"
     )
 
 
 def write_samples(root, images, targets, holdout, seed):
-    """The samples as a user's own table: <root>/table.csv with path, label and split, and the files
-    of the images.
+    """Writes the samples as a user's own table: <root>/table.csv (path, label, split) and images.
 
-    Names hold the images' bytes in short, so that equal tables mean equal samples.
+    File names hash the images' bytes, so that equal tables mean equal samples.
 
     Raises:
       ValueError: images that cannot be read; a table of other samples.
     """
-    order, count = (
-        np.random.default_rng(seed).permutation(len(images)),
-        max(1, round(holdout * len(images))),
-    )
+    order = np.random.default_rng(seed).permutation(len(images))
     split = np.full(len(images), "train", object)
-    split[order[:count]] = "test"
+    split[order[: max(1, round(holdout * len(images)))]] = "test"
     table, lines = root / "table.csv", ["path,label,split"]
-    begun = table.exists()  # it is written last
+    finished = table.exists()  # it is written last
     (root / "images").mkdir(parents=True, exist_ok=True)
     for row, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
         try:
@@ -234,14 +218,12 @@ def write_samples(root, images, targets, holdout, seed):
             raise ValueError(f"image {row} cannot be read: {error}") from None
         path = f"images/{row:06d}-{hashlib.sha256(content).hexdigest()[:16]}"
         lines.append(f"{path},{target!r},{split[row]}")
-        if not begun:
+        if not finished:
             (root / path).write_bytes(content)
     text = "\n".join(lines) + "\n"
-    if begun and table.read_text() != text:
-        raise ValueError(
-            f"{root.parent} holds the fit of other samples; give another workdir, or remove it"
-        )
-    if not begun:
-        unfinished = root / ".table.csv"
-        unfinished.write_text(text)
-        os.replace(unfinished, table)
+    if finished and table.read_text() != text:
+        remedy = "give another workdir, or remove it"
+        raise ValueError(f"{root.parent} holds the fit of other samples; {remedy}")
+    if not finished:
+        with files.replacing(table) as file:
+            file.write(text)

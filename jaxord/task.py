@@ -67,16 +67,7 @@ class Task:
         """The function (stored batch, labels, constants) -> batch with image, target and rank; to
         be called inside jit."""
         data = self.config.data
-        images = functools.partial(
-            augment.augment,
-            crop=data.train_crop if train else data.eval_crop,
-            flip=data.flip,
-            jitter=data.jitter,
-            grey=data.grey,
-            image_size=data.image_size,
-            normalize=data.normalize,
-            train=train,
-        )
+        images = functools.partial(augment.transform, data=data, train=train)
 
         def batch_of(batch, labels, constants):
             index, epoch, seed = batch["index"], batch["epoch"], constants["seed"]
@@ -297,21 +288,13 @@ def views(config, records, train):
     """How many images the tower sees of an example: crops, times frames of a video."""
     if records.read is None and "frames" not in records.inputs:
         return 1
-    side, crop = config.data.stored_size, config.data.train_crop if train else config.data.eval_crop
+    side = config.data.stored_size
     frames = records.inputs["frames"].shape[1:2] if "frames" in records.inputs else ()
     stored, ints = (
         jax.ShapeDtypeStruct((1, *frames, side, side, 3), jnp.uint8),
         jax.ShapeDtypeStruct((1, 2), jnp.int32),
     )
-    seen = functools.partial(
-        augment.augment,
-        crop=crop,
-        flip=False,
-        image_size=config.data.image_size,
-        train=train,
-        normalize=config.data.normalize,
-        seed=0,
-    )
+    seen = functools.partial(augment.transform, data=config.data, train=train)
     return jax.eval_shape(
         seen, stored, ints, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32)
     ).shape[1]

@@ -198,7 +198,7 @@ def facts():
 
 
 def of_image(data):
-    decode.decode(data, resize="square" if len(data) % 2 else "shorter", stored_size=16)
+    decode.decode_image(data, resize="square" if len(data) % 2 else "shorter", stored_size=16)
 
 
 def of_table(data, folder):

@@ -102,10 +102,8 @@ def reading_on():
             video.decode_video(path, **still, resize=resize, stored_size=stored_size)
 
         rest = [row for row, path in enumerate(records.paths) if path not in refused]
-        for place, reason in storage.each_row(
-            lambda place: one(rest[place]), len(rest), workers
-        ).items():
-            refused[records.paths[rest[place]]] = reason
+        for row, reason in storage.each_row(one, rest, workers).items():
+            refused[records.paths[row]] = reason
         return {}, np.arange(len(records))
 
     with (
@@ -132,8 +130,8 @@ def faults_of(records, data, refused, known):
             if path not in known and path not in refused
         ]
         decode = functools.partial(storage.decode_row, records, data=data)
-        broken = storage.each_row(lambda place: decode(new[place]) and None, len(new), data.workers)
-        known |= {records.paths[row]: broken.get(place, "") for place, row in enumerate(new)}
+        broken = storage.each_row(decode, new, data.workers)
+        known |= {records.paths[row]: broken.get(row, "") for row in new}
     reasons = [refused.get(path) or known.get(path, "") for path in records.paths]
     return {row: reason for row, reason in enumerate(reasons) if reason}
 

@@ -1,2 +1,1 @@
-"""Data: sources become Records, Records become batches of uint8 images, augmentation happens inside
-the jitted step."""
+"""Sources become Records, Records become batches of uint8 images; the jitted step augments them."""

@@ -66,7 +66,7 @@ def images(data, vocabulary):
     side = decoding.canvas(**form)
 
     def read(image):
-        stored, size = decoding.decode(encoded(image), **form)
+        stored, size = decoding.decode_image(encoded(image), **form)
         return {"stored": stored, "size": np.array(size, np.int32)}
 
     def listed(source, root):

@@ -181,7 +181,7 @@ def batch(run, fold):
         }
     data = run.config.data
     decoded = [
-        decode.decode(records.read(row), resize=data.resize, stored_size=data.stored_size)
+        decode.decode_image(records.read(row), resize=data.resize, stored_size=data.stored_size)
         for row in rows
     ]
     stored, size = zip(*decoded, strict=True)
@@ -260,7 +260,7 @@ def predicted(run, examples):
         moving = [example for example in examples if isinstance(example, dict)]
         files = [example["frames"] for example in moving] or examples
         decoded = [
-            [decode.decode(pathlib.Path(file).read_bytes(), **form) for file in frames]
+            [decode.decode_image(pathlib.Path(file).read_bytes(), **form) for file in frames]
             for frames in files
         ]
         stored = np.array([[image for image, _ in frames] for frames in decoded])  # [B, F, C, C, 3]

@@ -108,7 +108,7 @@ class FastPathway(nn.Module):
 
     No stride in time anywhere, stages of 32, 64, 128 and 256 channels; R50 8x8 sees 32 frames of
     224 x 224 pixels. Parameters lie under the names of pytorchvideo's `slowfast_r50`
-    (`jaxord.data.readers.videos.fast_name`), statistics in "stats".
+    (`jaxord.weights.slowfast.source_name`), statistics in "stats".
 
     Feichtenhofer et al. 2019, "SlowFast networks for video recognition", Table 1.
 

@@ -59,19 +59,8 @@ class Finished:
 
         Or frames u8[B, F, C, C, 3], which are views.
         """
-        data, none = self.config.data, jnp.zeros(len(stored), jnp.int32)
-        return augment.augment(
-            stored,
-            size,
-            none,
-            none,
-            crop=data.eval_crop,
-            flip=False,
-            image_size=data.image_size,
-            normalize=data.normalize,
-            seed=0,
-            train=False,
-        )
+        none = jnp.zeros(len(stored), jnp.int32)
+        return augment.transform(stored, size, none, none, data=self.config.data)
 
     def inputs(self, given):
         """What the model takes, of a batch of what `jaxord.data.inputs` reads; for jit."""

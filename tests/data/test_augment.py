@@ -3,6 +3,7 @@
 import colorsys
 import functools
 import io
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from jaxord.data import augment, color_jitter
-from jaxord.data.decode import decode
+from jaxord.data.decode import decode_image
 
 SIDE, IMAGE = 24, 16
 RNG = np.random.default_rng(0)
@@ -22,20 +23,18 @@ SIZE = np.full((4, 2), SIDE, np.int32)
 RESAMPLE = jax.jit(augment._resample, static_argnums=3)
 
 
+def data_of(crop, flip=True, image_size=IMAGE, normalize="clip", jitter=None, grey=0.0):
+    """What `transform` reads of config.data."""
+    fields = {"flip": flip, "image_size": image_size, "normalize": normalize, "grey": grey}
+    crops = {"train_crop": crop, "eval_crop": crop}
+    return types.SimpleNamespace(**fields, **crops, jitter=jitter or {})
+
+
 @functools.cache
-def compiled(
-    crop, train=True, flip=True, seed=0, image_size=IMAGE, settings=(), normalize="clip", **colours
-):
-    entry = {"name": crop, **dict(settings)}
-    fixed = {
-        "flip": flip,
-        "image_size": image_size,
-        "normalize": normalize,
-        "seed": seed,
-        "train": train,
-        **colours,
-    }
-    return jax.jit(functools.partial(augment.augment, crop=entry, **fixed))
+def compiled(crop, train=True, seed=0, settings=(), jitter=(), **fields):
+    crop = {"name": crop, **dict(settings)}
+    data = data_of(crop=crop, jitter=dict(jitter), **fields)
+    return jax.jit(functools.partial(augment.transform, data=data, train=train, seed=seed))
 
 
 def run(crop, index=(0, 1, 2, 3), epoch=(0, 0, 0, 0), stored=STORED, size=SIZE, **fixed):
@@ -266,7 +265,7 @@ def test_whole_chain_equals_clips_preprocessing():
     expected = (resized[:, left : left + IMAGE] / 255 - mean) / std
     encoded = io.BytesIO()
     photo.save(encoded, "PNG")
-    stored, size = decode(encoded.getvalue(), resize="shorter", stored_size=IMAGE)
+    stored, size = decode_image(encoded.getvalue(), resize="shorter", stored_size=IMAGE)
     stored, size = np.repeat(stored[None], 4, 0), np.array([size] * 4, np.int32)
     found = run("center_crop", stored=stored, size=size, train=False)[:, 0]
     np.testing.assert_allclose(found, np.stack([expected] * 4), atol=2e-6)
@@ -466,13 +465,6 @@ def test_frames_become_views_and_are_changed_alike():
     ],
 )
 def test_bad_settings(fields, message):
-    fixed = {
-        "crop": {"name": "center_crop"},
-        "flip": True,
-        "image_size": IMAGE,
-        "normalize": "clip",
-        "seed": 0,
-        "train": True,
-    }
+    data = data_of(**{"crop": {"name": "center_crop"}, **fields})
     with pytest.raises(ValueError, match=message):
-        augment.augment(STORED, SIZE, np.arange(4), np.zeros(4, np.int32), **{**fixed, **fields})
+        augment.transform(STORED, SIZE, np.arange(4), np.zeros(4, int), data=data, train=True)

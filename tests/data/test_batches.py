@@ -12,10 +12,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxord.data import decode as decoding
-from jaxord.data import sampling, storage
+from jaxord.data import decode, sampling, storage
 from jaxord.data.batches import eval_batches, outputs, train_batches
-from jaxord.data.decode import decode
+from jaxord.data.decode import decode_image
 from jaxord.data.readers import faces
 from jaxord.data.records import Records, concatenate
 from jaxord.data.tables import read_table
@@ -122,7 +121,7 @@ def test_tiers_give_the_same_bytes_and_resume_anywhere(resize, tmp_path):
         assert_same(some(eval_batches(one, batch=4), 99), evaluated)
     for batch in expected:
         for stored, size, index in zip(batch["stored"], batch["size"], batch["index"], strict=True):
-            image, true = decode(FILES[index], resize=resize, stored_size=SIDE)
+            image, true = decode_image(FILES[index], resize=resize, stored_size=SIDE)
             np.testing.assert_array_equal(stored, image)
             assert tuple(size) == true
 
@@ -382,10 +381,10 @@ def test_broken_images_are_left_out_when_told(tier, tmp_path, caplog):
         assert found.records.paths == tuple(f"{row}.png" for row in (0, 2, 4, 5, 6, 7, 8, 9))
         batches = some(eval_batches(found, batch=4), 9)
         np.testing.assert_array_equal(
-            batches[0]["stored"][1], decode(FILES[2], resize="square", stored_size=SIDE)[0]
+            batches[0]["stored"][1], decode_image(FILES[2], resize="square", stored_size=SIDE)[0]
         )
         np.testing.assert_array_equal(
-            batches[1]["stored"][3], decode(FILES[9], resize="square", stored_size=SIDE)[0]
+            batches[1]["stored"][3], decode_image(FILES[9], resize="square", stored_size=SIDE)[0]
         )
         order = np.concatenate([b["index"] for b in some(train_batches(found, batch=4, seed=0), 2)])
         assert sorted(order) == list(range(8))
@@ -491,12 +490,12 @@ def test_memory_is_measured():
 
 def test_decoding_equals_pillow():
     photo = noise(37, 50)
-    stored, size = decode(encoded(photo), resize="square", stored_size=16)
+    stored, size = decode_image(encoded(photo), resize="square", stored_size=16)
     np.testing.assert_array_equal(
         stored, np.asarray(photo.resize((16, 16), Image.Resampling.BICUBIC))
     )
     assert size == (16, 16)
-    stored, size = decode(encoded(photo), resize="shorter", stored_size=16)
+    stored, size = decode_image(encoded(photo), resize="shorter", stored_size=16)
     assert stored.shape == (32, 32, 3) and size == (21, 16)  # int(16 * 50 / 37), as torchvision
     np.testing.assert_array_equal(
         stored[:21, :16], np.asarray(photo.resize((16, 21), Image.Resampling.BICUBIC))
@@ -508,7 +507,7 @@ def test_long_images_keep_their_centre():
     ramp = Image.fromarray(
         np.repeat(np.arange(100, dtype=np.uint8)[None, :, None], 10, 0).repeat(3, 2)
     )
-    stored, size = decode(encoded(ramp), resize="shorter", stored_size=10)
+    stored, size = decode_image(encoded(ramp), resize="shorter", stored_size=10)
     assert size == (10, 20)
     np.testing.assert_array_equal(stored[:10, :, 0], np.tile(np.arange(40, 60), (10, 1)))
 
@@ -516,7 +515,7 @@ def test_long_images_keep_their_centre():
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
 def test_formats(form):
     image = Image.new("RGB", (8, 8), (200, 30, 30))
-    stored, _ = decode(encoded(image, form), resize="square", stored_size=8)
+    stored, _ = decode_image(encoded(image, form), resize="square", stored_size=8)
     assert np.abs(stored.astype(int) - (200, 30, 30)).max() <= 3
 
 
@@ -535,7 +534,7 @@ def test_formats(form):
     ids=["grey", "bits", "alpha", "grey-alpha", "cmyk", "palette", "16-bit", "32-bit"],
 )
 def test_modes_become_rgb(image, form, expected):
-    stored, _ = decode(encoded(image, form), resize="square", stored_size=4)
+    stored, _ = decode_image(encoded(image, form), resize="square", stored_size=4)
     assert stored.dtype == np.uint8 and stored.shape == (4, 4, 3)
     np.testing.assert_array_equal(stored[0, 0], expected)
 
@@ -544,7 +543,9 @@ def test_orientation_tag_is_applied():
     image = Image.fromarray(np.array([[[0] * 3, [255] * 3]], np.uint8))  # black left of white
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn clockwise to view"
-    stored, _ = decode(encoded(image.resize((16, 8), 0), exif=exif), resize="square", stored_size=8)
+    stored, _ = decode_image(
+        encoded(image.resize((16, 8), 0), exif=exif), resize="square", stored_size=8
+    )
     assert stored[0].mean() == 0 and stored[7].mean() == 255
 
 
@@ -565,15 +566,15 @@ def test_orientation_tag_is_applied():
 )
 def test_bytes_that_are_no_image(data, message):
     with pytest.raises(ValueError, match=message):
-        decode(data, resize="square", stored_size=8)
+        decode_image(data, resize="square", stored_size=8)
 
 
 def test_bombs_are_refused(monkeypatch):
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 99)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 99)
     with pytest.raises(ValueError, match="10 x 10 pixels, more than the limit of 99"):
-        decode(encoded(noise(10, 10)), resize="square", stored_size=8)
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 100)
-    decode(encoded(noise(10, 10)), resize="square", stored_size=8)
+        decode_image(encoded(noise(10, 10)), resize="square", stored_size=8)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 100)
+    decode_image(encoded(noise(10, 10)), resize="square", stored_size=8)
 
 
 def test_cache_holds_plain_files(tmp_path):

@@ -32,7 +32,7 @@ FIXED = (
 
 @functools.cache
 def corrupted(name, severity, seed=0):
-    return corrupt.corrupt(PHOTO, name, severity, seed)
+    return corrupt.apply(PHOTO, name, severity, seed)
 
 
 def distance(name, severity):
@@ -49,8 +49,8 @@ def test_every_corruption(name):
         assert found.shape == PHOTO.shape and found.dtype == np.uint8
         assert distance(name, severity) > 0.5
         assert len(np.unique(found)) >= 4  # still a picture; shot noise counts 0 to 3 photons
-    np.testing.assert_array_equal(corrupt.corrupt(PHOTO, name, 3, 0), corrupted(name, 3))
-    assert np.array_equal(corrupt.corrupt(PHOTO, name, 3, 1), corrupted(name, 3)) == (name in FIXED)
+    np.testing.assert_array_equal(corrupt.apply(PHOTO, name, 3, 0), corrupted(name, 3))
+    assert np.array_equal(corrupt.apply(PHOTO, name, 3, 1), corrupted(name, 3)) == (name in FIXED)
     np.testing.assert_array_equal(PHOTO, before)
     for now, then in zip(
         np.random.get_state(), drawn, strict=True
@@ -78,9 +78,9 @@ def test_severity_damages_more():
 def test_threads_do_not_draw_from_each_other():
     """Eight threads that damage at once make what one makes."""
     rows = [(name, row) for row in range(20) for name in NAMES if name not in FIXED]
-    one = [corrupt.corrupt(PHOTO, name, 3, row) for name, row in rows]
+    one = [corrupt.apply(PHOTO, name, 3, row) for name, row in rows]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        many = list(pool.map(lambda pair: corrupt.corrupt(PHOTO, pair[0], 3, pair[1]), rows))
+        many = list(pool.map(lambda pair: corrupt.apply(PHOTO, pair[0], 3, pair[1]), rows))
     for pair, a, b in zip(rows, one, many, strict=True):
         np.testing.assert_array_equal(a, b, err_msg=str(pair))
 
@@ -88,7 +88,7 @@ def test_threads_do_not_draw_from_each_other():
 def test_noises_have_the_spread_asked_for():
     grey = np.full((100, 100, 3), 102, np.uint8)
     values = {
-        name: corrupt.corrupt(grey, name, 1, 0) / 255 for name in NAMES[:3] + ("speckle_noise",)
+        name: corrupt.apply(grey, name, 1, 0) / 255 for name in NAMES[:3] + ("speckle_noise",)
     }
     for name, deviation in (
         ("gaussian_noise", 0.08),
@@ -119,12 +119,12 @@ def test_brightness_equals_the_standard_librarys_hsv():
         (corrupt.check, ("corrupt", 1), "there is no corruption 'corrupt'"),
         (corrupt.check, ("fog", 6), "the severity of fog is 6; it takes the integers 0"),
         (
-            corrupt.corrupt,
+            corrupt.apply,
             (PHOTO / 255, "fog", 1, 0),
             r"the image is float64\[60, 44, 3\]; expected uint8\[H, W, 3\]",
         ),
         (
-            corrupt.corrupt,
+            corrupt.apply,
             (PHOTO[:31], "fog", 1, 0),
             "the image is 31 x 44; corruptions need 32 a side, in the file and by",
         ),

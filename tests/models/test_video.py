@@ -11,6 +11,7 @@ from scipy.special import erf
 from jaxord import trees
 from jaxord.data import video
 from jaxord.models.video import FastPathway, MotionFusion
+from jaxord.weights import slowfast
 
 SMALL = FastPathway(width=2, depths=(1, 2, 1, 1))
 DRAW = np.random.default_rng(0)
@@ -58,7 +59,7 @@ def checkpoint(model):
                 else DRAW.normal(0, 0.3, leaf.shape)
             )
             array = array.transpose(4, 3, 0, 1, 2) if array.ndim == 5 else array
-            arrays[video.fast_name(path)] = np.ascontiguousarray(array, np.float32)
+            arrays[slowfast.source_name(path)] = np.ascontiguousarray(array, np.float32)
     arrays["blocks.0.multipathway_blocks.1.norm.num_batches_tracked"] = np.array(7)
     return arrays
 
@@ -116,7 +117,7 @@ def test_the_pathway_equals_torch(tmp_path):
                 x = norm(convolve(x, f"{name}.branch1_conv", stride), f"{name}.branch1_norm")
             x = f.relu(x + y)
     expected = x.permute(0, 2, 3, 4, 1).numpy()
-    variables = video.load_fast(tmp_path / "weights.safetensors", shapes(SMALL))
+    variables = slowfast.load(tmp_path / "weights.safetensors", shapes(SMALL))
     found = jax.jit(SMALL.apply)(variables, clip)
     assert expected.std() > 0.1
     np.testing.assert_allclose(
@@ -131,7 +132,7 @@ def test_weights_that_do_not_fit_are_all_listed(tmp_path):
     arrays["blocks.9.multipathway_blocks.1.conv.weight"] = np.zeros(3, np.float32)
     save_file(arrays, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError) as error:
-        video.load_fast(tmp_path / "weights.safetensors", shapes(SMALL))
+        slowfast.load(tmp_path / "weights.safetensors", shapes(SMALL))
     lines = str(error.value).split("\n")
     assert lines[1:] == [
         "  missing: blocks.0.multipathway_blocks.1.conv.weight, our blocks_0/conv/kernel",
@@ -140,7 +141,7 @@ def test_weights_that_do_not_fit_are_all_listed(tmp_path):
     ]
     (tmp_path / "weights.pyth").write_bytes(b"a pickle")
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
-        video.load_fast(tmp_path / "weights.pyth", shapes(SMALL))
+        slowfast.load(tmp_path / "weights.pyth", shapes(SMALL))
 
 
 def test_motion_of_a_video_is_pooled_in_time(monkeypatch):
