@@ -62,18 +62,16 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
 
         Args:
           config: a config file with its argument as on the command line, relative to the working
-            directory or to the checkout of the repository; it is executed once. Or the config.json
-            of a run, or a ConfigDict. Its data are not read.
+            directory or the repository, executed once; the config.json of a run; or a ConfigDict.
+            Its data are not read.
           method: overrides the argument's method=; "" keeps the config's.
           steps: of training; 0 keeps the config's duration.
-          image_size: pixels that the model sees, of images stored at 8/7 of it; 0 keeps the
-            config's.
+          image_size: pixels that the model sees, of images stored at 8/7 of it; 0 keeps them.
           seed: of everything.
-          holdout: share of the samples, at least one, that is not trained on: the run's test split,
-            for its results.json. The parameters are those of the last step.
+          holdout: share of the samples, at least one, that is not trained on but scored in
+            results.json. The parameters are those of the last step.
           settings: further fields of the config, {"optim.rates.all.lr": 1e-3}.
-          workdir: folder of the run, where the same fit resumes or is already done; "" is a
-            temporary one.
+          workdir: of the run, where the same fit resumes or is done already; "" is a temporary one.
         """
         self.config = config
         self.method = method
@@ -106,10 +104,10 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         if not 0 < self.holdout < 1 or len(images) < 3:
             found = f"holdout is {self.holdout} of n_samples = {len(images)}"
             raise ValueError(f"{found}; expected a share between 0 and 1, of at least 3 samples")
-        with contextlib.ExitStack() as stack:
-            workdir = pathlib.Path(
-                self.workdir or stack.enter_context(tempfile.TemporaryDirectory())
-            )
+        # Without a workdir the run is gone afterwards; the predictor holds all that it needs.
+        temporary = not self.workdir and tempfile.TemporaryDirectory(prefix="jaxord-")
+        with temporary or contextlib.nullcontext(self.workdir) as folder:
+            workdir = pathlib.Path(folder)
             config = self._config(workdir / "data")
             write_samples(workdir / "data", images, targets, self.holdout, self.seed)
             train.run(config, workdir)

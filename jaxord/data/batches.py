@@ -24,12 +24,6 @@ def train_batches(split, *, batch, seed, start_step=0):
     on one device. Copy c in epoch e has the epoch e * k + c, so each is augmented differently. With
     data.bucket a batch holds rows of about one length (sampling.bucketed_rows).
 
-    Args:
-      split: from `decode_split`.
-      batch: B, rows of a batch without their copies.
-      seed: of the run.
-      start_step: 0 for the first batch.
-
     Yields:
       dict of stored u8[B, C, C, 3] and size i32[B, 2] where the split has images, the rows of each
       of records.inputs, index i32[B], epoch i32[B]; all placed, with B * copies rows.
@@ -49,7 +43,7 @@ def train_calls(split, *, batch, seed, calls, most):
     """Yields the batches of `train_batches` for a step that runs several of them in one call.
 
     Args:
-      split: from `decode_split`; in the tier "resident", or without images and padding.
+      split: in the tier "resident", or without images and padding.
       batch, seed: as of `train_batches`.
       calls: iterable of (first step, number of steps).
       most: S, the largest number of steps.
@@ -89,6 +83,7 @@ def train_rows(split, *, batch, seed):
         )
 
     def rows_at(step):
+        # A function of the step alone, so that a run resumes anywhere.
         if data.bucket:
             rows, epochs = sampling.bucketed_rows(seed, lengths, batch, data.bucket, step)
         else:
@@ -102,11 +97,8 @@ def train_rows(split, *, batch, seed):
 def eval_batches(split, *, batch):
     """Yields every record once, in the order of `sampling.evaluation_rows`.
 
-    Fills the last batch up with the first record.
-
-    Yields:
-      dict as of `train_batches` with epoch 0, and valid: bool[B] on the host, False where the
-      batch was filled up.
+    Batches are those of `train_batches` with epoch 0, and valid: bool[B] on the host, False where
+    the first record fills up the last batch.
     """
     n = len(split.records)
     rows = sampling.evaluation_rows(split.records.inputs, n)
@@ -177,6 +169,7 @@ def _image_batches(split, rows_at, batch, steps, copies=1):
         if split.tier == "inputs":
             yield {}
         elif split.tier == "resident":
+            # The images stay on the devices; only the slots travel.
             slots = split.place(slots)
             stored, size = _gather_slots(slots.sharding)(split.images, split.sizes, slots)
             yield {"stored": stored, "size": size}

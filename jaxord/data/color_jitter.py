@@ -14,17 +14,13 @@ def jitter(image, key, *, probability=0.0, brightness=0.0, contrast=0.0, saturat
     """Applies the four changes below in a random order, each by a random factor.
 
     Factors are uniform in [max(0, 1 - strength), 1 + strength], that of the hue in [-hue, hue]
-    turns. All images of the array get the same factors in the same order.
+    turns. All images of the array get the same factors in the same order. Raises ValueError for a
+    setting out of its range.
 
     Args:
-      image: f32[..., H, W, 3].
-      key: of this image.
       probability: of changing anything at all, 0..1.
       brightness, contrast, saturation: strengths, 0 or more; 0 leaves the change out.
       hue: largest turn, 0..0.5.
-
-    Raises:
-      ValueError: a strength or the probability is out of its range.
     """
     _check("jitter.probability", probability, 1)
     _check("jitter.hue", hue, 0.5)

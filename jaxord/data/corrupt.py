@@ -18,8 +18,7 @@ NAMES = (
 # These take a seed; the others draw from numpy's global generator.
 SEEDED = ("impulse_noise", "glass_blur")
 SMALLEST = 32  # pixels of a side
-# Several threads decode, and there is one global generator.
-DRAWING = threading.Lock()
+DRAWING = threading.Lock()  # several threads decode, but numpy has one global generator
 
 
 def check(name, severity):
@@ -35,13 +34,9 @@ def check(name, severity):
 def apply(image, name, severity, seed):
     """The image with one corruption, u8[H, W, 3].
 
-    Args:
-      image: u8[H, W, 3], without padding.
-      name, severity: as `check` accepts them; severity 0 leaves the image as it is.
-      seed: an integer, or several, that fix what is drawn: give each image its own.
-
-    Raises:
-      ValueError: the array is not such an image, or a side is below 32 pixels.
+    The image has no padding, and severity 0 leaves it as it is. The `seed`, one integer or several,
+    fixes what is drawn: give each image its own. Raises ValueError for any other array, or a side
+    below 32 pixels.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

@@ -22,22 +22,16 @@ def decode_image(encoded, *, resize, stored_size):
     """Decodes one image and resizes it by Pillow's bicubic filter.
 
     Applies the orientation tag and converts to RGB as CLIP does: alpha is dropped, 16 bits are
-    divided by 257, and the first frame of an animation counts. "square" makes both sides
-    `stored_size`. "shorter" makes the shorter side `stored_size` and the longer
-    int(stored_size * long / short), as torchvision and CLIP do, keeps the centre beyond 2:1 and
-    pads with black.
-
-    Args:
-      encoded: bytes of a file in one of FORMATS.
-      resize: "square" or "shorter".
-      stored_size: pixels.
+    divided by 257, and the first frame of an animation counts. `resize` is "square", which makes
+    both sides `stored_size`, or "shorter", which makes the shorter side `stored_size` and the
+    longer int(stored_size * long / short), as torchvision and CLIP do, keeps the centre beyond 2:1
+    and pads with black.
 
     Returns:
       (u8[C, C, 3], (h, w)): the image at the top left of its canvas, and its true size.
 
     Raises:
-      ValueError: the bytes are no image in one of FORMATS, are cut short, or hold more than
-        MAX_PIXELS pixels.
+      ValueError: no image in one of FORMATS, cut short, or of more than MAX_PIXELS pixels.
     """
     side = canvas(resize, stored_size)
     image = _read(encoded)

@@ -41,11 +41,8 @@ def make_split(config, model, variables, trained, replicated):
       config: of one stage.
       model: the linen module.
       variables: {"params": flat, "stats": flat}, with the weights loaded.
-      trained: paths of the trained parameters.
+      trained: paths of the trained parameters; `check` refuses some.
       replicated: sharding of the parameters.
-
-    Raises:
-      ValueError: a tower that is trained or differs in training; sentences.
     """
     check(config, model, trained)
     folder = pathlib.Path(config.model.features) / key(config, model, variables)

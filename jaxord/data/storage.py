@@ -1,10 +1,8 @@
 """Where the decoded images of a split live, its tier.
 
-"resident": in device memory, each process holding the rows of its devices. "cached": in host
-memory or in a file, whole in each process. "stream": nowhere; threads decode ahead. "inputs": the
-records have no images.
-
-N records of a split, M >= N rows of a stored array, C side of the stored canvas.
+"resident": in device memory, each process holding the rows of its devices. "cached": in host memory
+or in a file, whole in each process. "stream": nowhere; threads decode ahead. "inputs": the records
+have no images. N records of a split, M >= N rows of a stored array, C side of the stored canvas.
 """
 
 import concurrent.futures
@@ -45,8 +43,7 @@ class Split:
       place: host array -> device array with the sharding of a batch.
       slots: i32[N], place of a record in `images`.
       skipped: (row of the records given, path, reason) of each image left out.
-      images: u8[M, C, C, 3] on the devices, in memory or in a file; None in the tiers "stream" and
-        "inputs".
+      images: u8[M, C, C, 3] on the devices, in memory or in a file; None in the other tiers.
       sizes: i32[M, 2], true height and width; None where `images` is.
     """
 
@@ -68,17 +65,11 @@ class Split:
 
 
 def decode_split(records, data, place):
-    """Brings a split into the tier that `data.tier` names.
-
-    Args:
-      records: of the split.
-      data: config.data.
-      place: host array -> device array with the sharding of a batch.
+    """Brings a split into the tier that `data.tier` names; the arguments are those of `Split`.
 
     Raises:
-      ValueError: an image cannot be decoded and data.broken is "raise" (all are counted, but the
-        tier "stream" stops at the first one it reaches); no image is left; the tier does not fit;
-        a setting is unknown.
+      ValueError: broken images (all are counted, but the tier "stream" stops at the first it
+        reaches); the tier does not fit; a setting is unknown.
     """
     _check(records, data)
     if records.read is None:
@@ -196,6 +187,16 @@ def _fill(images, sizes, records, data):
     return broken
 
 
+def map_threads(function, items, workers):
+    """[function(item) for item in items] by threads; an exception or Ctrl-C cancels the rest."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        try:
+            return [*pool.map(function, items)]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def each_row(function, rows, workers):
     """Calls function(row) for all rows by threads; returns {row: reason} of failures."""
 
@@ -206,12 +207,7 @@ def each_row(function, rows, workers):
             return row, str(error)
 
     # Threads suffice, because Pillow releases the GIL.
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        try:
-            return dict(filter(None, pool.map(attempt, rows)))
-        except BaseException:  # Ctrl-C: do not wait for the rest
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    return dict(filter(None, map_threads(attempt, rows, workers)))
 
 
 def check_broken(records, broken, data, noun="images"):
@@ -221,7 +217,7 @@ def check_broken(records, broken, data, noun="images"):
       records: of the split, with the broken ones.
       broken: (row, path, reason) of each.
       data: config.data, or a mapping with the two fields.
-      noun: what the examples are.
+      noun: of the examples.
     """
     if not broken:
         return
@@ -266,8 +262,12 @@ def _check(records, data):
 
 def _choose_tier(name, size, data):
     """The tier for `size` bytes; ValueError if the tier that data.tier forces does not fit."""
-    free = shutil.disk_usage(_nearest_folder(data.cache)).free if data.cache else host_memory()
-    host = f"the disk of {data.cache}" if data.cache else "host memory"
+    if data.cache:
+        cache = pathlib.Path(data.cache).absolute()
+        existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+        host, free = f"the disk of {data.cache}", shutil.disk_usage(existing).free
+    else:
+        host, free = "host memory", host_memory()
     device, device_free = device_memory()
 
     def too_large(where, room, others):
@@ -304,9 +304,3 @@ def host_memory():
         return free
     # The kernel gives pages of files back when memory is wanted.
     return min(free, limit - used + int(stat["file"]))
-
-
-def _nearest_folder(folder):
-    """The folder, or the nearest of its parents that exists."""
-    folder = pathlib.Path(folder).absolute()
-    return next(p for p in (folder, *folder.parents) if p.exists())

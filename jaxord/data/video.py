@@ -26,6 +26,7 @@ from jaxord.weights import slowfast
 from jaxord.workdir import files
 
 FORMAT = 1  # raised when the extraction changes, so that nothing old is read
+COUNTS = {"frames": "frames", "motion": "clips"}  # kind of array -> setting that counts it
 POOLED = 4  # steps of time that are kept of a clip's motion
 MEAN, STD = 0.45, 0.225  # of the pixels in 0..1 that the Fast pathway was trained on
 
@@ -73,10 +74,7 @@ def extract(
 
     Args:
       records: of the videos, with paths relative to `root`.
-      frames: V.
-      clips: M; 0 extracts no motion and needs no weights.
-      clip_frames: F, consecutive ones; a multiple of 4.
-      clip_size: S, both sides; a multiple of 32.
+      frames, clips, clip_frames, clip_size: V, M, F and S; without clips no motion is extracted.
       resize, stored_size: stored form of the frames, as of images.
       motion_weights: safetensors file with pytorchvideo's names, or "random".
       cache: folder for the arrays; "" is <root>/extracted.
@@ -87,8 +85,7 @@ def extract(
       height and width in the canvas, and motion f16[N, M, 4, S / 32, S / 32, 256].
 
     Raises:
-      ValueError: no weights; weights that do not fit; not enough room; broken videos, after all
-        were tried.
+      ValueError: no weights; weights that do not fit; no room; broken videos, after trying all.
     """
     still = {"frames": frames, "resize": resize, "stored_size": stored_size}
     moving = {"clips": clips, "clip_frames": clip_frames, "clip_size": clip_size}
@@ -101,18 +98,15 @@ def extract(
         )
     if clips and not motion_weights:
         raise ValueError(slowfast.CONVERT)
-    if clips and motion_weights == "random":
-        logging.warning("%s: motion by random weights, for trying things out only", records.name)
-    # Other frames leave the motion as it is, and the other way round: each has a folder.
-    settings = {"frames": still}
-    if clips:
-        settings["motion"] = {**moving, "weights": _digest(motion_weights)}
-    folders = {}
-    for kind, values in settings.items():
-        key = json.dumps([FORMAT, kind, values, records.stamp, records.paths])
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
-        folders[kind] = pathlib.Path(cache or pathlib.Path(root, "extracted"), name)
     form = {**still, **moving}
+    parent = pathlib.Path(cache or pathlib.Path(root, "extracted"))
+    folders = {"frames": parent / _folder_name(records, "frames", still)}
+    # Each kind has its folder, so that other frames leave the motion as it is.
+    if clips:
+        if motion_weights == slowfast.RANDOM:
+            logging.warning("%s: motion by random weights, for trying out only", records.name)
+        weights = {"weights": slowfast.digest(motion_weights)}
+        folders["motion"] = parent / _folder_name(records, "motion", {**moving, **weights})
     faults = _extract_missing(records, root, folders, form, motion_weights, broken, workers)
     for folder in folders.values():
         if folder.exists():
@@ -127,6 +121,12 @@ def extract(
         for name in shapes
     }
     return arrays, np.array([row for row in range(len(records)) if row not in faults])
+
+
+def _folder_name(records, kind, settings):
+    """Hashes the files (paths, sizes, dates) and the settings of their extraction."""
+    key = json.dumps([FORMAT, kind, settings, records.stamp, records.paths])
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def row_shapes(*, frames, clips, clip_frames, clip_size, resize, stored_size):
@@ -171,12 +171,15 @@ def _fill(records, root, parts, form, weights, workers):
     rows = np.flatnonzero(~np.all(done, axis=0)).tolist()
     _check_room(records, arrays, rows, next(iter(parts.values())).parent)
     network = fast_motion(weights) if "motion" in parts else None
-    form = {**form, "frames": form["frames"] if "frames" in parts else 0}
-    form["clips"] = form["clips"] if "motion" in parts else 0
-    start, counter, writing = time.monotonic(), itertools.count(1), threading.Lock()
+    form = {**form, **{count: 0 for kind, count in COUNTS.items() if kind not in parts}}
+    start = time.monotonic()
+    counter, writing = itertools.count(1), threading.Lock()
 
     def one(row):
-        images, size, clips = decode_video(pathlib.Path(root, records.paths[row]), **form)
+        try:
+            images, size, clips = decode_video(pathlib.Path(root, records.paths[row]), **form)
+        except (ValueError, OSError) as error:
+            return row, str(error)
         with writing:
             values = {"frames": images, "size": size, "motion": network and network(clips)}
             for name, array in arrays.items():
@@ -190,14 +193,14 @@ def _fill(records, root, parts, form, weights, workers):
             progress = count, len(rows), count / (time.monotonic() - start)
             logging.info("%s: %d of %d videos, %.2f a second", records.name, *progress)
 
-    return storage.each_row(one, rows, workers)
+    return dict(filter(None, storage.map_threads(one, rows, workers)))
 
 
 def _check_room(records, arrays, rows, folder):
     """Logs what the disk will hold; ValueError if it has no room."""
     sizes = ", ".join(f"{name} {array.nbytes / 1e9:.3g} GB" for name, array in arrays.items())
-    counts = f"{len(rows)} of {len(records)} videos to extract"
-    logging.info("%s: %s; %s in %s", records.name, counts, sizes, folder)
+    numbers = len(rows), len(records)
+    logging.info("%s: %d of %d videos; %s in %s", records.name, *numbers, sizes, folder)
     needed = sum(array.nbytes for array in arrays.values()) * len(rows) // len(records)
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -222,19 +225,14 @@ def decode_video(path, *, frames, clips, clip_frames, clip_size, resize, stored_
     """The frames and clips of one video, with the settings of `extract`.
 
     Applies the rotation that the file asks for. Pads a file that ends before the frames it
-    announces by the last one. No frames or no clips give empty arrays.
-
-    Returns:
-      (u8[V, C, C, 3], their true (h, w), u8[M, F, S, S, 3]).
-
-    Raises:
-      ValueError: PyAV is not installed; the file is no video or holds no frame that can be decoded.
+    announces by the last one. No frames or no clips give empty arrays. Returns (u8[V, C, C, 3],
+    their true (h, w), u8[M, F, S, S, 3]); raises ValueError if nothing can be decoded.
     """
     try:
         import av
     except ImportError:
-        install = 'pip install "jaxord[video]"'
-        raise ValueError(f"videos are decoded by PyAV, which is not installed: {install}") from None
+        install = 'which is not installed: pip install "jaxord[video]"'
+        raise ValueError(f"videos are decoded by PyAV, {install}") from None
     images, small, last = {}, {}, None
     try:
         with av.open(path) as container:
@@ -260,8 +258,8 @@ def decode_video(path, *, frames, clips, clip_frames, clip_size, resize, stored_
     sizes = sorted({size for _, size in stored})
     if len(sizes) > 1:
         raise ValueError(f"its frames have several sizes, {sizes}")
-    parts = [np.stack([small.get(index, end_small) for index in window]) for window in windows]
     pixels = np.array([image for image, _ in stored], np.uint8)
+    parts = [np.stack([small.get(index, end_small) for index in window]) for window in windows]
     return pixels, sizes[0] if sizes else None, np.array(parts, np.uint8)
 
 
@@ -284,15 +282,12 @@ def _rgb(frame, width, height):
 
 
 def fast_motion(weights):
-    """The function u8[M, F, S, S, 3] -> f16[M, 4, S / 32, S / 32, 256] of one video.
-
-    It averages the maps of the Fast pathway over time, to 4 steps.
-    """
+    """u8[M, F, S, S, 3] -> f16[M, 4, S / 32, S / 32, 256] of one video, averaged to 4 steps."""
     model = video_models.FastPathway()
     # Unoptimised, because it runs once: half the time to compile.
     init = jax.jit(model.init, compiler_options={"xla_backend_optimization_level": 0})
     initial = functools.partial(init, jax.random.key(0), jnp.zeros((1, POOLED, 32, 32, 3)))
-    random = weights == "random"
+    random = weights == slowfast.RANDOM
     variables = initial() if random else slowfast.load(weights, jax.eval_shape(initial))
 
     @jax.jit
@@ -303,14 +298,3 @@ def fast_motion(weights):
         return steps.mean(2).astype(jnp.float16)
 
     return functools.partial(motion, variables)
-
-
-def _digest(file):
-    """Hashes the bytes of the weights: other weights give another extraction, wherever they lie."""
-    if file == "random":
-        return file
-    try:
-        with open(file, "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}\n{slowfast.CONVERT}") from None

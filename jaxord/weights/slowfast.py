@@ -1,10 +1,12 @@
 """The Fast pathway of pytorchvideo's slowfast_r50 in a safetensors file -> our parameters."""
 
+import hashlib
 import re
 
 from jaxord import trees
 from jaxord.weights import torchvision
 
+RANDOM = "random"  # in place of a file
 FAST = ".multipathway_blocks.1."
 CONVERT = """\
 the motion of videos needs the weights of SlowFast R50 8x8 (Kinetics-400), and \
@@ -53,3 +55,14 @@ def load(file, shapes):
     return {
         kind: trees.unflatten({path: arrays[path] for path in tree}) for kind, tree in flat.items()
     }
+
+
+def digest(file):
+    """Hashes the bytes of the weights, so that their place does not matter; RANDOM stays."""
+    if file == RANDOM:
+        return file
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}\n{CONVERT}") from None

@@ -431,7 +431,8 @@ def test_more_broken_images_than_allowed_are_named(tier):
         ({"workers": 0}, "config.data.workers is 0"),
         (
             {"image_size": 16},
-            r"stored_size is 12, smaller than image_size 16, but \['center_crop', 'random_crop'\] cut",
+            r"stored_size is 12, smaller than image_size 16, but "
+            r"\['center_crop', 'random_crop'\] cut",
         ),
     ],
 )

@@ -117,7 +117,7 @@ def test_brightness_equals_the_standard_librarys_hsv():
             "there is no corruption 'motion_blurr'. Did you mean 'motion_blur'?",
         ),
         (corrupt.check, ("corrupt", 1), "there is no corruption 'corrupt'"),
-        (corrupt.check, ("fog", 6), "the severity of fog is 6; it takes the integers 0"),
+        (corrupt.check, ("fog", 6), "the severity of fog is 6; it takes integers 0"),
         (
             corrupt.apply,
             (PHOTO / 255, "fog", 1, 0),

@@ -186,7 +186,10 @@ def test_broken_videos_are_named_or_left_out(tmp_path, network):
     library(tmp_path)
     (tmp_path / "videos/part0/102.mp4").write_bytes(b"no video at all")
     settings = {**FORM, "motion_weights": "random"}
-    pattern = r"konvid: 1 of 6 videos cannot be decoded .*\n  row 2, videos/part0/102.mp4: InvalidDataError"
+    pattern = (
+        r"konvid: 1 of 6 videos cannot be decoded .*\n"
+        r"  row 2, videos/part0/102.mp4: InvalidDataError"
+    )
     with pytest.raises(ValueError, match=pattern):
         videos.konvid(tmp_path, extract=settings, **RUN)
     splits = videos.konvid(
@@ -310,7 +313,8 @@ def test_the_lists_of_the_smaller_sets(tmp_path, listed):
 
     root = tmp_path / "cvd"
     touch(root, "Test1/City/Test01_City_D01.avi", "Test4/City/Test04_City_D06.avi")
-    rows = "City;Test01_City_D01;71,17;67,25;;;;\nCity;Test04_City_D06;4,58;-6,50;;;;\n;;;;;;;\n;;;;;;;\n"
+    rows = "City;Test01_City_D01;71,17;67,25;;;;\nCity;Test04_City_D06;4,58;-6,50;;;;\n"
+    rows += 2 * ";;;;;;;\n"
     write(
         root,
         "CVD2014_Realignment_MOS.csv",

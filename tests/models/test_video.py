@@ -137,7 +137,8 @@ def test_weights_that_do_not_fit_are_all_listed(tmp_path):
     assert lines[1:] == [
         "  missing: blocks.0.multipathway_blocks.1.conv.weight, our blocks_0/conv/kernel",
         "  unexpected: blocks.9.multipathway_blocks.1.conv.weight",
-        "  blocks.0.multipathway_blocks.1.norm.bias: shape (3,) in the weights, (2,) in the model (as blocks_0/norm/bias)",
+        "  blocks.0.multipathway_blocks.1.norm.bias: shape (3,) in the weights, (2,) in the model "
+        "(as blocks_0/norm/bias)",
     ]
     (tmp_path / "weights.pyth").write_bytes(b"a pickle")
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
