@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import importlib.util
 import numbers
@@ -28,6 +29,7 @@ from jaxord.workdir import files, run_config
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class OrdinalRegressor(RegressorMixin, BaseEstimator):
     """A method of a config, trained on images in memory or in files.
 
@@ -37,50 +39,36 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
 
     `score` is scikit-learn's R2 = 1 - sum (y - f)^2 / sum (y - mean y)^2: 1 at best, 0 for the
     mean. Images are u8[N, H, W, 3], u8[N, H, W], or a sequence of paths, PIL images and such
-    arrays, as of `Predictor`.
+    arrays, as of `Predictor`. `fit` checks the settings.
+
+    Args:
+      config: a config file with its argument as on the command line, relative to the working
+        directory or the repository, executed once; the config.json of a run; or a ConfigDict. Its
+        data are not read.
+      method: overrides the argument's method=; "" keeps the config's.
+      steps: of training; 0 keeps the config's duration.
+      image_size: pixels that the model sees, of images stored at 8/7 of it; 0 keeps the config's.
+      seed: of everything.
+      holdout: share of the samples, at least one, that is not trained on but scored in
+        results.json. The parameters are those of the last step.
+      settings: further fields of the config, {"optim.rates.all.lr": 1e-3}.
+      workdir: of the run, where the same fit resumes or is done already; "" is a temporary one.
 
     Attributes:
       predictor_: jaxord.Predictor of the run, after `fit`: probabilities, neighbours, uncertainty,
         all rules.
     """
 
-    predictor_: Predictor
-
-    def __init__(
-        self,
-        config: str | os.PathLike[str] | ConfigDict = "configs/folder.py:backbone=tiny",
-        *,
-        method: str = "",
-        steps: int = 0,
-        image_size: int = 0,
-        seed: int = 0,
-        holdout: float = 0.1,
-        settings: Mapping[str, Any] | None = None,
-        workdir: str | os.PathLike[str] = "",
-    ) -> None:
-        """Keeps its arguments; `fit` checks them.
-
-        Args:
-          config: a config file with its argument as on the command line, relative to the working
-            directory or the repository, executed once; the config.json of a run; or a ConfigDict.
-            Its data are not read.
-          method: overrides the argument's method=; "" keeps the config's.
-          steps: of training; 0 keeps the config's duration.
-          image_size: pixels that the model sees, of images stored at 8/7 of it; 0 keeps them.
-          seed: of everything.
-          holdout: share of the samples, at least one, that is not trained on but scored in
-            results.json. The parameters are those of the last step.
-          settings: further fields of the config, {"optim.rates.all.lr": 1e-3}.
-          workdir: of the run, where the same fit resumes or is done already; "" is a temporary one.
-        """
-        self.config = config
-        self.method = method
-        self.steps = steps
-        self.image_size = image_size
-        self.seed = seed
-        self.holdout = holdout
-        self.settings = settings
-        self.workdir = workdir
+    config: str | os.PathLike[str] | ConfigDict = "configs/folder.py:backbone=tiny"
+    _: dataclasses.KW_ONLY
+    method: str = ""
+    steps: int = 0
+    image_size: int = 0
+    seed: int = 0
+    holdout: float = 0.1
+    settings: Mapping[str, Any] | None = None
+    workdir: str | os.PathLike[str] = ""
+    predictor_: Predictor = dataclasses.field(init=False)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -74,7 +74,7 @@ def train_rows(split, *, batch, seed):
     if data.copies < 1:
         found = f"config.data.copies is {data.copies}"
         raise ValueError(f"{found}; each row stands in its batch at least once")
-    lengths = sampling.lengths(records.inputs)
+    lengths = sampling.lengths(records.inputs) if data.bucket else None
     if data.bucket and (data.bucket < 0 or lengths is None):
         raise ValueError(
             f"config.data.bucket is {data.bucket}, and {records.name} has the inputs "
@@ -102,16 +102,12 @@ def eval_batches(split, *, batch):
     """
     n = len(split.records)
     rows = sampling.evaluation_rows(split.records.inputs, n)
-
-    def rows_at(step):
-        positions = np.arange(step * batch, (step + 1) * batch, dtype=np.int32)
-        return rows[np.where(positions < n, positions, 0)]
-
-    images = _image_batches(split, rows_at, batch, range(-(-n // batch)))
+    rows = np.concatenate([rows, np.repeat(rows[:1], -n % batch)]).reshape(-1, batch)
+    valid = (np.arange(rows.size) < n).reshape(rows.shape)
+    images = _image_batches(split, rows.__getitem__, batch, range(len(rows)))
     for step, arrays in enumerate(images):
-        valid = np.arange(step * batch, (step + 1) * batch) < n
-        inputs = _input_batch(split, rows_at(step), np.zeros(batch, np.int32))
-        yield {**arrays, **inputs, "valid": valid}
+        inputs = _input_batch(split, rows[step], np.zeros(batch, np.int32))
+        yield {**arrays, **inputs, "valid": valid[step]}
 
 
 def outputs(split, forward, *, batch):

@@ -74,7 +74,7 @@ def extract(
 
     Args:
       records: of the videos, with paths relative to `root`.
-      frames, clips, clip_frames, clip_size: V, M, F and S; without clips no motion is extracted.
+      frames, clips, clip_frames, clip_size: V, M (0: no motion), F (4, 8, ...) and S (32, 64, ...).
       resize, stored_size: stored form of the frames, as of images.
       motion_weights: safetensors file with pytorchvideo's names, or "random".
       cache: folder for the arrays; "" is <root>/extracted.
