@@ -90,8 +90,8 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         targets = check_array(targets, ensure_2d=False, dtype=np.float64, input_name="y")
         check_consistent_length(images, targets)
         if not 0 < self.holdout < 1 or len(images) < 3:
-            found = f"holdout is {self.holdout} of n_samples = {len(images)}"
-            raise ValueError(f"{found}; expected a share between 0 and 1, of at least 3 samples")
+            problem = f"holdout is {self.holdout} of n_samples = {len(images)}"
+            raise ValueError(f"{problem}; expected a share between 0 and 1, of at least 3 samples")
         # Without a workdir the run is gone afterwards; the predictor holds all that it needs.
         temporary = not self.workdir and tempfile.TemporaryDirectory(prefix="jaxord-")
         with temporary or contextlib.nullcontext(self.workdir) as folder:
@@ -166,8 +166,8 @@ def read_config(config, method=""):
 def _of_method(config, method):
     """The finished config; ValueError if it is not one of this method."""
     if method and method != config.method:
-        found = f"method is {method!r}, but the config given is finished, of {config.method!r}"
-        raise ValueError(f"{found}; give a config file")
+        problem = f"method is {method!r}, but the config given is finished, of {config.method!r}"
+        raise ValueError(f"{problem}; give a config file")
     return config
 
 

@@ -72,8 +72,8 @@ def train_rows(split, *, batch, seed):
     """The function step -> (index, epoch) of `train_batches`, i32[B * copies] each, on the host."""
     data, records = split.data, split.records
     if data.copies < 1:
-        found = f"config.data.copies is {data.copies}"
-        raise ValueError(f"{found}; each row stands in its batch at least once")
+        problem = f"config.data.copies is {data.copies}"
+        raise ValueError(f"{problem}; each row stands in its batch at least once")
     lengths = sampling.lengths(records.inputs) if data.bucket else None
     if data.bucket and (data.bucket < 0 or lengths is None):
         raise ValueError(
@@ -129,18 +129,20 @@ def _input_batch(split, rows, epochs):
     arrays = sampling.gather({name: inputs[name] for name in padded}, rows)
     arrays |= {"index": rows, "epoch": epochs}
     placed = {name: split.place(array) for name, array in arrays.items()}
-    own = devices.own_rows(split.place, len(rows))
+    own_rows = devices.own_rows(split.place, len(rows))
     for name in inputs.keys() - padded:
-        placed[name] = _place_own_rows(split, own, np.asarray(inputs[name][rows[own]]), len(rows))
+        placed[name] = _place_own_rows(
+            split, own_rows, np.asarray(inputs[name][rows[own_rows]]), len(rows)
+        )
     return placed
 
 
-def _place_own_rows(split, own, part, n):
-    """Places a batch of n rows of which this process has `part`, the rows `own`."""
-    if len(own) < n:
+def _place_own_rows(split, own_rows, part, n):
+    """Places a batch of n rows of which this process has `part`, the rows `own_rows`."""
+    if len(own_rows) < n:
         # Rows of other processes stay untouched memory.
         batch = np.zeros((n, *part.shape[1:]), part.dtype)
-        batch[own] = part
+        batch[own_rows] = part
         part = batch
     return split.place(part)
 
@@ -159,7 +161,7 @@ def _image_batches(split, rows_at, batch, steps, copies=1):
     if split.tier == "stream":
         yield from _decoded_batches(split, rows_at, batch, steps, copies)
         return
-    own = devices.own_rows(split.place, batch * copies)
+    own_rows = devices.own_rows(split.place, batch * copies)
     for step in steps:
         slots = np.repeat(split.slots[rows_at(step)], copies)
         if split.tier == "inputs":
@@ -172,7 +174,7 @@ def _image_batches(split, rows_at, batch, steps, copies=1):
         else:
             arrays = {"stored": split.images, "size": split.sizes}
             yield {
-                name: _place_own_rows(split, own, array[slots[own]], len(slots))
+                name: _place_own_rows(split, own_rows, array[slots[own_rows]], len(slots))
                 for name, array in arrays.items()
             }
 
@@ -181,9 +183,9 @@ def _decoded_batches(split, rows_at, batch, steps, copies):
     """Decodes each row of a batch once, by threads, in order, up to two batches ahead."""
     import grain
 
-    own = devices.own_rows(split.place, batch * copies)
+    own_rows = devices.own_rows(split.place, batch * copies)
     # [M] places that this process decodes, and for each of its rows the place that it shows.
-    places, place_of_row = np.unique(own // copies, return_inverse=True)
+    places, place_of_row = np.unique(own_rows // copies, return_inverse=True)
     count = len(places)
 
     def example(position):
@@ -200,7 +202,7 @@ def _decoded_batches(split, rows_at, batch, steps, copies):
     examples = positions.map(example).to_iter_dataset(options)
     for parts in examples.batch(count, drop_remainder=True):
         stored, size = (
-            _place_own_rows(split, own, part[place_of_row], batch * copies) for part in parts
+            _place_own_rows(split, own_rows, part[place_of_row], batch * copies) for part in parts
         )
         yield {"stored": stored, "size": size}
 

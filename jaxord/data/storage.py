@@ -271,8 +271,8 @@ def _choose_tier(name, size, data):
     device, device_free = device_memory()
 
     def too_large(where, room, others):
-        found = f"{name} takes {size:,} bytes decoded, but {where} has {room:,}"
-        return ValueError(f"{found}; use config.data.tier={others} or a smaller stored_size")
+        problem = f"{name} takes {size:,} bytes decoded, but {where} has {room:,}"
+        return ValueError(f"{problem}; use config.data.tier={others} or a smaller stored_size")
 
     if data.tier in ("resident", "cached") and size > free:
         raise too_large(host, free, "'stream'")

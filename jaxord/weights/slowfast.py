@@ -43,7 +43,7 @@ def load(file, shapes):
       ValueError: not such a file; lists every array that is missing, left over or of another shape.
     """
     flat = {kind: trees.flatten(tree) for kind, tree in shapes.items()}
-    wanted = {path: leaf for tree in flat.values() for path, leaf in tree.items()}
+    leaves = {path: leaf for tree in flat.values() for path, leaf in tree.items()}
 
     def from_source(path, array):
         return array.transpose(2, 3, 4, 1, 0) if array.ndim == 5 else array  # OITHW -> THWIO
@@ -51,7 +51,7 @@ def load(file, shapes):
     def expected(name):
         return FAST in name and not name.endswith("num_batches_tracked")
 
-    arrays = torchvision.read(file, wanted, source_name, from_source, expected, CONVERT)
+    arrays = torchvision.read(file, leaves, source_name, from_source, expected, CONVERT)
     return {
         kind: trees.unflatten({path: arrays[path] for path in tree}) for kind, tree in flat.items()
     }
