@@ -113,8 +113,8 @@ def extract(
             stored = files.read_json(folder / "broken.json")
             faults |= {int(row): reason for row, reason in stored.items()}
     named = [(row, records.paths[row], reason) for row, reason in sorted(faults.items())]
-    limits = {"broken": broken, "broken_share": broken_share}
-    storage.check_broken(records, named, limits, "videos")
+    policy = {"broken": broken, "broken_share": broken_share}
+    storage.check_broken(records, named, policy, "videos")
     arrays = {
         name: np.load(folders[kind] / f"{name}.npy", mmap_mode="r")
         for kind, shapes in row_shapes(**form).items()
@@ -199,8 +199,7 @@ def _fill(records, root, parts, form, weights, workers):
 def _check_room(records, arrays, rows, folder):
     """Logs what the disk will hold; ValueError if it has no room."""
     sizes = ", ".join(f"{name} {array.nbytes / 1e9:.3g} GB" for name, array in arrays.items())
-    numbers = len(rows), len(records)
-    logging.info("%s: %d of %d videos; %s in %s", records.name, *numbers, sizes, folder)
+    logging.info("%s: %d videos; %s in %s", records.name, len(rows), sizes, folder)
     needed = sum(array.nbytes for array in arrays.values()) * len(rows) // len(records)
     free = shutil.disk_usage(folder).free
     if needed > free:
