@@ -25,7 +25,7 @@ from absl import logging
 from jaxord.data import corrupt
 from jaxord.data import decode as decoding
 from jaxord.data.records import Records
-from jaxord.runtime import devices, memory
+from jaxord.runtime import hosts, memory
 from jaxord.runtime.memory import device_memory
 
 CACHE_FORMAT = 2  # raised when decoding changes, so that no old cache is read
@@ -101,18 +101,18 @@ def decode_split(records, data, place):
         )
     side = decoding.canvas(data.resize, data.stored_size)
     shape = (len(records), side, side, 3)
-    tier = devices.first(_tier)(records.name, math.prod(shape), data)
+    tier = hosts.first(_tier)(records.name, math.prod(shape), data)
     images = sizes = None
     broken = {}
     if tier != "stream":
         if data.cache and jax.process_count() > 1:
-            devices.first(
+            hosts.first(
                 lambda: _decode_all(records, shape, data) and None
             )()  # the others find it in the cache
         images, sizes, broken = _decode_all(records, shape, data)
     elif data.broken == "skip":
         one = functools.partial(decode_row, records, data=data)
-        broken = dict(devices.first(lambda: [*each_row(one, len(records), data.workers).items()])())
+        broken = dict(hosts.first(lambda: [*each_row(one, len(records), data.workers).items()])())
     skipped = tuple((row, records.paths[row], reason) for row, reason in sorted(broken.items()))
     slots = np.array([row for row in range(len(records)) if row not in broken], np.int32)
     check_broken(records, skipped, data)
