@@ -1,8 +1,7 @@
-"""Functions found by name, and called with the arrays their parameters name.
+"""Functions found by name, and called with the arrays that their parameters name.
 
 A loss, a rule or a metric is a plain function. Its positional parameters are names of arrays (one
-with a default is optional), its keyword-only parameters are settings that a config gives. Nothing
-has to be registered.
+with a default is optional), its keyword-only parameters are settings that a config gives.
 """
 
 import difflib
@@ -26,72 +25,50 @@ def lookup(module, name):
     return getattr(module, name)
 
 
+def _parameters(function, kind):
+    return [p for p in inspect.signature(function).parameters.values() if p.kind == kind]
+
+
 def needs(function):
-    """Names of the arrays that `function` takes: (required, optional)."""
-    function = function.func if isinstance(function, functools.partial) else function
-    positional = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.kind == p.POSITIONAL_OR_KEYWORD
-    ]
-    return (
-        [p.name for p in positional if p.default is p.empty],
-        [p.name for p in positional if p.default is not p.empty],
-    )
+    """Names of the arrays that a function takes: (required, optional)."""
+    function = getattr(function, "func", function)  # settings given by a partial rename no array
+    arrays = _parameters(function, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [p.name for p in arrays if p.default is p.empty]
+    return required, [p.name for p in arrays if p.default is not p.empty]
 
 
-def settings(function):
-    """{name: value} of the settings of a function as `configured` gives it: the config's, else
-    their defaults."""
-    parameters = inspect.signature(function).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if p.kind == p.KEYWORD_ONLY and p.default is not p.empty
-    }
+def settings_of(function):
+    """{name: value} of a function's settings: from the config as in `configured`, else defaults."""
+    parameters = _parameters(function, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def bind(function, arrays, renames=None):
     """Calls `function` with the entries of `arrays` that its positional parameters name.
 
-    Args:
-      function: any function whose array parameters are positional.
-      arrays: name -> array; more than needed may be there.
-      renames: parameter -> name in `arrays`, where the two differ.
-
-    Raises:
-      ValueError: a required array is missing; the message lists those that are there.
+    `renames` maps a parameter to a name in `arrays` where the two differ. A required array that is
+    missing is a ValueError, which lists the available ones.
     """
     required, optional = needs(function)
     names = {p: (renames or {}).get(p, p) for p in required + optional}
     missing = sorted({names[p] for p in required} - set(arrays))
     if missing:
         title = getattr(function, "func", function).__name__
-        raise ValueError(
-            f"{title} needs {missing}, but the batch and the model give only {sorted(arrays)}"
-        )
+        available = f"the batch and the model give only {sorted(arrays)}"
+        raise ValueError(f"{title} needs {missing}, but {available}")
     return function(**{p: arrays[names[p]] for p in required + optional if names[p] in arrays})
 
 
 def configured(module, entry):
-    """Returns the function that a config entry names, with the entry's settings.
-
-    Args:
-      module: looked up in its `__all__`.
-      entry: mapping with `name` and settings, e.g. dict(name="fcrc", form="class").
-    """
+    """The function of `module.__all__` that an entry such as dict(name="fcrc", form="class") names,
+    with the entry's settings."""
     return with_settings(lookup(module, entry["name"]), entry)
 
 
 def with_settings(function, entry, reserved=("name", "weight", "arrays")):
-    """Returns `function` with the fields of `entry` but `reserved` as its settings.
-
-    Raises:
-      ValueError: a field that is no keyword-only parameter of the function.
-    """
+    """The function with the fields of `entry` as settings, keyword-only parameters of it."""
     settings = {field: value for field, value in entry.items() if field not in reserved}
-    parameters = inspect.signature(function).parameters.values()
-    allowed = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    allowed = [p.name for p in _parameters(function, inspect.Parameter.KEYWORD_ONLY)]
     for name in settings:
         if name not in allowed:
             hint = did_you_mean(name, allowed, f"It takes {allowed}.")

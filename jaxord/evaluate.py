@@ -14,12 +14,19 @@ import numpy as np
 from jaxord import metrics, vectors
 from jaxord.binding import bind, lookup, needs
 from jaxord.data.batches import outputs
-from jaxord.runtime import devices, memory
+from jaxord.runtime import devices, hosts, memory
 from jaxord.step import make_forward
 from jaxord.targets import shots
 from jaxord.task import configured_rules, gallery_of, make_task, text_embeds
 from jaxord.workdir import files, run_config
-from jaxord.workdir.layout import chosen_folds, done, read_config, read_facts, selected, stages_of
+from jaxord.workdir.layout import (
+    chosen_folds,
+    read_config,
+    read_done,
+    read_facts,
+    selected,
+    stages_of,
+)
 from jaxord.workdir.results import summarise
 
 
@@ -159,7 +166,11 @@ def score(task, scorers, arrays, predictions, target):
         for name, scorer in scorers.items()
         if set(needs(scorer)[0]) & {"prediction", "predicted_rank"}
     }
-    shot = shots.of(task.config.shots, target_of_train, target) if task.config.shots.kind else None
+    shot = (
+        shots.partition(task.config.shots, target_of_train, target)
+        if task.config.shots.kind
+        else None
+    )
     scores = {}
     for row, values in shown.items():
         own = {
@@ -263,7 +274,7 @@ def report(task, evaluate, variables, folder, gallery=None):
     )
 
 
-@devices.first
+@hosts.first
 def write(folder, task, evaluation, results):
     """Writes predictions.csv, groups.json, the gallery and the vocabulary of an evaluation of the
     test split; results.json."""
@@ -279,7 +290,7 @@ def write(folder, task, evaluation, results):
     files.write_json(folder / "results.json", results)
 
 
-@devices.first
+@hosts.first
 def begin(folder):
     """Makes the folder of an evaluation. One that was done is not done any more: a kill may leave
     some files of each."""
@@ -335,10 +346,8 @@ def evaluate_run(workdir, config=None, output=""):
             files.read_arrays(gallery) if gallery.exists() else None,
         )
         if target:
-            devices.first(files.write_json)(folder / "DONE.json", done(source))
+            hosts.first(files.write_json)(folder / "DONE.json", read_done(source))
         folders.append(folder)
     if target and target not in folders:
-        devices.first(files.write_json)(
-            target / "DONE.json", {"folds": [fold for _, fold in pairs]}
-        )
+        hosts.first(files.write_json)(target / "DONE.json", {"folds": [fold for _, fold in pairs]})
     summarise(config or trained, folders)

@@ -136,10 +136,10 @@ def run_mode(mode, config):
     with signals.Stop():
         # Importing jax takes seconds; --help and a mistyped flag do not need it.
         from jaxord import evaluate, export, predict, report, train
-        from jaxord.runtime import devices
+        from jaxord.runtime import hosts
 
     if mode in ("train", "evaluate"):
-        devices.start()
+        hosts.start()
     if mode == "train" and not _DRY.value:
         train.run(config, workdir or f"runs/{config.name}-{config.method}")
         return

@@ -16,7 +16,7 @@ from jaxord.data.batches import train_batches, train_calls
 from jaxord.data.sampling import MASK
 from jaxord.evaluate import make_evaluate, placed_references, report
 from jaxord.population import members as population
-from jaxord.runtime import devices, memory, signals
+from jaxord.runtime import devices, hosts, memory, signals
 from jaxord.schedule import (
     ADVICE,
     calls,
@@ -59,7 +59,7 @@ def run(config, workdir):
     """
     workdir = pathlib.Path(workdir)
     folds = chosen_folds(config)
-    devices.check_same(run_config.to_json(config).encode(), "configs")
+    hosts.check_same(run_config.to_json(config).encode(), "configs")
     with signals.Stop(alone=jax.process_count() == 1) as stop:
         with locked(workdir):
             claim(workdir, config)
@@ -99,13 +99,13 @@ def fit(config, fold, workdir, start, stop):
         metrics are fetched, a period of the log later; too little memory; and all that `make_task`
         raises.
     """
-    if devices.first((workdir / "DONE.json").exists)():
+    if hosts.first((workdir / "DONE.json").exists)():
         return
     began = time.monotonic()
     task = make_task(config, fold, selected(start) if start else None)
     print("\n".join([f"{workdir}", *overview(task)]), flush=True)
     targets = task.splits["train"].records.targets
-    devices.check_same(
+    hosts.check_same(
         (task.trained, task.frozen, task.stats, targets), "initial parameters or training labels"
     )
     write_facts(
@@ -193,7 +193,7 @@ def fit(config, fold, workdir, start, stop):
                     return {}
                 score = headline(config, found[judge])[config.select_metric] * direction(config)
                 return {
-                    "score": devices.first(float)(score)
+                    "score": hosts.first(float)(score)
                 }  # one decision, whatever the last bits elsewhere
 
             if restored is not None and saved.meta(restored).get("unjudged"):
@@ -214,7 +214,7 @@ def fit(config, fold, workdir, start, stop):
                 log.progress(step)
                 last, stopped = (
                     step == total,
-                    devices.stopping(stop),
+                    hosts.stopping(stop),
                 )  # one look a step: a signal may come at any time
                 if step % log_every == 0 or last:
                     write(log, late, task, saved)
@@ -255,7 +255,7 @@ def fit(config, fold, workdir, start, stop):
         time.monotonic() - began,
         {name: len(split.records) for name, split in task.splits.items()},
     )
-    devices.first(files.write_json)(
+    hosts.first(files.write_json)(
         workdir / "DONE.json", {"step": chosen, "steps": total, "selected": words}
     )
 

@@ -1,5 +1,4 @@
-"""Parameter trees as flat dicts of path -> array:
-'vision_model/encoder/layers/0/mlp/fc1/kernel'."""
+"""Parameter trees as flat dicts of path -> array, such as 'vision_model/pre_layrnorm/scale'."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,37 +17,31 @@ def unflatten(flat: Mapping[str, Any]) -> Any:
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
+def nested(variables: Mapping[str, Any]) -> Any:
+    """{"params": flat dict, "stats": flat dict} as flax takes them."""
+    return {collection: unflatten(flat) for collection, flat in variables.items()}
+
+
 def first_match(paths: Iterable[str], rules: Sequence[tuple[str, str]]) -> Any:
-    """Assigns to each path the value of the first rule whose pattern matches the whole path.
+    """{path: value} of the first rule, (regular expression, value), that matches the whole path.
 
-    Args:
-      paths: the parameter paths.
-      rules: ordered (regular expression, value) pairs.
-
-    Returns:
-      {path: value}.
-
-    Raises:
-      ValueError: a path that no rule matches, or a rule that matches no path at all; both lists are
-        printed at once.
+    ValueError lists all paths that no rule matches, and all rules that match no path.
     """
-    compiled = [re.compile(pattern) for pattern, _ in rules]
-    found, used, orphans = {}, set(), []
+    values, used, orphans = {}, set(), []
     for path in paths:
-        hits = [i for i, pattern in enumerate(compiled) if pattern.fullmatch(path)]
-        used.update(hits)
-        if hits:
-            found[path] = rules[hits[0]][1]
+        matches = [i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, path)]
+        used.update(matches)
+        if matches:
+            values[path] = rules[matches[0]][1]
         else:
             orphans.append(path)
+    lines = [f"parameter without a rule: {path}" for path in orphans]
     idle = [pattern for i, (pattern, _) in enumerate(rules) if i not in used]
-    if orphans or idle:
-        lines = [f"parameter without a rule: {path}" for path in orphans]
-        lines += [f"rule without a parameter: {pattern}" for pattern in idle]
-        raise ValueError(
-            "the table of parameter groups does not fit the model\n  " + "\n  ".join(lines)
-        )
-    return found
+    lines += [f"rule without a parameter: {pattern}" for pattern in idle]
+    if lines:
+        title = "the table of parameter groups does not fit the model"
+        raise ValueError("\n  ".join([title, *lines]))
+    return values
 
 
 def difference(
@@ -57,24 +50,13 @@ def difference(
     found_name: str = "found",
     expected_name: str = "expected",
 ) -> Any:
-    """All differences in path, shape and dtype between two flat trees, one line each; empty when
-    there is none."""
+    """Lists the differences in path, shape and dtype between two flat trees, one line each."""
     lines = [f"only in {expected_name}: {path}" for path in expected if path not in found]
     lines += [f"only in {found_name}: {path}" for path in found if path not in expected]
-    for path in expected:
-        if path in found:
-            a, b = found[path], expected[path]
-            if tuple(a.shape) != tuple(b.shape):
-                lines.append(
-                    f"{path}: shape {tuple(a.shape)} in {found_name}, {tuple(b.shape)} in {expected_name}"
-                )
-            elif a.dtype != b.dtype:
-                lines.append(
-                    f"{path}: dtype {a.dtype} in {found_name}, {b.dtype} in {expected_name}"
-                )
+    for path in [path for path in expected if path in found]:
+        a, b = found[path], expected[path]
+        for title, x, y in (("shape", tuple(a.shape), tuple(b.shape)), ("dtype", a.dtype, b.dtype)):
+            if x != y:
+                lines.append(f"{path}: {title} {x} in {found_name}, {y} in {expected_name}")
+                break
     return lines
-
-
-def nested(variables):
-    """{"params": flat dict, "stats": flat dict} as flax takes them."""
-    return {collection: unflatten(flat) for collection, flat in variables.items()}

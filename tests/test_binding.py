@@ -1,3 +1,5 @@
+"""Arrays by parameter names, settings by config entries, and the hints of errors."""
+
 import functools
 
 import pytest

@@ -1,3 +1,5 @@
+"""Flat trees, tables of patterns, and differences between trees."""
+
 import numpy as np
 import pytest
 

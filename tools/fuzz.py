@@ -256,7 +256,7 @@ def of_facts(data, folder):
         for name, good in zip(FACTS, facts(), strict=True):
             (folder / name).write_bytes(data if name == changed else good)
         try:
-            layout.done(folder), layout.read_settings(folder), layout.read_facts(folder)
+            layout.read_done(folder), layout.read_settings(folder), layout.read_facts(folder)
         except ValueError as error:
             refused.append(error)
     if len(refused) == len(FACTS):

@@ -244,10 +244,10 @@ def parse(words):
         words = words[next(at for at, word in enumerate(words) if word in ("&&", "python")) :]
         words = words[words[0] == "&&" :]
     while "=" in words[0] or words[0] == "export":
-        from jaxord.runtime import devices
+        from jaxord.runtime import hosts
 
         if words[0] != "export" and words[0].partition("=")[0] not in (
-            *devices.PLAIN,
+            *hosts.VARIABLES,
             "PYTHONPATH",
         ):
             raise ValueError(f"nothing reads {words[0]}")

@@ -22,7 +22,7 @@ from absl import logging
 
 from jaxord.data import augment, storage
 from jaxord.data.batches import outputs
-from jaxord.runtime import devices
+from jaxord.runtime import devices, hosts
 from jaxord.trees import nested
 from jaxord.workdir import files, run_config
 
@@ -70,9 +70,9 @@ def make_split(config, model, variables, trained, replicated):
     def split(records, data, place):
         names = row_names(records, data)
         features = read(folder, names)
-        if devices.first(lambda: features is None)():
+        if hosts.first(lambda: features is None)():
             features = compute(records, data, place)
-            devices.first(write)(folder, names, features)
+            hosts.first(write)(folder, names, features)
         broken = np.isnan(features[:, 0])
         reason = "it was broken when its features were computed"
         skipped = tuple(

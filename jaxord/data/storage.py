@@ -23,7 +23,7 @@ from absl import logging
 
 from jaxord.data import augment, corrupt, decode
 from jaxord.data.records import Records
-from jaxord.runtime import devices, memory
+from jaxord.runtime import hosts, memory
 from jaxord.runtime.memory import device_memory
 from jaxord.workdir import files
 
@@ -78,18 +78,18 @@ def decode_split(records, data, place):
         return without_images(records, data, place)
     side = decode.canvas(data.resize, data.stored_size)
     shape = (len(records), side, side, 3)
-    tier = devices.first(_choose_tier)(records.name, math.prod(shape), data)
+    tier = hosts.first(_choose_tier)(records.name, math.prod(shape), data)
     images = sizes = None
     broken = {}
     if tier != "stream":
         if data.cache and jax.process_count() > 1:
             # The other processes find the images in the cache.
-            devices.first(lambda: _decode_all(records, shape, data) and None)()
+            hosts.first(lambda: _decode_all(records, shape, data) and None)()
         images, sizes, broken = _decode_all(records, shape, data)
     elif data.broken == "skip":
         one = functools.partial(decode_row, records, data=data)
         rows = range(len(records))
-        broken = dict(devices.first(lambda: [*each_row(one, rows, data.workers).items()])())
+        broken = dict(hosts.first(lambda: [*each_row(one, rows, data.workers).items()])())
     skipped = tuple((row, records.paths[row], reason) for row, reason in sorted(broken.items()))
     slots = np.array([row for row in range(len(records)) if row not in broken], np.int32)
     check_broken(records, skipped, data)

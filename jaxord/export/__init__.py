@@ -62,7 +62,7 @@ def export(folder, output, *, format="", naming="hf", fold=""):
     shutil.rmtree(part, ignore_errors=True)
     compare = write(run, part, format, naming)
     _, _, targets = layout.read_facts(run.folder)
-    done = layout.done(run.folder)
+    done = layout.read_done(run.folder)
     card = model_card.card(run.config, run.ranks, run.folder, targets, done, fold)
     with open(part / "README.md", "a", encoding="utf-8") as file:
         file.write("\n" + card)

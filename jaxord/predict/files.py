@@ -18,7 +18,7 @@ import tqdm
 from jaxord.predict.predictor import Predictor
 from jaxord.workdir import files as run_files
 from jaxord.workdir import run_config
-from jaxord.workdir.layout import done
+from jaxord.workdir.layout import read_done
 
 PERIOD = 5.0  # seconds between two moments at which what is written is forced onto the disk
 ERRORS = {
@@ -100,7 +100,7 @@ def predict_run(workdir, source, output, fold="", batch=0, root=""):
 def identity(predictor, names, given):
     """What a half-written file belongs to: the parameters, the examples, the batch."""
     folder = predictor.run.folder
-    step = done(folder)["step"]
+    step = read_done(folder)["step"]
     run = (
         run_config.to_json(predictor.run.config).encode()
         + (folder / "checkpoints" / str(step) / "sha256.json").read_bytes()

@@ -69,7 +69,7 @@ class Fold:
     def part(self):
         """[N] of "many", "median" and "few"; None where the config has no such partition."""
         return (
-            shots.of(self.config.shots, self.train_targets, self.target)
+            shots.partition(self.config.shots, self.train_targets, self.target)
             if self.config.shots.kind
             else None
         )

@@ -1,4 +1,4 @@
-"""Which implementation of attention is fastest here: measured at the shapes of a run, not believed.
+"""Chooses the fastest implementation of attention by timing each at the shapes of a run.
 
 Shapes: N sequences, T tokens, H heads, D width of a head.
 """
@@ -12,75 +12,55 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxord.runtime import REPEATABLE, devices
+from jaxord.runtime import REPEATABLE, hosts
 
 IMPLEMENTATIONS = ("xla", "cudnn")  # of jax.nn.dot_product_attention
 CALLS, ROUNDS = 10, 5
 
 
-def choose(wanted, shape, dtype, causal, gradient=True):
-    """The implementation that a run takes.
+def choose(setting, shape, dtype, causal, gradient=True):
+    """The implementation that a run takes, the same on all processes.
 
     Args:
-      wanted: config.model.attention: one of IMPLEMENTATIONS, or "auto": the fastest of them on an
-        accelerator, "xla" on a CPU, which has no other, and where the same command is to give the
-        same bytes.
-      shape: (N, T, H, D) of one device.
-      dtype: of queries, keys and values.
+      setting: config.model.attention: one of IMPLEMENTATIONS, or "auto": the fastest on an
+        accelerator, but "xla" on a CPU, which has no other, and under --deterministic.
+      shape, dtype: (N, T, H, D) of one device.
       causal: whether a token sees only those before it.
-      gradient: whether a training takes it.
-
-    Returns:
-      One of IMPLEMENTATIONS, the same on all processes.
-
-    Raises:
-      ValueError: an unknown one.
+      gradient: whether to time the backward pass too, for a training.
     """
-    if wanted not in (*IMPLEMENTATIONS, "auto"):
-        raise ValueError(
-            f"model.attention is {wanted!r}; it takes 'auto' or one of {', '.join(map(repr, IMPLEMENTATIONS))}"
-        )
-    if wanted != "auto":
-        return wanted
+    if setting not in (*IMPLEMENTATIONS, "auto"):
+        choices = ", ".join(map(repr, IMPLEMENTATIONS))
+        raise ValueError(f"model.attention is {setting!r}; it takes 'auto' or one of {choices}")
+    if setting != "auto":
+        return setting
     if jax.default_backend() == "cpu" or REPEATABLE in os.environ.get("XLA_FLAGS", ""):
         return "xla"
-    return devices.first(lambda: fastest(tuple(shape), jnp.dtype(dtype), causal, gradient)[0])()
+    return hosts.first(lambda: fastest(tuple(shape), jnp.dtype(dtype), causal, gradient)[0])()
 
 
 @functools.cache
 def fastest(shape, dtype, causal, gradient, implementations=IMPLEMENTATIONS):
-    """(name, seconds of a call) of the fastest, by the median of a few rounds in turn; arguments as
-    of `choose`.
-
-    What does not run on this device or at these shapes is left out.
-
-    Raises:
-      ValueError: none runs.
-    """
-    runs, mistakes = {}, []
+    """(name, seconds of a call) of the fastest that runs here; ValueError says why none does."""
+    runs, errors = {}, []
     for name in implementations:
         try:
-            runs[name] = _calls(name, shape, dtype, causal, gradient)
-            runs[name]()  # compiles
-        except (
-            ValueError,
-            RuntimeError,
-        ) as error:  # of XLA too: what it does not know, or has no memory for
-            runs.pop(name, None)
-            mistakes.append(f"{name}: {str(error).splitlines()[0][:200]}")
+            run = _calls(name, shape, dtype, causal, gradient)
+            run()  # compiles
+            runs[name] = run
+        except (ValueError, RuntimeError) as error:  # XLA's too: not supported, or out of memory
+            errors.append(f"{name}: {str(error).splitlines()[0][:200]}")
     if not runs:
-        raise ValueError(f"no attention runs at {shape} in {dtype}\n  " + "\n  ".join(mistakes))
-    times = {name: [] for name in runs}
-    for _ in range(ROUNDS if len(runs) > 1 else 1):
-        for name, run in runs.items():
-            times[name].append(run())
-    medians = {name: statistics.median(seconds) / CALLS for name, seconds in times.items()}
+        raise ValueError(f"no attention runs at {shape} in {dtype}\n  " + "\n  ".join(errors))
+    # Rounds alternate between the implementations, so that a busy moment slows all of them.
+    rounds = ROUNDS if len(runs) > 1 else 1
+    times = [{name: run() for name, run in runs.items()} for _ in range(rounds)]
+    medians = {name: statistics.median(t[name] for t in times) / CALLS for name in runs}
     best = min(medians, key=medians.get)
     return best, medians[best]
 
 
 def _calls(name, shape, dtype, causal, gradient):
-    """A function that makes CALLS calls and gives their seconds."""
+    """A function that makes CALLS calls and returns their seconds."""
 
     def attend(q, k, v):
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=name)
@@ -95,8 +75,8 @@ def _calls(name, shape, dtype, causal, gradient):
     def run():
         began = time.perf_counter()
         for _ in range(CALLS):
-            found = function(*arrays)
-        jax.block_until_ready(found)
+            result = function(*arrays)
+        jax.block_until_ready(result)
         return time.perf_counter() - began
 
     return run

@@ -1,48 +1,30 @@
-"""Floating-point operations of a function: those of its matrix products and convolutions, read off
-its jaxpr.
+"""Floating-point operations of a function's matrix products and convolutions, from its jaxpr.
 
 Counted, 2 for each multiply-add:
   matrix product   2 (elements of the result) (length of the sum)
-  convolution      2 (elements of the result) (taps of the kernel) (channels in of a group) / (dilation of the input): the
-                   zeros that the backward pass of a strided convolution lays between pixels are no
-                   work
-  cuDNN attention  2 products of [T, H] with [S, H] forward and 4 backward for each example and head, as where it is
-                   written out; that its backward pass computes the scores again is not counted
-A loop counts as often as it runs, of several branches the costliest counts. Sums, products of
-elements, softmax, norms, activations and the optimizer do not count, a few percent of a ViT. Of a
-gradient only what reaches its arguments is in the jaxpr: frozen parameters cost no gradient of
-their own, and below the lowest trained one nothing flows back. What `remat` recomputes does count,
-so count without it for a model's FLOP/s. For a CLIP of L layers of width C, hidden width M and T
-tokens that is, forward, an example,
+  convolution      2 (elements of the result) (taps) (channels in of a group) / (input dilation):
+                   the zeros in the gradient of a strided convolution are no work
+  cuDNN attention  2 products of [T, H] with [S, H] forward and 4 backward for each example and
+                   head, as in plain attention; recomputed scores do not count
+A loop counts as often as it runs, of several branches the costliest counts. Elementwise work does
+not count, a few percent of a ViT. A gradient counts only what reaches its arguments, so frozen
+parameters cost nothing. `remat` does count, so count without it for a model's FLOP/s.
 
-    2 T L (4 C^2 + 2 C M + 2 T C) + 2 (patches) C (3 patch^2) + projection,
-
-17.6 G multiply-adds for an image of ViT-B/16 and three times that for the training of all of it.
+XLA's own cost analysis counts the body of a loop once and a cuDNN call not at all.
 """
 
 import math
 
 import jax
 
-ATTENTION = {
-    "dot_product_attention_fwd_wrapper": 2,
-    "dot_product_attention_bwd_wrapper": 4,
-}  # products of cuDNN's
+# Matrix products in cuDNN's fused attention.
+ATTENTION = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 4}
 
 
 def count(function, *arguments):
-    """Floating-point operations of one call, on all devices together; nothing is computed.
+    """Floating-point operations of one call, on all devices together; arguments may be shapes.
 
-    Args:
-      function: anything jax can trace, jitted or not.
-      arguments: arrays, or ShapeDtypeStructs.
-
-    Returns:
-      int.
-
-    Raises:
-      ValueError: a matrix product in a loop of unknown length, or a Pallas kernel, whose work
-        cannot be read.
+    ValueError for a matrix product in a loop of unknown length, or a Pallas kernel.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments))
 
@@ -53,31 +35,26 @@ def _of_jaxpr(jaxpr):
 
 def _of_equation(equation):
     name, settings = equation.primitive.name, equation.params
+    if name in ("dot_general", "conv_general_dilated", *ATTENTION):
+        left, right = (x.aval.shape for x in equation.invars[:2])
+        size = equation.outvars[0].aval.size
     if name == "dot_general":
         (summed, _), _ = settings["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in summed)
+        return 2 * size * math.prod(left[axis] for axis in summed)
     if name == "conv_general_dilated":
-        kernel = equation.invars[1].aval
-        taps = kernel.size // kernel.shape[settings["dimension_numbers"].rhs_spec[0]]
-        return 2 * equation.outvars[0].aval.size * taps // math.prod(settings["lhs_dilation"])
+        channels_out = right[settings["dimension_numbers"].rhs_spec[0]]
+        taps = math.prod(right) // channels_out
+        return 2 * size * taps // math.prod(settings["lhs_dilation"])
     if name in ATTENTION:
-        (batch, queries, heads, width), keys = (
-            equation.invars[0].aval.shape,
-            equation.invars[1].aval.shape[1],
-        )
-        return ATTENTION[name] * 2 * batch * heads * queries * keys * width
-    inside = [
-        value
-        for entry in settings.values()
-        for value in (entry if isinstance(entry, (tuple, list)) else (entry,))
-        if hasattr(getattr(value, "jaxpr", value), "eqns")
-    ]
-    counts = [_of_jaxpr(jaxpr) for jaxpr in inside]
+        batch, queries, heads, width = left
+        return ATTENTION[name] * 2 * batch * heads * queries * right[1] * width
+    # The rest costs what the jaxprs inside it cost: calls, loops, branches, custom gradients.
+    entries = [x if isinstance(x, (tuple, list)) else (x,) for x in settings.values()]
+    inner = [x for entry in entries for x in entry if hasattr(getattr(x, "jaxpr", x), "eqns")]
+    counts = [_of_jaxpr(jaxpr) for jaxpr in inner]
     if name == "pallas_call" or (name == "while" and any(counts)):
-        raise ValueError(
-            f"the work of the primitive {name!r} cannot be read off a jaxpr; count another form of the function"
-        )
+        hint = "count another form of the function"
+        raise ValueError(f"the work of the primitive {name!r} cannot be read off a jaxpr; {hint}")
     if name == "cond":
         return max(counts)
     return settings.get("length", 1) * sum(counts) if name == "scan" else sum(counts)

@@ -1,5 +1,4 @@
-"""Signals that ask a run to stop: obeyed at once where nothing would be lost, noted where something
-is unsaved."""
+"""Signals that stop a run: at once where nothing is unsaved, else after the next save."""
 
 import contextlib
 import os
@@ -9,16 +8,14 @@ import sys
 import threading
 import time
 
-# Exit code of a run that was asked to stop: EX_TEMPFAIL of sysexits.h, the same command goes on
-# later
+# Exit code of a stopped run: EX_TEMPFAIL of sysexits.h, the same command resumes it later.
 STOPPED = 75
-PATIENCE = (
-    3.0  # seconds until a process with nothing unsaved ends even in the middle of a compilation
-)
+# Seconds until a process with nothing unsaved exits, even in the middle of a compilation.
+PATIENCE = 3.0
 
 
 class Stopped(SystemExit):
-    """A signal has ended what was under way; as an exit it has the code STOPPED."""
+    """A signal stopped the run; exits with the code STOPPED."""
 
     def __init__(self, where=""):
         super().__init__(STOPPED)
@@ -26,65 +23,54 @@ class Stopped(SystemExit):
 
 
 class Stop:
-    """What SIGTERM, SIGUSR1 and SIGINT do while a run is under way.
+    """Handles SIGTERM, SIGUSR1 and SIGINT while a run is under way.
 
         with Stop() as stop:
             prepare                         # a signal raises Stopped here
             for step in range(n):
                 update
-                stop.unsaved = True         # from here on it is noted
+                stop.unsaved = True         # from here on a signal is only noted
                 if stop:
                     save
                     raise Stopped(f"at step {step}")
                 with stop.at_once(save):
-                    evaluate                # raises Stopped again
+                    evaluate                # a signal raises Stopped again
             save
             stop.saved()
 
-    While nothing is `unsaved` the process ends PATIENCE seconds after a signal at the latest,
-    whatever it is waiting for. So it does in a block that does not hear it, `at_once`, when another
-    thread has called the block's `save`.
+    If nothing is unsaved, exits within PATIENCE seconds of a signal, even inside a blocking call;
+    inside `at_once` another thread calls `save` first. `name` is that of the first signal, ""
+    before one came, and the object is true after it. A second SIGINT has its former effect. Outside
+    the main thread, which signals do not reach, nothing happens.
 
-    Of several processes that are not to leave `alone` jax watches SIGTERM
-    (jaxord.runtime.devices.stopping), the other two become it, and nothing is raised: all leave at the
-    same step. Outside the main thread, which signals do not reach, nothing happens. A second SIGINT
-    does what it did before.
-
-    Args:
-      alone: whether this process leaves without the others, or has none.
-
-    Attributes:
-      name: of the first signal, "" before one came; with it the object is true.
-      unsaved: whether leaving now would lose something.
+    Of several processes none may leave `alone`: jax watches SIGTERM, the other two signals become
+    SIGTERM, nothing is raised, and all leave at the same step (jaxord.runtime.hosts.stopping).
     """
 
     def __init__(self, alone=True):
-        self.name, self.unsaved = "", False
-        self._old, self._raises, self._save, self._turn, self._alone = (
-            {},
-            False,
-            None,
-            threading.Lock(),
-            alone,
-        )
+        self.name = ""
+        self.unsaved = False
+        self._alone = alone
+        self._old = {}  # signal -> the handler before
+        self._raises = False  # whether a signal raises Stopped although something is unsaved
+        self._save = None
+        self._turn = threading.Lock()
 
     def __bool__(self):
         return bool(self.name)
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            for number in (
-                signal.SIGUSR1,
-                signal.SIGINT,
-                *([signal.SIGTERM] if self._alone else []),
-            ):
+            numbers = [signal.SIGUSR1, signal.SIGINT, *([signal.SIGTERM] * self._alone)]
+            for number in numbers:
                 self._old[number] = signal.signal(number, self._note)
             if self._alone:
-                # Python hears of a signal when the call that it is in returns; the byte comes at
-                # once, even in a compilation.
-                self._ear, self._mouth = socket.socketpair()
-                self._mouth.setblocking(False)
-                self._before = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+                # Python calls a handler once the running call returns; the byte arrives at once,
+                # even during a compilation.
+                self._receiver, self._sender = socket.socketpair()
+                self._sender.setblocking(False)
+                descriptor = self._sender.fileno()
+                self._before = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
                 threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -93,18 +79,16 @@ class Stop:
             signal.signal(number, old)
         if self._old and self._alone:
             signal.set_wakeup_fd(self._before)
-            self._mouth.close()
-        self.unsaved = True  # for the watch: what comes now is not the run's
+            self._sender.close()
+        self.unsaved = True  # later signals are not the run's: the watching thread must not exit
         if isinstance(error, Stopped):
             self._tell(error.where)
 
     @contextlib.contextmanager
     def at_once(self, save):
-        """A block that a signal ends, though something is unsaved: who catches Stopped will save
-        it.
+        """A block that a signal ends by Stopped although something is unsaved; the caller saves it.
 
-        Where the block hears nothing, in one long call, `save()` is called beside it: what that
-        saves must not change here.
+        In a long call another thread calls `save`, so the block must not change what that writes.
         """
         if self._alone:
             self._raises, self._save = True, save
@@ -114,11 +98,11 @@ class Stop:
             yield
         finally:
             self._raises = False
-            with self._turn:  # who saves beside the block ends the process
+            with self._turn:  # a thread that is saving goes on to end the process
                 self._save = None
 
     def saved(self):
-        """Nothing is unsaved any more; raises Stopped where a signal was noted."""
+        """Declares that nothing is unsaved any more; raises Stopped if a signal was noted."""
         self.unsaved = False
         if self.name and self._alone:
             raise Stopped
@@ -134,24 +118,24 @@ class Stop:
             raise Stopped
 
     def _watch(self):
-        while heard := self._ear.recv(1):
-            if heard[0] in self._old:
-                time.sleep(
-                    PATIENCE
-                )  # for Python's handler, and for threads that what it raises may wait for
+        """In a thread: exits PATIENCE seconds after a signal if the main thread has not."""
+        while received := self._receiver.recv(1):
+            if received[0] in self._old:
+                time.sleep(PATIENCE)  # for the handler, and for threads that Stopped waits for
                 with self._turn:
-                    if self.unsaved and self._save:
-                        self._save()
-                        self.unsaved = False
-                    if not self.unsaved:
-                        self.name = self.name or signal.Signals(heard[0]).name
-                        self._tell("")
-                        os._exit(STOPPED)
+                    self._leave(signal.Signals(received[0]).name)
+
+    def _leave(self, name):
+        if self.unsaved and self._save:
+            self._save()
+            self.unsaved = False
+        if not self.unsaved:
+            self.name = self.name or name
+            self._tell("")
+            os._exit(STOPPED)
 
     def _tell(self, where):
-        by = self.name or "a signal"  # which another process has seen
-        print(
-            f"stopped by {by}{where and ' '}{where}; the same command goes on from there",
-            file=sys.stderr,
-            flush=True,
-        )
+        cause = self.name or "a signal"  # the signal may have come to another process
+        place = f" {where}" if where else ""
+        text = f"stopped by {cause}{place}; the same command goes on from there"
+        print(text, file=sys.stderr, flush=True)

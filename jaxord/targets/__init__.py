@@ -1,1 +1,1 @@
-"""Labels and what is derived from them: ranks, groups, reference points, weights, shots."""
+"""From a label to its rank, group, reference point, weight and shot."""

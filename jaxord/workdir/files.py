@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, JSON, arrays and locks."""
+"""Files that are complete or absent: atomic writes, JSON, arrays and locks."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import numpy as np
 def replacing(path, mode="w", **settings):
     """Opens a temporary file that replaces `path` when the block ends without an error.
 
-    A kill leaves the old file or the new one. Both the file and its folder are synced to disk.
+    A kill leaves the old file or the new one, on disk.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -61,11 +61,7 @@ def read_json(path, object_hook=None):
 
 def read_numbers(path):
     """Reads nested dicts of numbers, such as results.json, with nan where the file has null."""
-
-    def numbers(part):
-        return {name: math.nan if value is None else value for name, value in part.items()}
-
-    return read_json(path, numbers)
+    return read_json(path, lambda part: {k: math.nan if v is None else v for k, v in part.items()})
 
 
 def read_arrays(path):
@@ -76,7 +72,7 @@ def read_arrays(path):
 
 @contextlib.contextmanager
 def reading(path, remedy="it has to be restored"):
-    """Turns any error while a file of ours is parsed into a ValueError that names the file."""
+    """Turns any error while a file of a run is parsed into a ValueError that names the file."""
     try:
         yield
     except Exception as error:  # numpy's and zlib's parsers raise many types
@@ -85,20 +81,12 @@ def reading(path, remedy="it has to be restored"):
         raise ValueError(f"{path} is {fault}; {remedy}") from None
 
 
-@contextlib.contextmanager
 def lock(path, busy=""):
-    """Holds the lock file `path`, which a killed process releases by itself.
+    """Acquires the lock file `path` for a `with` block; a killed process releases it too.
 
-    Args:
-      path: of the lock file; it stays behind.
-      busy: message of the ValueError raised if another process holds it; "" waits instead.
+    `busy` is the message of the ValueError raised if another process holds it; "" waits instead.
     """
-    held = filelock.FileLock(path)
     try:
-        held.acquire(timeout=0 if busy else -1)
+        return filelock.FileLock(path).acquire(timeout=0 if busy else -1)
     except filelock.Timeout:
         raise ValueError(busy) from None
-    try:
-        yield
-    finally:
-        held.release()

@@ -1,5 +1,23 @@
-"""The folder of a run: which folds and stages lie where, and what each holds for those who come
-later."""
+"""The folder of a run, complete: evaluating, predicting, resuming and exporting need nothing else.
+
+<workdir>/
+  config.json          the finished config
+  .lock, .lock-owner   held by the process that trains
+  report.html          from --mode=report
+  evaluated/<name>/    from --mode=evaluate with another config
+  fold_<fold>/         one a fold; absent if the data set has no folds
+    <stage>/           one a stage; absent if the method has no stages
+      checkpoints/     see jaxord.workdir.checkpoints
+      metrics.jsonl, tensorboard/     curves
+      parameters.txt   paths and shapes, for people
+      ranks.json, clip.json           values and names of ranks; sizes of CLIP's towers
+      constants.npz    the model's constants and the training labels
+      predictions.csv  a row for each test example
+      results.json     metrics of each split, null where undefined
+      groups.json, gallery.npz, vocabulary.json    where the method has them
+      run.json         command, device, versions and seconds, for people
+      DONE.json        the selected step; written last
+"""
 
 import contextlib
 import dataclasses
@@ -16,12 +34,9 @@ import numpy as np
 from clu import parameter_overview
 
 from jaxord.models.clip import ClipSettings, Tower
-from jaxord.runtime import devices
-from jaxord.targets.ranks import checked
+from jaxord.runtime import hosts
+from jaxord.targets.ranks import make_ranks
 from jaxord.workdir import checkpoints, files, run_config
-
-# Fields that came after others, and what runs from before them did.
-LATER = {"model.attention": "xla", "train.skips": 10, "data.broken_share": 0.0}
 
 
 def chosen_folds(config):
@@ -37,8 +52,7 @@ def chosen_folds(config):
 
 
 def stages_of(config, workdir, fold):
-    """[(folder, config)] of the stages of a fold, in order; without stages its one folder and the
-    config itself."""
+    """[(folder, config)] of a fold's stages, in order; without stages one folder and `config`."""
     folder = workdir / f"fold_{fold}" if fold else workdir
     if not config.stages:
         return [(folder, config)]
@@ -48,76 +62,62 @@ def stages_of(config, workdir, fold):
     return [(folder / stage.name, run_config.staged(config, stage)) for stage in config.stages]
 
 
-@devices.first
+@hosts.first
 def claim(workdir, config):
-    """Writes config.json; a workdir that has trained something keeps the config it has."""
+    """Writes config.json; ValueError if the workdir was trained under another config."""
     file = workdir / "config.json"
-    if file.exists() and any(workdir.glob("**/checkpoints")):
-        lines = run_config.differences(run_config.from_json(file.read_text()), config)
-        if lines:
-            raise ValueError(
-                f"{workdir} holds another config; give another --workdir, or remove it\n  "
-                + "\n  ".join(lines)
-            )
-    else:
+    if not file.exists() or not any(workdir.glob("**/checkpoints")):
         files.write_json(file, run_config.plain(config))
+        return
+    lines = run_config.differences(run_config.from_json(file.read_text()), config)
+    if lines:
+        title = f"{workdir} holds another config; give another --workdir, or remove it"
+        raise ValueError("\n  ".join([title, *lines]))
 
 
 def read_config(folder):
-    """The config of a run, from its config.json; no config file is executed. Runs from before LATER
-    have its values."""
+    """The config of a run, from its config.json; executes no config file."""
     file = folder / "config.json"
     if not file.exists():
         raise ValueError(f"{folder} holds no run: it has no config.json")
-    try:
+    with files.reading(file):
         config = run_config.from_json(file.read_text())
-        with config.unlocked():
-            for field, value in LATER.items():
-                group, name = field.split(".")
-                config[group][name] = config[group].get(name, value)
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise ValueError(
-            f"{file} is no config as a run has written it: {type(error).__name__} {error}; it has to be restored"
-        ) from None
-    return config
+        if not {"data", "model", "train"} <= set(config):
+            raise ValueError("no config that a run has written")
+        return config
 
 
 def selected(folder):
-    """Variables {"params": flat, "stats": flat} of the checkpoint that a finished stage has chosen,
-    on the host."""
+    """Variables {"params": flat, "stats": flat} that a finished stage has selected, on the host."""
     with checkpoints.Checkpoints(folder / "checkpoints") as saved:
-        found = saved.read(done(folder)["step"], ("trained", "frozen", "stats"))
-    return {"params": {**found["trained"], **found["frozen"]}, "stats": found["stats"]}
+        parts = saved.read(read_done(folder)["step"], ("trained", "frozen", "stats"))
+    return {"params": {**parts["trained"], **parts["frozen"]}, "stats": parts["stats"]}
 
 
-@devices.first
-def done(folder):
+@hosts.first
+def read_done(folder):
     """DONE.json of a finished stage."""
     if not (folder / "DONE.json").exists():
         raise ValueError(f"{folder} is not done; the command that began it goes on with it")
     return files.read_json(folder / "DONE.json")
 
 
-@devices.first
+@hosts.first
 def write_facts(folder, parameters, ranks, constants, targets, clip):
-    """What a model's sizes follow from: ranks.json, constants.npz with the training labels,
-    clip.json (null without CLIP).
+    """Writes ranks.json, constants.npz, clip.json (null without CLIP) and parameters.txt.
 
-    parameters.txt lists `parameters` for people.
+    The first three determine the model's sizes; constants.npz also holds the training labels.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shapes = parameter_overview.get_parameter_overview(parameters, include_stats=False)
     (folder / "parameters.txt").write_text(shapes + "\n")
     if ranks:
-        facts = {
-            "values": ranks.values.tolist(),
-            "names": list(ranks.names),
-            "edges": ranks.edges.tolist(),
-        }
+        values, edges = ranks.values.tolist(), ranks.edges.tolist()
+        facts = {"values": values, "names": list(ranks.names), "edges": edges}
         files.write_json(folder / "ranks.json", facts)
-    others = ("text_", "seed")
+    # Texts and seeds follow from the config; the rest follows from the training labels.
     derived = {
-        name: np.asarray(array) for name, array in constants.items() if not name.startswith(others)
+        k: np.asarray(v) for k, v in constants.items() if not k.startswith(("text_", "seed"))
     }
     with files.replacing(folder / "constants.npz", "wb") as file:
         np.savez(file, train_targets=targets, **derived)
@@ -125,87 +125,66 @@ def write_facts(folder, parameters, ranks, constants, targets, clip):
 
 
 def read_facts(folder):
-    """(Ranks or None, {name: array}, training labels f32[N] or [N, 2]) as `write_facts` has written
-    them."""
+    """(Ranks or None, {name: array}, training labels f32[N] or [N, 2]) from `write_facts`."""
     ranks, file = None, folder / "ranks.json"
     if file.exists():
         facts = files.read_json(file)
         with files.reading(file):
-            ranks = checked(
-                np.array(facts["values"], np.float64),
-                tuple(facts["names"]),
-                np.array(facts["edges"], np.float64),
-            )
+            values, edges = (np.array(facts[name], np.float64) for name in ("values", "edges"))
+            ranks = make_ranks(values, tuple(facts["names"]), edges)
     constants = files.read_arrays(folder / "constants.npz")
     with files.reading(folder / "constants.npz"):
         return ranks, constants, constants.pop("train_targets")
 
 
-@devices.first
-def write_run(folder, seconds, sizes):
-    """run.json: where, by what and how long the last process trained; for people, and no part of
-    the result.
+def read_settings(folder):
+    """Sizes of CLIP's towers from `write_facts`; None if the model has neither."""
+    settings = files.read_json(folder / "clip.json")
+    if not settings:
+        return None
+    with files.reading(folder / "clip.json"):
+        towers = {k: Tower(**v) for k, v in settings.items() if isinstance(v, dict)}
+        return ClipSettings(**{**settings, **towers})
 
-    Args:
-      seconds: that it took.
-      sizes: split -> number of examples.
-    """
-    files.write_json(
-        folder / "run.json",
-        {
-            "command": shlex.join(sys.orig_argv),
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-            "versions": versions(),
-            "seconds": round(seconds, 1),
-            **{f"{split} examples": size for split, size in sizes.items()},
-        },
-    )
+
+@hosts.first
+def write_run(folder, seconds, sizes):
+    """Writes run.json: how the last process trained; `sizes` are split -> number of examples."""
+    facts = {
+        "command": shlex.join(sys.orig_argv),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": versions(),
+        "seconds": round(seconds, 1),
+        **{f"{split} examples": size for split, size in sizes.items()},
+    }
+    files.write_json(folder / "run.json", facts)
 
 
 @functools.cache
 def versions():
-    """Of Python and of the packages that decide what a training does."""
+    """Versions of Python and of the packages that decide the result of a training."""
     packages = ("jaxord", "jax", "jaxlib", "flax", "optax", "numpy")
-    installed = {
-        part.name: part.version for part in importlib.metadata.distributions()
-    }  # jaxord may be a mere checkout
-    return ", ".join(
-        [
-            f"python {platform.python_version()}",
-            *(f"{p} {installed[p]}" for p in packages if p in installed),
-        ]
-    )
-
-
-def read_settings(folder):
-    """Sizes of CLIP's towers as `write_facts` has written them; None where the model has
-    neither."""
-    found = files.read_json(folder / "clip.json")
-    with files.reading(folder / "clip.json"):
-        return (
-            ClipSettings(**{k: Tower(**v) if isinstance(v, dict) else v for k, v in found.items()})
-            if found
-            else None
-        )
+    # jaxord is not among them when it runs from a checkout.
+    installed = {part.name: part.version for part in importlib.metadata.distributions()}
+    known = [f"{name} {installed[name]}" for name in packages if name in installed]
+    return ", ".join([f"python {platform.python_version()}", *known])
 
 
 @contextlib.contextmanager
 def locked(folder):
     """Holds a workdir for this process; ValueError names the process that holds it already.
 
-    A killed process releases it. With several processes the first one holds it for all.
+    A killed process releases it. Of several processes, process 0 holds it for all.
     """
-    with contextlib.ExitStack() as held:
-        devices.first(lambda: held.enter_context(_locked(pathlib.Path(folder))))()
-        yield
 
-
-@contextlib.contextmanager
-def _locked(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / ".lock-owner"
-    name = owner.read_text() if owner.exists() else "another process"
-    busy = f"{folder} is in use by {name}; wait for it, or give another workdir"
-    with files.lock(folder / ".lock", busy):
+    def acquire():
+        owner = pathlib.Path(folder) / ".lock-owner"
+        owner.parent.mkdir(parents=True, exist_ok=True)
+        name = owner.read_text() if owner.exists() else "another process"
+        busy = f"{folder} is in use by {name}; wait for it, or give another workdir"
+        stack.enter_context(files.lock(owner.with_name(".lock"), busy))
         owner.write_text(f"process {os.getpid()} on {platform.node()}")
+
+    with contextlib.ExitStack() as stack:
+        hosts.first(acquire)()
         yield

@@ -1,10 +1,6 @@
-"""What a run tells: metrics.jsonl and TensorBoard events in the workdir, a progress bar on stderr,
-tables of results.
+"""The log of a training: metrics.jsonl, TensorBoard, the progress bar; and plain text tables."""
 
-Values are Python numbers, and the caller decides when to fetch them. Of several processes the first
-one tells.
-"""
-
+import contextlib
 import json
 import math
 import os
@@ -13,50 +9,41 @@ import sys
 
 import tqdm
 
-from jaxord.runtime import devices
-from jaxord.workdir.files import json_value
+from jaxord.runtime import hosts
+from jaxord.workdir.files import json_value, replacing
 
 
-class Log:
-    """The log of one training run; of several processes, that of the first.
+class Log(contextlib.AbstractContextManager):
+    """The log of one training; of several processes, only process 0 writes it.
 
         with Log(workdir, restored=120, total=5000, batch=32) as log:
             log.scalars(140, "train", dict(loss=1.25))
             log.progress(140, "loss 1.25")
 
-    metrics.jsonl has a line for each call of `scalars`, {"step": 140, "split": "train", "loss":
-    1.25}, and no clock: the file of a resumed run is that of an uninterrupted one, byte for byte,
-    if a step is logged before it is saved. A number that is not finite is null there, and no point
-    in TensorBoard.
+    A call of `scalars` is a line of metrics.jsonl, {"step": 140, "split": "train", "loss": 1.25}.
+    It has no clock: if a step is logged before it is saved, a resumed run leaves the same bytes as
+    an uninterrupted one. A number that is not finite is null there, and absent from TensorBoard.
+
+    Args:
+      workdir: folder of metrics.jsonl and tensorboard/; created if needed.
+      restored: the step that training resumes from; drops all lines after it. -1 drops all.
+      total, batch: steps of the training and examples of a step, for the bar.
+      bar: whether to show the bar.
     """
 
     def __init__(self, workdir, *, restored, total, batch, bar=True):
-        """Opens the log.
-
-        Args:
-          workdir: where metrics.jsonl and tensorboard/ are; made if need be.
-          restored: the step training goes on from: what was logged after it is dropped. -1 starts
-            again: all is.
-          total: steps of the training, for the bar.
-          batch: examples of a step, for the bar.
-          bar: whether there is one.
-
-        Raises:
-          ValueError: a line of metrics.jsonl that is not JSON; the last one may be, a kill cuts it.
-        """
         from tensorboardX import SummaryWriter  # here, because it takes a second
 
-        folder, writes = pathlib.Path(workdir), devices.is_first()
+        folder, writes = pathlib.Path(workdir), hosts.is_first()
         folder.mkdir(parents=True, exist_ok=True)
-        devices.first(_drop)(folder / "metrics.jsonl", restored)
+        hosts.first(_drop)(folder / "metrics.jsonl", restored)
         self._file = open(folder / "metrics.jsonl" if writes else os.devnull, "a")
-        # Older event files stay, and TensorBoard hides what they say from purge_step on. The suffix
-        # keeps a file of the same second from being overwritten.
-        first = restored + 1
+        # TensorBoard hides the points of older event files from purge_step on. The suffix keeps a
+        # file of the same second from being overwritten.
         self._board = SummaryWriter(
             str(folder / "tensorboard"),
-            purge_step=first,
-            filename_suffix=f".{first}",
+            purge_step=restored + 1,
+            filename_suffix=f".{restored + 1}",
             write_to_disk=writes,
         )
         self._bar = tqdm.tqdm(
@@ -66,40 +53,24 @@ class Log:
             unit="img",
             unit_scale=batch,
             dynamic_ncols=True,
-            mininterval=0.2
-            if sys.stderr.isatty()
-            else 10.0,  # seconds between two lines; few in a file
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,  # seconds: few lines in a file
         )
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *error):
-        self.close()
-
-    def close(self):
-        """Ends the bar and closes the files."""
         self._bar.close()
         self._file.close()
         self._board.close()
 
     def scalars(self, step, split, values):
-        """Logs the values of a step, on disk when it returns.
+        """Logs {name: number} of a step under the prefix `split`, such as "train" or "val".
 
-        Args:
-          step: int.
-          split: "train", "val" or another prefix.
-          values: name -> Python number.
-
-        Raises:
-          ValueError: a value that is no Python number, such as an array that is still on a device.
+        ValueError for an array: the caller decides when to fetch it from a device.
         """
         for name, value in values.items():
             if not isinstance(value, (int, float)):
+                place = f"{split}/{name} at step {step}"
                 kind = type(value).__name__
-                raise ValueError(
-                    f"{split}/{name} at step {step} is a {kind}, expected a Python number: fetch it first"
-                )
+                raise ValueError(f"{place} is a {kind}, expected a Python number: fetch it first")
         line = {"step": step, "split": split, **values}
         self._file.write(json.dumps(json_value(line), allow_nan=False) + "\n")
         self._file.flush()
@@ -114,46 +85,36 @@ class Log:
 
 
 def _drop(path, restored):
-    """Removes the lines of later steps, and a last line that a kill has cut."""
+    """Removes the lines of later steps, and a last line that a kill has cut; others must parse."""
     if not path.exists():
         return
-    lines, kept = path.read_text().splitlines(), []
+    lines = path.read_text().splitlines()
+    kept = []
     for number, line in enumerate(lines, 1):
         try:
-            step = json.loads(line)["step"]
+            if json.loads(line)["step"] <= restored:
+                kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
-                found = f"{path}:{number} is {line[:80]!r}"
-                raise ValueError(
-                    f"{found}, expected a JSON object with a step; remove the line"
-                ) from None
-            continue
-        if step <= restored:
-            kept.append(line + "\n")
-    temporary = path.with_name(".metrics.jsonl")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+                rule = "expected a JSON object with a step; remove the line"
+                raise ValueError(f"{path}:{number} is {line[:80]!r}, {rule}") from None
+    with replacing(path) as file:
+        file.writelines(kept)
 
 
 def table(rows, columns):
-    """A plain text table.
+    """A plain text table, columns two blanks apart and those with numbers right-aligned.
 
-    Args:
-      rows: mappings of column -> text, int or float; a missing one or nan prints "-". Floats get
-        four significant digits.
-      columns: names, in order.
-
-    Returns:
-      Lines of equal columns, two blanks apart; columns that hold numbers are right-aligned.
+    `rows` are mappings of column -> text, int or float; missing ones and nan print "-", floats four
+    significant digits.
     """
     cells = [[_cell(row.get(column, "-")) for column in columns] for row in rows]
     right = [any(isinstance(row.get(column), (int, float)) for row in rows) for column in columns]
     widths = [max(len(text) for text in column) for column in zip(columns, *cells, strict=True)]
 
     def line(texts):
-        aligned = (
-            t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True)
-        )
+        sides = [str.rjust if is_right else str.ljust for is_right in right]
+        aligned = (side(t, w) for side, t, w in zip(sides, texts, widths, strict=True))
         return "  ".join(aligned).rstrip()
 
     return "\n".join([line(columns), line("-" * width for width in widths), *map(line, cells)])

@@ -3,12 +3,12 @@ folds."""
 
 import numpy as np
 
-from jaxord.runtime import devices
+from jaxord.runtime import hosts
 from jaxord.workdir import files
 from jaxord.workdir.log import table
 
 
-@devices.first
+@hosts.first
 def summarise(config, folders):
     """Prints the table of the test split.
 

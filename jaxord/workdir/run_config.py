@@ -1,5 +1,7 @@
-"""Configs as JSON and back: a workdir's config.json is all that evaluating, resuming and exporting
-read."""
+"""The config of a run: from a file, arguments or JSON, and back to JSON.
+
+Must not import jax: the command reads its config before it chooses jax's settings.
+"""
 
 import copy
 import functools
@@ -12,6 +14,11 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxord.binding import did_you_mean
 
+# Fields of config.data that decide how an example becomes the model's input.
+TRANSFORM = ("image_size", "stored_size", "resize", "eval_crop", "normalize", "target_scale")
+# Fields that an evaluation may take from another config.
+EVALUATION = ("name", "data", "rules", "metrics", "shots", "summary", "paper", "fold", "select")
+
 
 def plain(config):
     """The config as dicts, lists, numbers and strings, keys sorted."""
@@ -21,34 +28,31 @@ def plain(config):
 
 
 def to_json(config):
-    """The config as JSON text: the same config gives the same text."""
+    """The config as JSON text; equal configs give equal text."""
     return json.dumps(plain(config), indent=2, ensure_ascii=False) + "\n"
 
 
 def from_json(text):
-    """The config that was written as JSON: JSON objects become ConfigDicts, lists become tuples."""
+    """The config from JSON text: objects become ConfigDicts, lists become tuples."""
 
     def restore(value):
         if isinstance(value, dict):
-            return ConfigDict(
-                {key: restore(item) for key, item in value.items()}, convert_dict=False
-            )
-        if isinstance(value, list):
-            return tuple(restore(item) for item in value)
-        return value
+            fields = {key: restore(item) for key, item in value.items()}
+            return ConfigDict(fields, convert_dict=False)
+        return tuple(restore(item) for item in value) if isinstance(value, list) else value
 
     return restore(json.loads(text)).lock()
 
 
 def missing(config, field):
-    """What a config lacks for a field, such as "losses[0].weight", as text; "" where it has it."""
+    """Says what a config lacks of a field such as "losses[0].weight"; "" if it has the field."""
     place, before = config, ""
     for index, name in re.findall(r"\[(-?\d+)\]|([^.\[\]]+)", field):
         names = list(place) if isinstance(place, ConfigDict) else []
         entries = len(place) if isinstance(place, (tuple, list)) else 0
         if index and not -entries <= int(index) < entries or name and name not in names:
-            there = ", ".join(names) or (f"[0] to [{entries - 1}]" if entries else "none")
-            hint = did_you_mean(name, names, f"It has {there}.")
+            fields = ", ".join(names) or (f"[0] to [{entries - 1}]" if entries else "none")
+            hint = did_you_mean(name, names, f"It has {fields}.")
             return f"{before or 'the config'} has no field {name or f'[{index}]'!r}. {hint}"
         place = place[int(index) if index else name]
         before += f"[{index}]" if index else f".{name}" if before else name
@@ -56,26 +60,20 @@ def missing(config, field):
 
 
 def check_entries(config):
-    """Raises ValueError where heads, losses, rules or stages are something else than entries with
-    names."""
+    """Raises ValueError if heads, losses, rules or stages are no tuples of entries with names."""
     for field in ("heads", "losses", "rules", "stages"):
         entries = config.get(field, ())
         if not isinstance(entries, tuple) or not all(
             isinstance(entry, ConfigDict) and "name" in entry for entry in entries
         ):
             raise ValueError(
-                f"config.{field} is {plain(entries)}; expected entries with a name each, whose fields are "
-                f"set one by one: --config.{field}[0].<field>=<value>"
+                f"config.{field} is {plain(entries)}; expected entries with a name each, whose "
+                f"fields are set one by one: --config.{field}[0].<field>=<value>"
             )
 
 
 def from_arguments(arguments):
-    """The config that --config=<file> and --config.<field>=<value> among a command's arguments
-    make, as the command reads them.
-
-    Raises:
-      ValueError: of the file, a field that the config lacks, or a value of another type.
-    """
+    """The config of --config=<file> and --config.<field>=<value>; ValueError for any error."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", *arguments])
     try:
@@ -88,91 +86,59 @@ def from_arguments(arguments):
 
 
 def wrong_field(arguments):
-    """The first --config.<field>=<value> of a command whose field the config lacks, and what it
-    lacks; "" where none is."""
-    given = [argument for argument in arguments if argument.startswith("--config.")]
-    try:
-        config = (
-            from_arguments([argument for argument in arguments if argument.startswith("--config=")])
-            if given
-            else None
-        )
-    except ValueError:  # the file's fault, which is the caller's error already
+    """Names the first --config.<field>=<value> whose field the config lacks, "" without one."""
+    fields = [argument for argument in arguments if argument.startswith("--config.")]
+    if not fields:
         return ""
-    for argument in given:
-        if lacks := missing(config, argument.removeprefix("--config.").partition("=")[0]):
-            return f"{argument}: {lacks}"
+    try:
+        config = from_arguments([a for a in arguments if a.startswith("--config=")])
+    except ValueError:  # the file's own error, which the caller reports
+        return ""
+    for argument in fields:
+        if lack := missing(config, argument.removeprefix("--config.").partition("=")[0]):
+            return f"{argument}: {lack}"
     return ""
 
 
 def staged(config, stage):
-    """The config of one stage: `stage.set`, entries of dict(field, value), set in a copy that has
-    no stages of its own.
-
-    Raises:
-      ValueError: a field that the config does not have.
-    """
+    """The config of one stage: a copy without stages, with each (field, value) of `stage.set`."""
     c = copy.deepcopy(config).unlock()
     for entry in stage.set:
-        if lacks := missing(c, entry.field):
-            raise ValueError(f"stage {stage.name!r} sets {entry.field!r}: {lacks}")
+        if lack := missing(c, entry.field):
+            raise ValueError(f"stage {stage.name!r} sets {entry.field!r}: {lack}")
         *parents, last = entry.field.split(".")
         functools.reduce(operator.getitem, parents, c)[last] = copy.deepcopy(entry.value)
     c.stages = ()
     return c.lock()
 
 
-TRANSFORM = (
-    "image_size",
-    "stored_size",
-    "resize",
-    "eval_crop",
-    "normalize",
-    "target_scale",
-)  # of config.data
-
-
 def evaluated(trained, other=None):
-    """The config under which a stage of a run is evaluated: its own, or with the data, rules and
-    metrics of another.
+    """The config that evaluates a stage: its own, or with the data, rules and metrics of another.
 
-    How an image becomes the model's input stays the run's, and all parameters come from the run.
+    Parameters and the way from an example to the model's input stay the run's.
     """
     c = copy.deepcopy(trained).unlock()
     c.fresh = ""
     if other is not None:
-        for field in (
-            "name",
-            "data",
-            "rules",
-            "metrics",
-            "shots",
-            "summary",
-            "paper",
-            "fold",
-            "select",
-        ):
+        for field in EVALUATION:
             c[field] = copy.deepcopy(other[field])
         for field in TRANSFORM:
             c.data[field] = copy.deepcopy(trained.data[field])
     return c.lock()
 
 
-def differences(found, expected):
-    """Lines 'a.b: found value, expected value' for two configs, for an error message."""
+def differences(stored, config):
+    """Lines "a.b: 1 there, 2 here" for the fields in which a stored config differs from another."""
 
     def flat(value, path=""):
-        if isinstance(value, dict):
-            return {
-                k: v
-                for key, item in value.items()
-                for k, v in flat(item, f"{path}.{key}" if path else key).items()
-            }
-        return {path: value}
+        if not isinstance(value, dict):
+            return {path: value}
+        parts = (flat(item, f"{path}.{key}" if path else key) for key, item in value.items())
+        return functools.reduce(operator.or_, parts, {})
 
-    a, b = (flat(plain(config)) for config in (found, expected))
+    there, here = flat(plain(stored)), flat(plain(config))
     return [
-        f"{key}: {a.get(key)!r} there, {b.get(key)!r} here"
-        for key in sorted({*a, *b})
-        if a.get(key) != b.get(key)
+        f"{key}: {there.get(key)!r} there, {here.get(key)!r} here"
+        for key in sorted({*there, *here})
+        if there.get(key) != here.get(key)
     ]

@@ -183,9 +183,9 @@ if __name__ == "__main__":
 
     from jaxord import main, train
     from jaxord.models import variants
-    from jaxord.runtime import devices
+    from jaxord.runtime import hosts
 
-    devices.SILENCE = SILENCE
+    hosts.SILENCE = SILENCE
     variants.VARIANTS["tiny"] = small()
     sys.modules["torch"] = None  # tensorboardX would take seconds to import it
     make, at, number = train.make_train_step, int(os.environ["AT"]), int(os.environ["SIGNAL"])

@@ -149,7 +149,9 @@ from tests.kinds import MESHES, small_towers
 def judging(*given):
     print("judging", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
-signals.PATIENCE, devices.data_mesh, train.make_evaluate = 0.5, lambda: MESHES[1], lambda task: judging
+signals.PATIENCE = 0.5
+devices.data_mesh = lambda: MESHES[1]
+train.make_evaluate = lambda task: judging
 with small_towers():
     train.run(run_config.from_json(pathlib.Path(sys.argv[1]).read_text()), sys.argv[2])
 """

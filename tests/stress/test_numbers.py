@@ -13,12 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxord import evaluate, step, train
+from jaxord import step, train
 from jaxord.data.batches import train_batches, train_calls, train_rows
 from jaxord.runtime import REPEATABLE, devices
 from jaxord.schedule import ADVICE
 from jaxord.task import make_task
-from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir import checkpoints
 from tests.kinds import MESHES, config, small_towers
 
 FIELDS = {
@@ -158,15 +158,6 @@ def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(
     with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
         state = saved.read(9, ("trained", "stats", "opt_state"))
     assert all(np.isfinite(array).all() for part in state.values() for array in part.values())
-
-    # A run from before these settings is evaluated as it is.
-    file, before = tmp_path / "config.json", (tmp_path / "results.json").read_bytes()
-    older = json.loads(file.read_text())
-    del older["train"]["skips"], older["data"]["broken_share"], older["model"]["attention"]
-    file.write_text(run_config.to_json(run_config.from_json(json.dumps(older))))
-    (tmp_path / "results.json").unlink()
-    evaluate.evaluate_run(tmp_path)
-    assert (tmp_path / "results.json").read_bytes() == before
 
 
 def test_what_an_update_has_made_infinite_is_not_saved(photos, tmp_path):

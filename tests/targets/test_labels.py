@@ -79,7 +79,7 @@ def test_groups_of_a_range():
         3,
         3,
     ]  # of 1 to 9
-    with pytest.raises(ValueError, match="between 2 and 1; expected groups.low < groups.high"):
+    with pytest.raises(ValueError, match="groups.low is 2; expected less than groups.high, 1"):
         build(groups=dict(count=3, low=2.0, high=1.0))
     with pytest.raises(ValueError, match="'range' or 'divide'"):
         build(groups=dict(count=3, mapping="floor"))
@@ -126,7 +126,7 @@ def test_references_between_pivots():
             build(references=fields)
     config = base()
     config.ranks.labels, config.references.index = (0.0, 1.0), "round"
-    with pytest.raises(ValueError, match="two different training labels, and all are 1"):
+    with pytest.raises(ValueError, match="all training labels are 1; need two"):
         labels.build(config, [1.0, 1.0], ranks.build(config.ranks, [1.0, 1.0]))
 
 
@@ -205,7 +205,7 @@ def test_weights_within_groups():
     for fields, words in (
         (dict(scheme="inverse", within_groups=True), "no groups"),
         (dict(scheme="sqrt"), "it takes 'inverse'"),
-        (dict(scheme="inverse", high=-1.0), "from 0 to -1; expected at least one"),
+        (dict(scheme="inverse", high=-1.0), "width is 1; expected a bin within 0 to -1"),
     ):
         with pytest.raises(ValueError, match=words):
             build(weights=fields)
@@ -217,7 +217,7 @@ def test_two_angles_have_only_a_target():
     assert made.constants == {} and list(made.columns(gaze)) == ["target"]
     np.testing.assert_array_equal(made.columns(gaze)["target"], gaze)
     with pytest.raises(
-        ValueError, match=r"shape \[2, 2\], and \['groups', 'mixture'\] need one number a label"
+        ValueError, match=r"shape \[2, 2\]; unset \['groups', 'mixture'\], which need one number"
     ):
         build(gaze, mixture=2, groups=dict(count=3, high=1.0))
 

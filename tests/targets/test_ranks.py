@@ -1,3 +1,5 @@
+"""Ranks by hand, and the sentences of prompts made from them."""
+
 import numpy as np
 import pytest
 

@@ -17,9 +17,9 @@ def test_counts_at_the_bounds():
     is absent is few."""
     counts = {3: 101, 4: 100, 5: 20, 6: 19, 7: 1}
     train = np.repeat(list(counts), list(counts.values())).astype(np.float32)
-    found = shots.of(settings(), train, np.array([3, 4, 5, 6, 7, 8, -2], np.float32))
+    found = shots.partition(settings(), train, np.array([3, 4, 5, 6, 7, 8, -2], np.float32))
     assert found.tolist() == ["many", "median", "median", "few", "few", "few", "few"]
-    assert shots.of(settings(few=0), train, [7.0, 8.0]).tolist() == ["median", "few"]
+    assert shots.partition(settings(few=0), train, [7.0, 8.0]).tolist() == ["median", "few"]
 
 
 def test_counts_against_a_loop():
@@ -37,7 +37,9 @@ def test_counts_against_a_loop():
             oracle.append("many" if count > many else "few" if count < few else "median")
         assert set(oracle) == set(shots.SHOTS)
         assert (
-            shots.of(settings(many=many, few=few, width=width, low=low), train, targets).tolist()
+            shots.partition(
+                settings(many=many, few=few, width=width, low=low), train, targets
+            ).tolist()
             == oracle
         )
 
@@ -48,8 +50,10 @@ def test_decimals_begin_their_bin():
     assert (np.floor(decimals.astype(np.float64) / 0.1) != np.arange(100)).any()
     train = np.repeat(decimals.astype(np.float32), 30)
     alike = settings(many=29, width=0.1)
-    assert set(shots.of(alike, train, decimals)) == {"many"}  # each bin has exactly its own 30
-    assert set(shots.of(settings(many=30, width=0.1), train, decimals)) == {"median"}
+    assert set(shots.partition(alike, train, decimals)) == {
+        "many"
+    }  # each bin has exactly its own 30
+    assert set(shots.partition(settings(many=30, width=0.1), train, decimals)) == {"median"}
 
 
 def test_stsb_lists():
@@ -57,9 +61,9 @@ def test_stsb_lists():
     assert not set(shots.STSB_MANY) & set(shots.STSB_MEDIAN)
     middles = np.arange(50) / 10 + 0.05
     assert shots.stsb_bins(middles).tolist() == list(range(50))
-    found = collections.Counter(shots.of(settings(kind="stsb"), [], middles).tolist())
+    found = collections.Counter(shots.partition(settings(kind="stsb"), [], middles).tolist())
     assert found == {"many": 22, "median": 7, "few": 21}
-    few = np.flatnonzero(shots.of(settings(kind="stsb"), [], middles) == "few")
+    few = np.flatnonzero(shots.partition(settings(kind="stsb"), [], middles) == "few")
     assert few.tolist() == [
         1,
         3,
@@ -83,7 +87,7 @@ def test_stsb_lists():
         45,
         47,
     ]
-    assert shots.of(settings(kind="stsb"), [], [5.0, 4.9, 0.0]).tolist() == ["many"] * 3
+    assert shots.partition(settings(kind="stsb"), [], [5.0, 4.9, 0.0]).tolist() == ["many"] * 3
 
 
 def test_stsb_edges_are_float32():
@@ -98,7 +102,7 @@ def test_stsb_edges_are_float32():
     assert (in_float64[moved] == moved - 1).all()
     lost = [k for k in moved if k in shots.STSB_MANY and k - 1 not in shots.STSB_MANY]
     assert len(lost) > 3
-    assert set(shots.of(settings(kind="stsb"), [], scores[lost])) == {"many"}
+    assert set(shots.partition(settings(kind="stsb"), [], scores[lost])) == {"many"}
 
 
 def test_histogram_by_hand():
@@ -118,12 +122,18 @@ def test_histogram_by_hand():
     ("call", "message"),
     [
         (
-            lambda: shots.of(settings(kind="counts"), [1.0], [1.0]),
+            lambda: shots.partition(settings(kind="counts"), [1.0], [1.0]),
             "shots.kind is 'counts'; it takes 'count' or 'stsb'",
         ),
-        (lambda: shots.of(settings(width=0.0), [1.0], [1.0]), "shots.width is 0.0"),
-        (lambda: shots.of(settings(), [[1.0, 2.0]], [[1.0, 2.0]]), r"shapes \(1, 2\) and \(1, 2\)"),
-        (lambda: shots.of(settings(kind="stsb"), [], [0.0, 5.2]), "scores reach from 0 to 5.2"),
+        (lambda: shots.partition(settings(width=0.0), [1.0], [1.0]), "shots.width is 0.0"),
+        (
+            lambda: shots.partition(settings(), [[1.0, 2.0]], [[1.0, 2.0]]),
+            r"shapes \(1, 2\) and \(1, 2\)",
+        ),
+        (
+            lambda: shots.partition(settings(kind="stsb"), [], [0.0, 5.2]),
+            "scores reach from 0 to 5.2",
+        ),
         (
             lambda: shots.histogram([0, 1], [0, 2], 2),
             "predicted_group reaches from 0 to 2; 2 groups are 0 to 1",

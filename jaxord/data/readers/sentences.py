@@ -116,7 +116,7 @@ def given(data, vocabulary):
         raise ValueError(
             "the run has no vocabulary.json; --mode=evaluate, where its data are, writes it"
         )
-    settings = binding.settings(readers.reader(data.reader))
+    settings = binding.settings_of(readers.reader(data.reader))
     tokens, lower, ids = (
         settings["tokens"],
         settings["lower"],

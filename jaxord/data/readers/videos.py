@@ -201,8 +201,11 @@ def given(data, vocabulary):
     Raises:
         ValueError: no weights.
     """
-    entry = {**(binding.settings(readers.reader(data.reader))["extract"] or {}), "name": "extract"}
-    settings = binding.settings(binding.with_settings(video.extract, entry))
+    entry = {
+        **(binding.settings_of(readers.reader(data.reader))["extract"] or {}),
+        "name": "extract",
+    }
+    settings = binding.settings_of(binding.with_settings(video.extract, entry))
     form = {name: settings[name] for name in FORM}
     network = video.fast_motion(settings["motion_weights"]) if form["clips"] else None
 
