@@ -45,9 +45,9 @@ def methods():
 def options(tree):
     """{option: (default, other values)} of a method's `apply`, whose `choose` calls list values."""
     tables = {}
-    for node in tree.body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            tables[node.targets[0].id] = node.value
+            tables[getattr(node.targets[0], "id", "")] = node.value
     values = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "choose":

@@ -1,9 +1,7 @@
-"""The site: each command on it has a rule and is parsed, a mistake on a page is found, its tables
-are not stale.
+"""The pages of methods, fields and data sets say what the configs and readers say.
 
-    PYTHONPATH=. python tests/test_docs.py
-
-writes what docs/data_sets.md says of each set. tools/run_docs.py executes the commands.
+PYTHONPATH=. python tests/test_docs.py writes the part of docs/data_sets.md that comes from them.
+tests/test_pages.py runs the commands.
 """
 
 import importlib
@@ -12,69 +10,39 @@ import os
 import pathlib
 import re
 import runpy
-import subprocess
-import sys
 
 import pytest
 
 from configs.pairs import PAIRS
-from docs import pages, rules
+from jaxord import catalogue
 from jaxord.data import readers
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE, MARK = ROOT / "docs" / "data_sets.md", "## What each set wants\n"
-NOT_THERE = ("quickstart", "digits", "folder")  # made, or the reader's own
-
-# The loader that ml_collections takes on Python 3.11.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
-
-MISTAKES = """
-Of `python -m jaxord.main --config=configs/hci.py:method=numclp`,
-`python -m jaxord.main --config=configs/hci.py --config.sead=1`,
-`python -m jaxord.main --config=configs/digts.py`, `python -m jaxord.main --mode=predict --workdir=runs/a --output=a.csv`,
-`python tools/sweep.py experiments/photo_quality.py --slot=s`, `python tools/sweep.py experiments/hci.py --set data.rot=x`,
-`python tools/table.py experiments/photo_qality.py`, `python tools/bench_losses.py --losses=conrod`, `pip install -e ".[dmo]"`,
-`JAX_PROCES_ID=1 python -m jaxord.main --config=configs/hci.py` and `python -m jaxord.main --mode=forecast` none is one.
-"""
-
-
-def test_every_command_is_parsed_and_every_mistake_is_found(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(MISTAKES)
-    command = [sys.executable, "tools/run_docs.py", "--parse", page, *pages.every_page()]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    said = {state: set() for state in ("parsed", "WRONG")}
-    for line in done.stdout.splitlines()[:-1]:
-        state, *_, typed = line.split(maxsplit=5)
-        said[state].add(typed)
-    mistakes = {command for command in pages.commands([page]) if command in done.stderr}
-    assert done.returncode == 1 and len(mistakes) == len(pages.commands([page])) == 11
-    assert said["WRONG"] <= mistakes, done.stderr  # those without a rule are not parsed
-    assert said["parsed"] >= set(pages.commands())
-
-
-def test_every_rule_is_used_and_every_block_has_a_language():
-    commands = [
-        *pages.commands(),
-        *(f"python {pathlib.Path(page).name}.py" for page in pages.programs()),
-    ]
-    used = {rules.rule(command).pattern for command in commands}
-    assert [one.pattern for one in rules.RULES if one.pattern not in used] == []
-    assert {piece.language for piece in pages.all_pieces()} <= {"bash", "python", "text"}
+PAGE = ROOT / "docs" / "data_sets.md"
+MARK = "## What each set wants\n"
+MADE = ("quickstart", "digits", "folder")  # from packages, or the reader's own
 
 
 def test_methods_and_fields_are_those_of_the_configs():
     hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
     table = hooks["table"]()
-    methods = sorted({method for of_set in PAIRS.values() for method in of_set})
-    assert re.findall(r"^\| \[`(\w+)`\]", table, re.MULTILINE) == methods
-    for name, header, options in hooks["headers_of_methods"]():
-        apply = inspect.signature(importlib.import_module(f"configs.methods.{name}").apply)
-        assert options == {key: p.default for key, p in apply.parameters.items() if key != "config"}
-        paper, line = hooks["paper_and_line"](header)
-        assert line and (re.search(r"\b(19|20)\d\d$", paper) or header.startswith("No paper"))
-        assert f"| {paper} |" in table and header in hooks["headers"]()
-    assert "d.batch = 32  #" in hooks["fields"]()
+    names = sorted({method for of_set in PAIRS.values() for method in of_set})
+    assert re.findall(r"^\| \[`(\w+)`\]", table, re.MULTILINE) == names
+    for method in catalogue.methods():
+        apply = inspect.signature(importlib.import_module(f"configs.methods.{method.name}").apply)
+        defaults = {key: p.default for key, p in apply.parameters.items() if key != "config"}
+        assert {name: values[0] for name, values in method.options.items()} == defaults
+        assert method.summary
+        assert re.search(r"\b(19|20)\d\d$", method.paper) or method.header.startswith("No paper")
+        assert f"| {method.paper} |" in table and method.header in hooks["headers"]()
+    assert "d.batch = 32" in hooks["fields"]()
+
+
+def test_the_list_names_every_data_set_method_and_choice():
+    text = catalogue.listing()
+    for name in PAIRS:
+        assert f"\n  {name} " in text
+    assert "preset=tables|vanilla" in text and "classifier=soft|ce|la" in text
 
 
 def of_data_sets(folder):
@@ -82,7 +50,7 @@ def of_data_sets(folder):
     their root."""
     parts = []
     for name in PAIRS:
-        if name not in NOT_THERE:
+        if name not in MADE:
             module = importlib.import_module(f"configs.{name}")
             config = module.get_config().unlock()
             config.data.root = str(folder / name)
