@@ -3,9 +3,7 @@
 One fold is the test split, the other four train; no validation split: the last parameters are
 taken. Targets 0-7. The lists in use hold 17,470 images."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 from configs.texts import concept_ranks
 
 PAPER = {
@@ -19,7 +17,7 @@ PAPER = {
 def get_config(argument=""):
     c, options = start("adience", argument, method="numclip", fold="all")
     c.data.root = "data/adience"
-    c.data.reader = ConfigDict({"name": "faces.adience"}, type_safe=False)
+    c.data.reader = entry(name="faces.adience")
     c.data.folds = ("0", "1", "2", "3", "4")
     c.ranks.update(concept_ranks("adience"))
     c.metrics = (

@@ -3,9 +3,7 @@
 
 The backbone of the papers on imbalance is backbone=ResNet-50 from scratch."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 
 R50 = "ResNet-50 from scratch, Group-DIR Table 1"
 PAPER = {
@@ -17,7 +15,8 @@ PAPER = {
     "ordinal_entropy": "MAE 6.47 (ResNet-50, ConOrd Table 2)",
     "group_dir": f"MAE 6.87 (many 6.54, median 6.96, few 9.83), GM 4.30 (4.10, 4.39, 6.45) ({R50})",
     "l1": f"MAE 7.77 (6.62, 9.55, 13.67), GM 5.05 ({R50})",
-    "rrt": f"MAE 7.74 (6.98, 8.79, 11.99), GM 5.00; with LDS 7.72 (7.00, 8.75, 11.62), GM 4.98 ({R50})",
+    "rrt": "MAE 7.74 (6.98, 8.79, 11.99), GM 5.00; "
+    f"with LDS 7.72 (7.00, 8.75, 11.62), GM 4.98 ({R50})",
     "focal_r": f"MAE 7.64 (6.68, 9.22, 13.00), GM 4.90 ({R50})",
     "sqrt_inverse": f"MAE 7.81 (7.16, 8.80, 11.20), GM 4.99 ({R50})",
     "lds": f"MAE 7.67 (6.98, 8.86, 10.89), GM 4.85 ({R50})",
@@ -29,7 +28,7 @@ PAPER = {
 def get_config(argument=""):
     c, options = start("agedb", argument, method="numclip")
     c.data.root = "data/agedb"
-    c.data.reader = ConfigDict({"name": "faces.agedb"}, type_safe=False)
+    c.data.reader = entry(name="faces.agedb")
     c.ranks.labels = tuple(float(age) for age in range(0, 102))
     c.groups.high = 102.0  # groups over 0..101
     c.weights.high = 121.0  # the program counts ages 0..120

@@ -131,7 +131,7 @@ def from_scratch(config):
         [kept] if config.prompt.name and config.model.weights else []
     )  # another image tower beside CLIP's text side
     config.optim.groups = entries(*text, {"parameters": ".*", "group": "all"})
-    config.optim.rates = ConfigDict({"all": rate}, type_safe=False)
+    config.optim.rates = entry(all=rate)
     stages = []
     for k, old in enumerate(config.stages):
         fields = {
@@ -148,9 +148,14 @@ def from_scratch(config):
     config.stages = tuple(stages)
 
 
+def entry(**fields):
+    """A part of the config that an override may give values of other types."""
+    return ConfigDict(fields, type_safe=False)
+
+
 def entries(*items):
-    """A tuple of ConfigDicts, which catch typos inside it."""
-    return tuple(ConfigDict(item, type_safe=False) for item in items)
+    """A tuple of `entry`, which catch typos inside it."""
+    return tuple(entry(**item) for item in items)
 
 
 def stage(name, fields):
@@ -158,10 +163,7 @@ def stage(name, fields):
 
     `train.share` is its part of train.duration, `fresh` names the parameters that begin anew in it.
     """
-    return ConfigDict(
-        {"name": name, "set": entries(*({"field": k, "value": v} for k, v in fields.items()))},
-        type_safe=False,
-    )
+    return entry(name=name, set=entries(*({"field": k, "value": v} for k, v in fields.items())))
 
 
 def choose(title, value, table):
@@ -177,136 +179,94 @@ def did_you_mean(name, names):
 
 
 def base():
-    """The complete config. Ordered things are tuples of ConfigDicts; names are strings; there is no
-    None."""
+    """Every field with its default. Ordered things are tuples of ConfigDicts; None is not used."""
     c = ConfigDict()
     c.name = ""  # the data set; its workdir is runs/<name>-<method>
     c.method = ""  # set by configs/methods/<method>.py
-    c.preset = ""  # which reading of the method, where paper and public code differ
-    c.seed = 0  # of everything: initial values, order, augmentation, splits and selections
-    c.fold = ""  # "all", or one of data.folds; "" where the set has none
+    c.preset = ""  # the reading of the method, where paper and public code differ
+    c.seed = 0  # of initial values, order, augmentation, splits and selections
+    c.fold = ""  # "all", or one of data.folds; "" if the set has none
 
     d = c.data = ConfigDict()
-    d.reader = ConfigDict(
-        {"name": ""}, type_safe=False
-    )  # "module.function" of jaxord.data, and its settings
-    d.root = ""  # folder that holds the lists and the images
+    # A reader, "module.function" of jaxord.data.readers, with its settings.
+    d.reader = entry(name="")
+    d.root = ""  # folder of the lists and images
     d.table = ""  # list file under root, for readers that take one
     d.folds = ()  # names of the folds
-    # Stored form: "square" (both sides = stored_size) or "shorter" (aspect kept, padded)
-    d.resize = "square"
-    d.stored_size = 256  # pixels; every tier stores this uint8 image, the crop is taken from it
-    d.image_size = 224  # pixels; what the model sees
-    d.train_crop = ConfigDict(
-        {"name": "random_crop"}, type_safe=False
-    )  # function of jaxord.data.augment
-    d.eval_crop = ConfigDict({"name": "center_crop"}, type_safe=False)
+    d.resize = "square"  # stored form: "square", or "shorter" (aspect kept, padded)
+    d.stored_size = 256  # pixels of the stored uint8 image, from which crops are taken
+    d.image_size = 224  # pixels that the model sees
+    # Crops are functions of jaxord.data.augment.
+    d.train_crop = entry(name="random_crop")
+    d.eval_crop = entry(name="center_crop")
     d.flip = True  # random horizontal flip in training
-    d.jitter = ConfigDict(
-        {"probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-    )  # of colours
-    d.grey = 0.0  # probability of turning a training image grey
-    # Rows an image has in a training batch, each augmented apart: 2 for losses between two
-    # augmentations
-    d.copies = 1
-    d.bucket = (
-        0  # sentences: sort by length within windows of that many batches; 0 leaves the order
-    )
-    # Models are trained on label / target_scale; predictions and metrics are on the label's scale
-    d.target_scale = 1.0
-    d.normalize = (
-        "clip"  # "clip", "imagenet" or "half": mean and standard deviation of the channels
-    )
-    # "resident" (device memory), "cached" (host memory), "stream" (decoded by workers), "auto": by
-    # size
+    jitter = {"probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    d.jitter = ConfigDict(jitter)  # random colours in training
+    d.grey = 0.0  # probability of a grey training image
+    d.copies = 1  # rows of an image in a training batch, each augmented on its own
+    d.bucket = 0  # sentences: batches within which examples are sorted by length; 0: none
+    d.target_scale = 1.0  # training sees label / target_scale; metrics see the label
+    d.normalize = "clip"  # mean and deviation of the channels: "clip", "imagenet", "half"
+    # Home of decoded images: "resident" (device), "cached" (host), "stream" (nowhere), "auto".
     d.tier = "auto"
-    d.cache = ""  # folder of the decoded images of the cached tier; "" keeps them in memory
+    d.cache = ""  # folder of the cached tier; "" keeps images in memory
     d.workers = 4  # decoding threads
-    # An image that cannot be decoded: "raise", or "skip": batches are filled from the others
-    d.broken = "raise"
-    d.broken_share = (
-        0.05  # of "skip": the largest share of a split's images that may be broken; more raise
-    )
-    d.corruption = ConfigDict(
-        {"name": "", "severity": 0}
-    )  # of the test images, see jaxord.data.corrupt
-    d.shots = 0  # few-shot: images kept per label in training; 0 keeps all
-    d.shift = ConfigDict(
-        {"labels": 0, "keep": 1.0, "choice": "top"}
-    )  # distribution shift: that many labels keep that share
+    d.broken = "raise"  # unreadable image: "raise", or "skip": others fill its place
+    d.broken_share = 0.05  # of "skip": the largest share of a split that may be broken
+    d.corruption = ConfigDict({"name": "", "severity": 0})  # of test images: jaxord.data.corrupt
+    d.shots = 0  # few-shot: training images kept per label; 0 keeps all
+    # Distribution shift: so many labels keep that share of their training images.
+    d.shift = ConfigDict({"labels": 0, "keep": 1.0, "choice": "top"})
     d.batch = 32  # images of a training step, over all devices
     d.eval_batch = 64  # images of an evaluation step, over all devices
 
     r = c.ranks = ConfigDict()
-    r.labels = ()  # label that stands for each rank; () derives them from the training targets
-    r.edges = ()  # left edges of bins; () gives a target the nearest value's rank
+    r.labels = ()  # label of each rank; () derives them from the training labels
+    r.edges = ()  # left edges of bins; () assigns the nearest label's rank
     r.last = 0.0  # with edges: the last label of the top bin, inclusive
-    r.step = 1.0  # with edges: distance of neighbouring labels; 0 where labels are real numbers
-    # Derived ranks: number of equal bins, where there are too many distinct labels to be ranks
-    # themselves
-    r.bins = 10
-    r.anchor = "centre"  # with edges: value of a bin is its "centre" or its "left_edge"
-    r.names = ()  # text of each rank; () writes the value
+    r.step = 1.0  # with edges: distance of neighbouring labels; 0 for real numbers
+    r.bins = 10  # derived ranks: equal bins, if there are too many distinct labels
+    r.anchor = "centre"  # with edges: value of a bin, its "centre" or its "left_edge"
+    r.names = ()  # text of each rank; () writes its value
 
     g = c.groups = ConfigDict()  # of labels, for methods that contrast or regress by group
     g.count = 0  # 0: none
     g.mapping = "range"  # equal parts of low..high; "divide": floor(label / count)
-    g.low, g.high = 0.0, 0.0  # high is exclusive; equal: the training range
-    c.references = ConfigDict(
-        {"index": "", "count": 101}
-    )  # reference points: "", "unique", "round", "interpolate"
+    g.low, g.high = 0.0, 0.0  # high is exclusive; equal values: the training range
+    # Reference points: index "", "unique", "round" or "interpolate".
+    c.references = ConfigDict({"index": "", "count": 101})
     w = c.weights = ConfigDict()  # of training samples, by the frequency of their labels
-    w.scheme = ""  # "": none; "inverse", "sqrt_inverse"
-    w.lds = ""  # smooth the frequencies first: "gaussian", "triang", "laplace"
+    w.scheme = ""  # "", "inverse", "sqrt_inverse"
+    w.lds = ""  # kernel that smooths the frequencies: "", "gaussian", "triang", "laplace"
     w.kernel, w.sigma = 5, 2.0
-    w.within_groups = False  # frequencies of each group on their own
-    w.least, w.most = 5.0, 1000.0  # of scheme "inverse": counts are clipped to these
-    w.low, w.high, w.width = (
-        0.0,
-        0.0,
-        1.0,
-    )  # bins; labels beyond are counted at the ends; equal: the training range
-    c.mixture = 0  # components of a Gaussian mixture fitted to the training labels; 0: none
+    w.within_groups = False  # count frequencies within each group
+    w.least, w.most = 5.0, 1000.0  # of "inverse": bounds of the counts
+    # Bins; the outer ones also count labels beyond; equal values: the training range.
+    w.low, w.high, w.width = 0.0, 0.0, 1.0
+    c.mixture = 0  # components of a Gaussian mixture of the training labels; 0: none
 
     m = c.model = ConfigDict()
-    m.image_tower = ""  # "" is CLIP's own; "ResNet-18", "ResNet-50", "VGG-16", "BiLSTM"
-    # Safetensors file with torchvision's names for another image tower; "" starts it from scratch
-    m.image_weights = ""
+    m.image_tower = ""  # "" is CLIP's; "ResNet-18", "ResNet-50", "VGG-16", "BiLSTM"
+    m.image_weights = ""  # torchvision's weights as safetensors; "" starts from scratch
     m.sentence = ConfigDict({"hidden": 1500, "layers": 2, "dropout": 0.2})  # of the BiLSTM
-    m.vector_size = 300  # of the BiLSTM's word vectors; those of a file have their own
-    # Of the BiLSTM: GloVe text file, a word and its vector a line; "" learns the vectors from
-    # scratch
-    m.vectors = ""
-    m.variant = "ViT-B/16"  # a name in jaxord.models.variants
-    # Folder or hub id (<id>@<commit> pins it) of a Hugging Face CLIP checkpoint; "" starts from
-    # scratch
-    m.weights = ""
-    m.pretrained = False  # the method is meaningless without pretrained weights
-    m.dtype = "auto"  # of activations: "float32", "bfloat16"; "auto" is bfloat16 on an accelerator
-    # "xla", "cudnn"; "auto" is the fastest of them on this accelerator at the run's shapes
-    m.attention = "auto"
-    # Recompute each transformer block in the backward pass: less memory, a third more time
-    m.remat = False
-    # Parameters of at least that many elements, and their optimizer state, are split over the
-    # devices; 0: none
-    m.fsdp = 0
-    # Folder of a frozen image tower's features, of the evaluation's crop, not augmented; "": no
-    # such cache
-    m.features = ""
-    # exp(logit_scale) at the start of a model from scratch; pretrained weights bring theirs
-    m.logit_scale = 100.0
+    m.vector_size = 300  # of learned word vectors
+    m.vectors = ""  # GloVe text file of word vectors; "" learns them
+    m.variant = "ViT-B/16"  # a name of jaxord.models.variants
+    m.weights = ""  # folder or hub id (<id>@<commit>) of a CLIP checkpoint; "": from scratch
+    m.pretrained = False  # the method needs pretrained weights
+    m.dtype = "auto"  # of activations: "float32", "bfloat16"; "auto": bfloat16 on accelerators
+    m.attention = "auto"  # "xla", "cudnn"; "auto": the faster at the run's shapes
+    m.remat = False  # recompute blocks in the backward pass: less memory, a third more time
+    m.fsdp = 0  # split parameters of at least so many elements over the devices; 0: none
+    m.features = ""  # folder for the features of a frozen image tower; "": no such cache
+    m.logit_scale = 100.0  # exp(logit_scale) at the start of a model from scratch
 
     p = c.prompt = ConfigDict()
     p.name = ""  # module of jaxord.models.prompts; "" builds no text tower
-    p.template = ""  # words around the rank, "{}" stands for it: "a photo of a {} year old person"
-    # > 0: that many vectors drawn from N(0, 0.02^2) are the context; 0: the template's words are
-    p.context_tokens = 0
-    p.context_position = (
-        "tail"  # with context_tokens: where the rank stands among them: "tail", "middle", "front"
-    )
-    p.rank_tokens = (
-        0  # > 0: that many vectors a rank drawn from N(0, 0.02^2); 0: the words of the names
-    )
+    p.template = ""  # words around the rank "{}": "a photo of a {} year old person"
+    p.context_tokens = 0  # context vectors drawn from N(0, 0.02^2); 0: the template's words
+    p.context_position = "tail"  # of the rank among them: "tail", "middle", "front"
+    p.rank_tokens = 0  # vectors per rank drawn from N(0, 0.02^2); 0: the words of the names
     p.base_names = ()  # OrdinalCLIP: texts that the base ranks start from; () draws them
     p.settings = ConfigDict(type_safe=False)  # of the module
 
@@ -314,59 +274,41 @@ def base():
     c.losses = ()  # functions of jaxord.losses: dict(name=..., weight=..., settings)
 
     o = c.optim = ConfigDict()
-    o.name = "adam"  # "adam", "sgd": L2 in the gradient as in torch; "adamw", "radam": decoupled
+    o.name = "adam"  # "adam", "sgd": L2 in the gradient, as in torch; "adamw", "radam": decoupled
     o.b1, o.b2, o.eps = 0.9, 0.999, 1e-8
     o.momentum = 0.9  # of sgd
-    o.idle_steps = 0  # first steps that change nothing (OrdinalCLIP's RAdam has 5)
+    o.idle_steps = 0  # first steps without a change (OrdinalCLIP's RAdam has 5)
     o.schedule = "constant"  # "constant", "cosine", "multi_step"
     o.warmup = "0 steps"  # first steps, at a factor below 1
     o.warmup_start = 0.0  # factor at step 0
-    o.warmup_shape = "linear"  # "linear" from warmup_start to 1, "constant" at warmup_start
+    o.warmup_shape = "linear"  # from warmup_start to 1, or "constant" at warmup_start
     o.milestones = ()  # of multi_step: durations after which the rate falls by gamma
     o.gamma = 0.1
     o.final = 0.0  # of cosine: factor at the end
-    o.clip = 0.0  # largest global gradient norm; 0 leaves it
-    # Ordered dict(parameters=<regular expression>, group=<name>); the first full match wins
-    o.groups = ()
-    o.rates = ConfigDict(
-        type_safe=False
-    )  # group -> dict(lr=..., weight_decay=...); the group "frozen" needs none
+    o.clip = 0.0  # largest global gradient norm; 0: none
+    o.groups = ()  # dict(parameters=<regular expression>, group=<name>): first full match wins
+    o.rates = ConfigDict(type_safe=False)  # group -> dict(lr=..., weight_decay=...), if trained
 
     t = c.train = ConfigDict()
     t.duration = "100 epochs"  # or "5000 steps"
-    t.evaluate_every = "1 epochs"  # on the validation split, where there is one
-    # Further splits whose metrics are logged then, such as ("train",); they select nothing
-    t.curves = ()
+    t.evaluate_every = "1 epochs"  # on the validation split, if there is one
+    t.curves = ()  # further splits to log then, such as ("train",); they select nothing
     t.checkpoint_every = "1 epochs"
     t.log_every = "20 steps"
-    t.share = 1.0  # of the duration: what a stage takes of it
-    # Updates of one call of the compiled step; 0: 20 with resident images or cached features, else
-    # 1
-    t.steps_per_call = 0
-    # All folds in one program (jaxord.population); their inputs are cached features, or other
-    # arrays
-    t.together = False
-    # Steps in a row whose loss or gradient is not finite; none is applied, and that many stop the
-    # run
-    t.skips = 10
-    t.statistics = (
-        "update"  # running statistics and dropout; "keep": all modules behave as in evaluation
-    )
+    t.share = 1.0  # part of the duration that a stage takes
+    t.steps_per_call = 0  # updates per compiled call; 0: 20 with inputs on the device, else 1
+    t.together = False  # all folds in one program; needs model.features or plain arrays
+    t.skips = 10  # steps in a row without finite numbers that end the run; none is applied
+    t.statistics = "update"  # "keep": running statistics and dropout as in evaluation
 
-    # Trained one after the other, each a folder of the run: dict(name=..., set=fields); see `stage`
-    c.stages = ()
-    # Of a stage: regular expression of parameters that begin anew instead of going on from the
-    # stage before
-    c.fresh = ""
-
-    # "val": the best on the validation split; "last"; "test": for comparison with figures that did
-    c.select = "val"
+    c.stages = ()  # trained in order, each in its folder: see `stage`
+    c.fresh = ""  # of a stage: pattern of parameters that start anew
+    c.select = "val"  # the checkpoint: best on "val"; "last"; "test", to compare with those that do
     c.select_metric = "mae"
     c.rules = ()  # functions of jaxord.inference; all are reported, the first is the headline
-    c.shots = ConfigDict(
-        {"kind": "", "many": 100, "few": 20, "width": 1.0, "low": 0.0}
-    )  # metrics by frequency of the label
+    # Metrics by frequency of the label.
+    c.shots = ConfigDict({"kind": "", "many": 100, "few": 20, "width": 1.0, "low": 0.0})
     c.metrics = ("mae", "accuracy", "srcc", "pcc")  # functions of jaxord.metrics
-    c.summary = "mean"  # over the folds: "mean" with its standard deviation, or "median"
-    c.paper = ""  # the published row for this data set and method
+    c.summary = "mean"  # over folds: "mean" with standard deviation, or "median"
+    c.paper = ""  # the published row of this data set and method
     return c

@@ -1,8 +1,6 @@
 """CACD (Chen et al. 2014), the split of MWR: age of celebrities, 14 to 62 years."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 
 PAPER = {"conord": "MAE 4.18 (ConOrd)", "numclip": "MAE 4.11 (ConOrd Table 2)"}
 
@@ -10,7 +8,7 @@ PAPER = {"conord": "MAE 4.18 (ConOrd)", "numclip": "MAE 4.11 (ConOrd Table 2)"}
 def get_config(argument=""):
     c, options = start("cacd", argument, method="numclip")
     c.data.root = "data/cacd"
-    c.data.reader = ConfigDict({"name": "faces.cacd"}, type_safe=False)
+    c.data.reader = entry(name="faces.cacd")
     c.ranks.labels = tuple(float(age) for age in range(14, 63))
     c.paper = PAPER.get(c.method, "")
     return finish(c, options)

@@ -1,14 +1,12 @@
 """The one-minute run: scikit-learn's 1,797 handwritten digits, read as ordinal numbers 0-9. A toy,
 but a complete run."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 
 
 def get_config(argument=""):
     c, options = start("digits", argument, method="ce_l1", backbone="tiny")
-    c.data.reader = ConfigDict({"name": "demo.digits"}, type_safe=False)
+    c.data.reader = entry(name="demo.digits")
     c.data.root = "data/digits"
     c.data.stored_size, c.data.image_size = 36, 32
     c.data.flip = False

@@ -7,14 +7,12 @@ cross the official split, so the nearest neighbour stands beside every figure. A
 training part is kept for validation. A small CLIP starts from scratch on 32-pixel inputs; every
 other backbone from its weights."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 
 
 def get_config(argument=""):
     c, options = start("freshness", argument, method="ce_l1", backbone="tiny")
-    c.data.reader = ConfigDict({"name": "sources.own", "val_fraction": 0.1}, type_safe=False)
+    c.data.reader = entry(name="sources.own", val_fraction=0.1)
     c.data.root, c.data.table = "data/freshness", "labels.csv"
     if c.model.variant == "tiny":
         c.data.image_size, c.data.stored_size = 32, 40

@@ -4,9 +4,7 @@
 split is public, and ten folds of 50 do not fit into 265). Targets 0-4. The command trains all ten
 and prints mean and standard deviation."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 from configs.texts import concept_ranks
 
 PAPER = {
@@ -21,7 +19,7 @@ PAPER = {
 def get_config(argument=""):
     c, options = start("hci", argument, method="numclip", fold="all")
     c.data.root = "data/hci"
-    c.data.reader = ConfigDict({"name": "photos.hci"}, type_safe=False)
+    c.data.reader = entry(name="photos.hci")
     c.data.folds = tuple(str(k) for k in range(10))
     c.ranks.update(concept_ranks("decade"))
     c.paper = PAPER.get(c.method, "")

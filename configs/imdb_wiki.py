@@ -4,13 +4,12 @@
 Ages are computed from dates of birth and are noisy: a few in the list are impossible. Ranks end at
 120. The papers' backbone is backbone=ResNet-50 from scratch."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 
 R50 = "ResNet-50 from scratch, Group-DIR Table 2"
 PAPER = {
-    "group_dir": f"MAE 7.22 (many 6.71, median 11.42, few 20.25), GM 3.88 (3.68, 5.74, 11.13) ({R50})",
+    "group_dir": "MAE 7.22 (many 6.71, median 11.42, few 20.25), "
+    f"GM 3.88 (3.68, 5.74, 11.13) ({R50})",
     "l1": f"MAE 8.06 (7.23, 15.12, 26.33), GM 4.57 ({R50})",
     "rrt": f"with LDS: MAE 7.79 (7.08, 13.76, 24.64), GM 4.34 ({R50})",
     "lds": f"MAE 7.83 (7.31, 12.43, 22.51), GM 4.42 ({R50})",
@@ -23,7 +22,7 @@ PAPER = {
 def get_config(argument=""):
     c, options = start("imdb_wiki", argument, method="group_dir")
     c.data.root = "data/imdb_wiki"
-    c.data.reader = ConfigDict({"name": "faces.imdb_wiki"}, type_safe=False)
+    c.data.reader = entry(name="faces.imdb_wiki")
     c.ranks.labels = tuple(float(age) for age in range(0, 121))
     c.groups.high = c.weights.high = 121.0
     c.shots.kind = "count"

@@ -4,9 +4,7 @@ Five independent random splits of 80/20; whether the papers print one or their m
 the command trains all five, and fold 0 stands in its own folder. No validation split: the last
 parameters are taken."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 
 PAPER = {
     "zero_shot": "MAE 6.09 (NumCLIP Table 1), 6.91 (L2RCLIP Table 1)",
@@ -21,7 +19,7 @@ PAPER = {
 def get_config(argument=""):
     c, options = start("morph", argument, method="numclip", fold="all")
     c.data.root = "data/morph"
-    c.data.reader = ConfigDict({"name": "faces.morph", "setting": "A"}, type_safe=False)
+    c.data.reader = entry(name="faces.morph", setting="A")
     c.data.folds = ("0", "1", "2", "3", "4")
     c.ranks.labels = tuple(float(age) for age in range(16, 78))
     c.paper = PAPER.get(c.method, "")

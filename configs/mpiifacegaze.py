@@ -8,9 +8,7 @@ tested on is not published; the command trains all fifteen folds. data.reader.te
 data.reader.val=0 leaves one participant out. Images are not mirrored: the targets would have to be,
 too."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 
 PAPER = {"conord": "angular error 4.98 degrees (ResNet-18, ConOrd Table 9)"}
 
@@ -18,7 +16,7 @@ PAPER = {"conord": "angular error 4.98 degrees (ResNet-18, ConOrd Table 9)"}
 def get_config(argument=""):
     c, options = start("mpiifacegaze", argument, method="conord", fold="all", backbone="ResNet-18")
     c.data.root = "data/mpiifacegaze"
-    c.data.reader = ConfigDict({"name": "gaze.mpiifacegaze", "test": 2, "val": 2}, type_safe=False)
+    c.data.reader = entry(name="gaze.mpiifacegaze", test=2, val=2)
     c.data.folds = tuple(str(k) for k in range(15))
     c.data.flip = False
     c.metrics = ("angular_error",)

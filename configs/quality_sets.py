@@ -1,8 +1,7 @@
 """What sets of rated photographs share: ranks from mean opinion scores (MOS), metrics, ten random
 splits."""
 
-from ml_collections import ConfigDict
-
+from configs.base import entry
 from configs.texts import concept_ranks
 
 FOLDS = tuple(str(k) for k in range(10))
@@ -17,7 +16,7 @@ def rated(c, folds=FOLDS):
     splits have no validation part, so the last parameters are taken.
     """
     c.data.root = f"data/{c.name}"
-    c.data.reader = ConfigDict({"name": f"quality.{c.name}"}, type_safe=False)
+    c.data.reader = entry(name=f"quality.{c.name}")
     c.data.folds = folds
     c.data.resize = "shorter"
     c.ranks.update(concept_ranks(c.name))

@@ -6,21 +6,17 @@ nothing of a test photograph is ever trained on. A small CLIP starts from scratc
 a test image is the mean over 20 crops spread over it.
 """
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 from configs.texts import concept_ranks
 
 
 def get_config(argument=""):
     c, options = start("quickstart", argument, method="ce", backbone="tiny")
-    c.data.reader = ConfigDict({"name": "demo.photo_quality"}, type_safe=False)
+    c.data.reader = entry(name="demo.photo_quality")
     c.data.root = "data/photo_quality"
     c.data.stored_size, c.data.image_size = 96, 32
-    c.data.train_crop = ConfigDict(
-        {"name": "random_crop", "step": 8}, type_safe=False
-    )  # a patch shows a whole block of JPEG
-    c.data.eval_crop = ConfigDict({"name": "spread_crops", "views": 20, "step": 8}, type_safe=False)
+    c.data.train_crop = entry(name="random_crop", step=8)  # a patch shows a whole block of JPEG
+    c.data.eval_crop = entry(name="spread_crops", views=20, step=8)
     c.data.batch, c.data.eval_batch = 64, 32
     c.ranks.update(concept_ranks("quickstart"))
     c = finish(c, options).unlock()

@@ -4,7 +4,7 @@ import statistics
 
 from ml_collections import ConfigDict
 
-from configs.base import IMAGE, entries, stage
+from configs.base import IMAGE, entries, entry, stage
 from configs.texts import AGE, VIDEO, kind
 
 
@@ -21,9 +21,7 @@ def at_rate(part, **groups):
     """A stage with other rates of some of its groups; as it is where it has no rates of its own."""
     fields = {entry.field: entry.value for entry in part.set}
     if "optim.rates" in fields:
-        fields["optim.rates"] = ConfigDict(
-            {**fields["optim.rates"], **rates(**groups)}, type_safe=False
-        )
+        fields["optim.rates"] = entry(**{**fields["optim.rates"], **rates(**groups)})
     return stage(part.name, fields)
 
 
@@ -96,7 +94,7 @@ def dir_program(config, lr=1e-3, images=256, epochs=90):
     config.data.normalize = "half"
     if not own_crops(config):
         config.data.stored_size = config.data.image_size
-        config.data.train_crop = ConfigDict({"name": "random_crop", "padding": 16}, type_safe=False)
+        config.data.train_crop = entry(name="random_crop", padding=16)
 
 
 def plain(config):
@@ -192,9 +190,7 @@ def two_views(config):
     set's own stay."""
     config.data.copies = 2
     if not own_crops(config):
-        config.data.train_crop = ConfigDict(
-            {"name": "random_resized_crop", "scale": (0.2, 1.0)}, type_safe=False
-        )
+        config.data.train_crop = entry(name="random_resized_crop", scale=(0.2, 1.0))
     config.data.jitter.update(
         {"probability": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
     )

@@ -7,9 +7,7 @@ drawn with the config's seed, which gives about these sizes (our reading); data.
 keeps the cameras apart instead. Methods that need ranks get bins from freezing cold to hot (our
 choice)."""
 
-from ml_collections import ConfigDict
-
-from configs.base import finish, start
+from configs.base import entry, finish, start
 from configs.texts import concept_ranks
 
 PAPER = {
@@ -22,9 +20,7 @@ PAPER = {
 def get_config(argument=""):
     c, options = start("skyfinder", argument, method="conord", backbone="ResNet-18")
     c.data.root = "data/skyfinder"
-    c.data.reader = ConfigDict(
-        {"name": "outdoor.skyfinder", "by": "image", "hours": (11,)}, type_safe=False
-    )
+    c.data.reader = entry(name="outdoor.skyfinder", by="image", hours=(11,))
     c.ranks.update(concept_ranks("skyfinder"))
     c.metrics = ("mae", "srcc", "pcc")
     c.paper = PAPER.get(c.method, "")

@@ -13,15 +13,14 @@ batches sorted by length and 30 epochs, for a CPU, and ten times the rate, since
 thirtieth of the steps; the vectors' width comes from their file.
 """
 
-from ml_collections import ConfigDict
-
 from configs import recipes
-from configs.base import choose, entries, finish, start
+from configs.base import choose, entries, entry, finish, start
 
 PAPER = {  # Group-DIR Table 3
     "group_dir": "MSE 0.887 (many 0.897, median 0.891, few 0.779), Pearson 77.4 (74.9, 70.7, 85.8)",
     "mse": "MSE 0.974 (0.851, 1.520, 0.984), Pearson 74.2",
-    "rrt": "MSE 0.964 (0.842, 1.503, 0.978), Pearson 74.5; with LDS 0.916 (0.817, 1.344, 0.945), 75.7",
+    "rrt": "MSE 0.964 (0.842, 1.503, 0.978), Pearson 74.5; "
+    "with LDS 0.916 (0.817, 1.344, 0.945), 75.7",
     "focal_r": "MSE 0.951 (0.843, 1.425, 0.957), Pearson 74.6",
     "inverse": "MSE 1.005 (0.894, 1.482, 1.046), Pearson 72.8",
     "lds": "MSE 0.914 (0.819, 1.31, 0.95), Pearson 75.6",
@@ -39,7 +38,7 @@ def get_config(argument=""):
     c, options = start("stsb", argument, method="group_dir", backbone="BiLSTM")
     size, c.model.vectors = options.pop("size", "paper"), options.pop("vectors", "")
     c.data.root = "data/stsb"
-    c.data.reader = ConfigDict({"name": "sentences.stsb", "lower": False}, type_safe=False)
+    c.data.reader = entry(name="sentences.stsb", lower=False)
     c.data.target_scale = 5.0
     c.ranks.edges, c.ranks.last, c.ranks.step = tuple(k / 10 for k in range(50)), 5.0, 0.0
     c.groups.low, c.groups.high = c.weights.low, c.weights.high = 0.0, 5.0

@@ -160,7 +160,8 @@ def check_scale(task, low, high, step):
         check_number(title, value)
     if low >= high or step < 0 or (step and not is_whole((high - low) / step)):
         raise ValueError(
-            f"the scale goes from {low} to {high} by {step}; expected low < high, whole steps between them, 0 for real numbers"
+            f"the scale goes from {low} to {high} by {step}; expected low < high, whole steps "
+            "between them, 0 for real numbers"
         )
 
 
@@ -193,7 +194,8 @@ def check_concepts(concepts, low, high, step):
         check_number(f"high of {shown(text)}", top)
         if not math.isclose(bottom, start, abs_tol=1e-9):
             raise ValueError(
-                f"the range of {shown(text)} starts at {bottom}, expected {start}: no gap, no overlap, ascending"
+                f"the range of {shown(text)} starts at {bottom}, expected {start}: "
+                "no gap, no overlap, ascending"
             )
         if (
             top < bottom

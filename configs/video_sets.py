@@ -1,8 +1,7 @@
 """What sets of rated videos share: frames as views, motion for the methods that use it, ranks from
 mean opinion scores."""
 
-from ml_collections import ConfigDict
-
+from configs.base import entry
 from configs.quality_sets import FOLDS, rated
 
 
@@ -29,4 +28,4 @@ def filmed(c, folds=FOLDS):
         "clip_size": 224,
     }
     extract["motion_weights"] = ""
-    c.data.reader = ConfigDict({"name": f"videos.{c.name}", "extract": extract}, type_safe=False)
+    c.data.reader = entry(name=f"videos.{c.name}", extract=extract)

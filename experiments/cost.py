@@ -1,8 +1,9 @@
 """Times, memory and parameters that ConOrd prints (Tables 21 to 25); ours are measured by
 benchmarks, not by runs.
 
-    python tools/bench_epoch.py --config=configs/spaq.py --methods=supcon,rnc,conord     # Tables 21, 22 and 25
-    python tools/bench_losses.py --losses=conord,rnc --sizes=32                           # Tables 23 and 24
+    python tools/bench_epoch.py --config=configs/spaq.py --methods=supcon,rnc,conord
+        # Tables 21, 22 and 25
+    python tools/bench_losses.py --losses=conord,rnc --sizes=32  # Tables 23 and 24
 
 What was measured stands in experiments/performance.md. The papers' machine was an RTX 4090. Table
 24 prints less memory for RnC than for ConOrd, which the text calls the lighter.

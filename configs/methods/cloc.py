@@ -2,10 +2,10 @@
 neighbouring ranks, plus cross-entropy; first the margins are learned with everything else, then
 they are fixed.
 
-The averaging of the program has a factor 1/|Q| more than the plain mean over pairs: reduction=program|mean. Its README hands
-the classifier's outputs to the loss, which compares cosines of them: on=logits; on=features
-(default, our choice) compares the features. Only the loss is public: that the second phase goes on
-from the first one's parameters and takes half of the time, and the whole recipe, are our choice.
+reduction=program|mean: the program divides by |Q| once more than a plain mean over pairs does.
+on=features|logits: its README hands the classifier's outputs to the loss; comparing features is our
+choice. Only the loss is public. Our choice: the second phase starts from the first one's parameters
+and takes half of the time, and the whole recipe.
 """
 
 from configs import recipes

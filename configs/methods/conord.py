@@ -23,10 +23,8 @@ are averaged, in training too, and nothing else; their rate rises to five times 
 epochs (rate=peak takes Table 8's as the peak).
 """
 
-from ml_collections import ConfigDict
-
 from configs import recipes
-from configs.base import IMAGE, choose, entries
+from configs.base import IMAGE, choose, entries, entry
 from configs.texts import QUALITY, VIDEO, kind
 
 SWITCH = {"on": True, "off": False}
@@ -117,18 +115,14 @@ def apply(
 
 def age(config, lr, peak):
     if not recipes.own_crops(config):
-        config.data.train_crop = config.data.eval_crop = ConfigDict(
-            {"name": "resize"}, type_safe=False
-        )
+        config.data.train_crop = config.data.eval_crop = entry(name="resize")
     config.optim.update({"name": "adam", "schedule": "cosine", "final": 1e-3})
     groups(config, lr, 5e-4)
 
 
 def quality(config, lr, peak):
     config.data.resize, config.data.flip = "shorter", False
-    config.data.train_crop = config.data.eval_crop = ConfigDict(
-        {"name": "diagonal_crops", "views": 3}, type_safe=False
-    )
+    config.data.train_crop = config.data.eval_crop = entry(name="diagonal_crops", views=3)
     config.optim.update(
         {"name": "adamw", "schedule": "cosine", "warmup": "5 epochs", "warmup_start": 0.2}
     )

@@ -9,9 +9,7 @@ towers and the names frozen, 16 context vectors, SGD, as CoOp's program does for
 and weight decay are the defaults of the library it calls, from memory.
 """
 
-from ml_collections import ConfigDict
-
-from configs.base import choose, entries
+from configs.base import choose, entries, entry
 from configs.methods import ordinalclip
 from configs.texts import template as find
 
@@ -36,9 +34,7 @@ def vanilla(config):
     config.prompt.template = "{}"
     config.prompt.context_tokens = 16
     config.data.resize = "shorter"
-    config.data.train_crop = ConfigDict(
-        {"name": "random_resized_crop", "scale": (0.08, 1.0)}, type_safe=False
-    )
+    config.data.train_crop = entry(name="random_resized_crop", scale=(0.08, 1.0))
     config.optim.update(
         {
             "name": "sgd",
@@ -52,7 +48,7 @@ def vanilla(config):
     config.optim.groups = entries(
         {"parameters": "prompt/context", "group": "prompt"}, {"parameters": ".*", "group": "frozen"}
     )
-    config.optim.rates = ConfigDict({"prompt": {"lr": 2e-3, "weight_decay": 5e-4}}, type_safe=False)
+    config.optim.rates = entry(prompt={"lr": 2e-3, "weight_decay": 5e-4})
     config.train.duration = (
         "200 epochs"  # 16 or 8 shots; the program takes 100 for 4 and 2 shots, 50 for one
     )

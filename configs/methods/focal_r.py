@@ -1,4 +1,4 @@
-"""Focal-R (Yang et al., ICML 2021): an error that counts small errors less, |e| (2 sigmoid(beta |e|) - 1)^gamma.
+"""Focal-R (Yang et al., ICML 2021): small errors count less, |e| (2 sigmoid(beta |e|) - 1)^gamma.
 
 beta=0.2 per year and gamma=1 as in the programs for ages; 20 on STS-B, whose training scale is 0 to
 1, as in its program. There the error is squared, as in its program. lds=on adds LDS's weights.

@@ -10,25 +10,25 @@ second stage, since the first has 20. As in the program only the second stage fl
 paper flips "all".
 
   form=inner (default)   Eq 6, weights divided by the largest gap
-  form=euclid            the program: distances instead of products, its own two forms for the two stages
+  form=euclid            the program: distances for products, a form of its own for each stage
 
-prompt=rankformer|interpolation (L2RCLIP-I, Table 7: OrdinalCLIP's base ranks)|off (Table 5: the rank vectors themselves are
-trained); cop=off, scop=off are the rows of Table 5. template=8 is "a photo of {} years old face",
-see configs/texts.py.
+prompt=rankformer; interpolation is L2RCLIP-I (Table 7: OrdinalCLIP's base ranks), off trains the
+rank vectors themselves (Table 5). cop=off and scop=off are rows of Table 5. template=8 is "a photo
+of {} years old face", see configs/texts.py.
 """
 
 from ml_collections import ConfigDict
 
 from configs import recipes
-from configs.base import IMAGE, choose, entries, stage
+from configs.base import IMAGE, choose, entries, entry, stage
 from configs.texts import AGE, kind
 from configs.texts import template as find
 
 SWITCH = {"on": True, "off": False}
 PROMPTS = {"rankformer": "RankFormer", "interpolation": "RankPrompt", "off": "ConceptPrompt"}
 ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
 ).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
@@ -67,9 +67,7 @@ def apply(config, prompt="rankformer", cop="on", scop="on", form="inner", templa
     }
     recipes.batch(config, 64)
     if not recipes.own_crops(config):
-        config.data.train_crop = config.data.eval_crop = ConfigDict(
-            {"name": "resize"}, type_safe=False
-        )
+        config.data.train_crop = config.data.eval_crop = entry(name="resize")
     config.optim.groups = entries(
         {"parameters": IMAGE, "group": "image"},
         {"parameters": "prompt/.*|text_model/.*|text_projection/.*|logit_scale", "group": "frozen"},

@@ -5,11 +5,11 @@ Where the papers and the public program differ, a preset chooses; neither select
 which the program does:
 
                        paper, regclip                     code
-  FCRC                 pairs of the batch, weight          K texts, weight inside exp (CE_dis + KL_dis)
-                       outside exp (Eq 4)
+  FCRC                 pairs of the batch, weight          K texts, weight inside exp
+                       outside exp (Eq 4)                  (CE_dis + KL_dis)
   bin anchor           centres (Eq 1)                      left edges
   adapter              none                                0.8 A(x) + 0.2 x
-  optimizer            Adam, constant rate                 RAdam (first five steps idle), x0.1 after 60 epochs
+  optimizer            Adam, constant rate              RAdam (5 steps idle), x0.1 after 60 epochs
   epochs               100                                 100, MORPH 200
   prompt trained       context and ranks                   ranks; aesthetics: context and ranks
   normalisation        CLIP's (not stated: our choice)     ImageNet's
@@ -19,9 +19,9 @@ which the program does:
 Where the data set has a concept file in configs/concepts, its texts and ranges are the bins;
 concepts=<name or path.json> takes another file (tools/make_concepts.py writes one for any task).
 
-Options for the ablations: concepts=off (rank vectors drawn at random on the same bins, NumCLIP
-  Table 5), regularizer=off (plain
-contrastive loss), distance=absolute|sqrt|square (Table 6), form=pair|class|code (of FCRC), regression=off.
+Ablations: concepts=off (rank vectors drawn at random on the same bins, NumCLIP Table 5),
+regularizer=off (plain contrastive loss), distance=absolute|sqrt|square (Table 6),
+form=pair|class|code (of FCRC), regression=off.
 """
 
 from ml_collections import ConfigDict

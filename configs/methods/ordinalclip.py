@@ -11,9 +11,7 @@ inv_prop or normal; base_ranks=3. base_names=young+middle_aged+old starts the ba
 words, as a name file does in the program.
 """
 
-from ml_collections import ConfigDict
-
-from configs.base import IMAGE, entries
+from configs.base import IMAGE, entries, entry
 from configs.texts import template as find
 
 
@@ -23,9 +21,7 @@ def apply(config, template="0", interpolation="linear", base_ranks="3", base_nam
     config.prompt.base_names = tuple(filter(None, base_names.split("+")))
     config.prompt.rank_tokens = 0 if base_names else 1
     count = len(config.prompt.base_names) or int(base_ranks)
-    config.prompt.settings = ConfigDict(
-        {"base_ranks": count, "interpolation": interpolation}, type_safe=False
-    )
+    config.prompt.settings = entry(base_ranks=count, interpolation=interpolation)
     config.heads = entries({"name": "CosineLogits"})
     config.losses = entries({"name": "cross_entropy"}, {"name": "text_image_kl"})
     config.rules = entries({"name": "expectation"}, {"name": "argmax"})
@@ -42,5 +38,5 @@ def recipe(config):
         {"parameters": "text_model/.*|text_projection/.*|logit_scale", "group": "frozen"},
     )
     rate = {"lr": 1e-4, "weight_decay": 5e-4}
-    config.optim.rates = ConfigDict({"prompt": rate, "image": rate}, type_safe=False)
+    config.optim.rates = entry(prompt=rate, image=rate)
     config.train.duration = "100 epochs"
