@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 FLOORS = [
-    {"targets", "runtime", "metrics", "binding", "trees", "vectors"},
+    {"targets", "runtime", "metrics", "binding", "trees", "vectors", "shipped"},
     {"losses", "models", "inference", "optim"},
     {"step", "weights", "workdir"},
     {"data"},
@@ -12,7 +12,8 @@ FLOORS = [
     {"evaluate", "predict"},
     {"export", "report", "population"},
     {"train"},
-    {"main", "estimator"},
+    {"main", "estimator", "catalogue"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 PACKAGE = pathlib.Path(__file__).parent.parent / "jaxord"

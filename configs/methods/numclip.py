@@ -9,7 +9,7 @@ which the program does:
                        outside exp (Eq 4)                  (CE_dis + KL_dis)
   bin anchor           centres (Eq 1)                      left edges
   adapter              none                                0.8 A(x) + 0.2 x
-  optimizer            Adam, constant rate              RAdam (5 steps idle), x0.1 after 60 epochs
+  optimizer            Adam, constant rate                 RAdam (5 idle steps), x0.1 at epoch 60
   epochs               100                                 100, MORPH 200
   prompt trained       context and ranks                   ranks; aesthetics: context and ranks
   normalisation        CLIP's (not stated: our choice)     ImageNet's
