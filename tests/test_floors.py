@@ -4,8 +4,8 @@ import ast
 import pathlib
 
 FLOORS = [
-    {"targets", "runtime", "metrics", "binding", "trees", "vectors", "shipped"},
-    {"losses", "models", "inference", "optim"},
+    {"targets", "runtime", "metrics", "binding", "trees", "vectors", "__version__"},
+    {"losses", "models", "inference", "optim", "shipped"},
     {"step", "weights", "workdir"},
     {"data"},
     {"task", "schedule"},
