@@ -15,6 +15,10 @@ import jaxord.losses
 FAST = {"xla_backend_optimization_level": 0}  # tests wait for the compiler, not for the code
 
 
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
 def complex_step(loop, x):
     """Value and gradient of a real function of the array `x`, in float64: exact to its last
     digits."""

@@ -42,8 +42,8 @@ def logit_adjusted(
         mean over i of -log[ pi_g^tau e^s_g / sum_k pi_k^tau e^s_k ],  g = group_i
 
     Menon et al. 2021, pi the group's share in training. The adjustment is for training only:
-    inference takes `group_logits` as is. A group with prior 0 is no candidate; tau = 0 gives the
-    plain cross-entropy.
+    inference takes `group_logits` as is. tau = 0 gives the plain cross-entropy. Trap: a group with
+    prior 0 is no candidate, so it must not be in the batch.
     """
     logits = jnp.asarray(group_logits, jnp.float32)
     prior = jnp.asarray(group_prior, jnp.float32)

@@ -37,9 +37,7 @@ def supcon(
 
     Args:
       index: i32[B], row of the record, the same for all views of an image.
-      temperature: > 0.
       positives: P(i) is all others of the same "rank", or the other rows of the same index, "view".
-      block: pairs at once.
     """
     label = choose("positives", positives, {"rank": rank, "view": index})
     if label is None:
@@ -79,9 +77,7 @@ def rnc(
 
     Args:
       target: f32[B]; several numbers a sample are a ValueError.
-      temperature: > 0.
       similarity: "l2" on raw features, or "cosine".
-      block: pairs at once.
     """
     if target.ndim != 1:
         raise ValueError(f"target has shape {target.shape}; expected [B]: rnc ranks single numbers")
@@ -90,7 +86,8 @@ def rnc(
     similarities = {"l2": lambda a, b: -distances(a, b), "cosine": inner}
     compare = choose("similarity", similarity, similarities)
     x = unit(x) if similarity == "cosine" else x
-    order = jnp.argsort(target)  # columns ascend in label; anchors stay where they are
+    # Columns ascend in label; anchors stay where they are.
+    order = jnp.argsort(target)
 
     def of_anchors(x_anchor: Array, label_anchor: Array, place: Array, *columns: Array) -> Array:
         x, label = columns
@@ -240,7 +237,6 @@ def cloc(
     Args:
       margins: f32[K-1], >= 0, between neighbouring ranks.
       reduction: "program" or "mean".
-      block: pairs at once.
     """
     extra = choose("reduction", reduction, {"program": 1, "mean": 0})
     z = unit(image_embeds)

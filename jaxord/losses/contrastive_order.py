@@ -58,7 +58,6 @@ def conord(
       pair_weights: f32[2, G+1], > 0, attraction and repulsion by the rounded gap; for "X" only.
       epsilon: keeps the attraction of equal labels finite.
       anchor_norm: divide by |A|, as printed.
-      block: pairs at once.
     """
     if (weights == "X") != (pair_weights is not None):
         state = "is missing" if pair_weights is None else "was given"

@@ -40,6 +40,7 @@ def mean_over_blocks(of_rows: _Function, rows: _Arrays, columns: _Arrays, block:
         return jnp.swapaxes(padded.reshape(width, count, *x.shape[1:]), 0, 1)
 
     def of_block(part: _Arrays, columns: _Arrays) -> Array:
+        # Keeps the zeros that fill the last block out of the sum.
         real, *rows = part
         return jnp.where(real, of_rows(*rows, *columns), 0.0).sum()
 

@@ -22,12 +22,9 @@ def ranksim(image_features: Array, target: Array, *, interpolation: float = 2.0)
         gradient of r: (r(a + interpolation * g) - r(a)) / interpolation,  g = d loss / d r
 
     The sums run over the first sample of each label and include j = i. Ranks are piecewise
-    constant, so their gradient is that of a blackbox (Vlastelica et al. 2020). Gong et al. 2022,
-    from its formulas. Added to a regression loss, with a weight such as 100.
-
-    Args:
-      image_features: [B, D], the input of the regression head.
-      interpolation: > 0; a larger one moves further and blurs more.
+    constant, so their gradient is that of a blackbox (Vlastelica et al. 2020): a larger
+    interpolation moves further and blurs more. Gong et al. 2022, from its formulas. Takes the input
+    of the regression head and is added to its loss, with a weight such as 100.
     """
     x = unit(image_features)
     target = jnp.asarray(target, jnp.float32)

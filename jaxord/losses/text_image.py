@@ -109,6 +109,7 @@ def ordinal_pairwise(
 
     def mean_of(terms: Array, times: Array) -> Array:
         """Mean of w * terms [B, K]; pair (sample i, text c) counts times[i, c] times."""
+        # jit drops the bounds that the setting does not use.
         used = times > 0
         smallest = jnp.where(used.any(), jnp.min(jnp.where(used, gap, jnp.inf)), 0.0)
         largest = jnp.max(jnp.where(used, gap, 0.0))

@@ -7,15 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.oracle import check, compute, log_sum_exp
+from tests.oracle import check, compute, draw, log_sum_exp
 
 B, G = 6, 4
 GROUP = [2, 0, 2, 3, 0, 0]
 PRIOR = np.array([0.5, 0.0, 0.3, 0.2], np.float32)  # no training sample has group 1
-
-
-def draw(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 # Groups.

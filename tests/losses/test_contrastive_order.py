@@ -25,13 +25,9 @@ from tests.losses.contrastive_loops import (
     slope,
     stacked,
 )
-from tests.oracle import FAST, complex_step, compute, norm, units
+from tests.oracle import FAST, complex_step, compute, draw, norm, units
 
 B, D = 6, 3
-
-
-def draw(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def test_all_rows_of_the_tables_of_conord_agree_with_the_loop():

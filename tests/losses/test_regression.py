@@ -11,15 +11,11 @@ import numpy as np
 import pytest
 
 from jaxord.losses import balanced_mse, balanced_mse_gai, expert, focal_l1, huber, l1, mse
-from tests.oracle import FAST, check, complex_step, compute, log_sum_exp, magnitude
+from tests.oracle import FAST, check, complex_step, compute, draw, log_sum_exp, magnitude
 
-B, G, D = 6, 4, 3
+B, G = 6, 4
 GROUP = [2, 0, 2, 3, 0, 0]
 TARGET = np.array([2.5, -1.0, 2.5, 7.0, 0.25, 3.0], np.float32)
-
-
-def draw(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 VALUE = np.array([1.0, 4.0, 2.0, -3.0, 7.25], np.float32)

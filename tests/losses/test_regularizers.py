@@ -3,14 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.oracle import check, complex_step, compute, norm, units
+from tests.oracle import check, complex_step, compute, draw, norm, units
 
 B, D = 6, 3
 TARGET = np.array([2.5, -1.0, 2.5, 7.0, 0.25, 3.0], np.float32)
-
-
-def draw(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def ranks_of(row):
