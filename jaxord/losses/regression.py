@@ -63,7 +63,7 @@ def focal_l1(
     """
     error = _magnitude(_error(value, target))
     wrong = error > 0
-    # The slope of a power may be infinite at 0: exact hits use an error of 1 and are left out below.
+    # The slope of a power may be infinite at 0: exact hits use an error of 1, then count 0.
     share = jnp.tanh(beta / 2 * jnp.where(wrong, error, 1.0))
     return _mean(jnp.where(wrong, error**power * share**gamma, 0.0), weight)
 
