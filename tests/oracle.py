@@ -1,7 +1,22 @@
-"""What the loops in float64 share. They take complex arrays: a derivative is imag(loss(x + ih)) /
-h, h = 1e-30."""
+"""Loops in float64, their derivatives, and the comparison of a loss with its loop.
 
+Loops take complex arrays: a derivative is imag(loss(x + ih)) / h with h = 1e-30.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
+
+import jaxord.losses
+
+FAST = {"xla_backend_optimization_level": 0}  # tests wait for the compiler, not for the code
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def complex_step(loop, x):
@@ -36,3 +51,27 @@ def norm(x):
 
 def units(x):
     return np.array([row / norm(row) for row in x])
+
+
+@functools.cache
+def compiled(name, *settings):
+    """Value and gradient along the first array."""
+    loss = functools.partial(getattr(jaxord.losses, name), **dict(settings))
+    return jax.jit(jax.value_and_grad(loss), compiler_options=FAST)
+
+
+def compute(name, *arrays, **settings):
+    value, gradient = compiled(name, *settings.items())(*map(jnp.asarray, arrays))
+    assert value.dtype == jnp.float32 and value.shape == ()
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    return float(value), np.asarray(gradient)
+
+
+def check(loop, x, name, *arrays, rtol=1e-5, atol=2e-7, **settings):
+    """Value and gradient along `x` against the loop's; `atol` is relative to the gradient's largest
+    entry."""
+    value, gradient = compute(name, x, *arrays, **settings)
+    expected, expected_gradient = complex_step(loop, x)
+    assert value == pytest.approx(expected, rel=rtol, abs=1e-11)
+    largest = max(abs(expected_gradient).max(), 1e-30)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=rtol, atol=atol * largest)

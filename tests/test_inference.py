@@ -203,7 +203,7 @@ def test_knn_holds_blocks_only():
 @pytest.mark.parametrize("k", [0, 51])
 def test_knn_wants_as_many_neighbours_as_there_are(k):
     with pytest.raises(
-        ValueError, match=f"k is {k}, but the gallery has 50 samples; expected 1 to 50 neighbours"
+        ValueError, match=f"k is {k}, but the gallery has 50 samples; expected 1 to 50"
     ):
         jaxord.inference.knn(draw(6, 0), draw(50, 1), np.zeros(50), k=k)
 

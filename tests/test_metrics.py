@@ -257,7 +257,7 @@ def test_ranked_probability_score_by_hand():
     )
     assert metrics.ranked_probability_score([[0.5, 0.5, 0.0]], [2]) == 0.25 + 1
     assert np.isnan(metrics.ranked_probability_score([[0.5, 0.5], [np.nan, 0.5]], [0, 1]))
-    with pytest.raises(ValueError, match="sums to 7; expected 1, give the softmax"):
+    with pytest.raises(ValueError, match="sums to 7; expected 1: take the softmax"):
         metrics.ranked_probability_score([[0.5, 0.5], [3.0, 4.0]], [0, 1])
     with pytest.raises(
         ValueError, match="rank reaches from 0 to 2; the 2 columns of probabilities allow 0 to 1"

@@ -1,282 +1,264 @@
-"""Contrastive losses between images and the texts of ranks.
+"""Contrastive losses between the embeddings of a batch.
 
-B batch, K ranks, D embedding. The text of a sample is the text of its rank, so the B x B pairs of a
-batch are its logits [B, K], each as often as the batch has the rank, and no array has B x B
-entries.
+B batch, K ranks, D embedding. No array has B x B x B entries, and only `block` of the B x B pairs
+are held at once.
 """
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jaxord import vectors
-from jaxord.losses.rank import (
-    choose,
-    cross_entropy,
-    log_mass,
-    log_share,
-    negative_log_share,
-    text_image_kl,
-)
+from jaxord.losses.log_space import log_mass
+from jaxord.losses.pairs import BLOCK, ascending, insertion_index, mean_over_blocks
+from jaxord.losses.settings import choose
+from jaxord.vectors import distances, inner, unit
 
 
-def info_nce(logits: jax.Array, rank: jax.Array, *, direction: str = "both") -> jax.Array:
-    """CLIP's contrastive loss over the pairs (image i, text of rank i) of the batch.
-
-    i2t: mean over i of -log[ e^s_ii / sum_j e^s_ij ],  s_ij = logits[i, rank_j];  t2i: the same of the transpose
-
-    It is `fcrc`'s pair form with all weights 1: a sample of the same rank counts as a negative,
-    although its text is the own one, so log(number of samples of the rank) is the least that image
-    i can reach.
-
-    Args:
-      logits: [B, K].
-      rank: i32[B].
-      direction: "both" (the sum), "i2t" or "t2i".
-
-    Returns:
-      f32[].
-
-    Raises:
-      ValueError: unknown direction.
-    """
-    logits = jnp.asarray(logits, jnp.float32)
-    own, carries = _own(logits, rank), jax.nn.one_hot(rank, logits.shape[1])  # [B], [B, K]
-    i2t = negative_log_share(own, logits, carries.sum(axis=0) - carries).mean()
-
-    # The images of a rank have one sum; where the rank has one image, the first term is exactly 0.
-    top, mass, _ = log_mass(logits.T, carries.T)  # [K], the images of the text's rank
-    highest, rest, some = log_mass(logits.T, 1.0 - carries.T)  # [K], all others
-    against = log_share(top, highest, rest - mass, some)
-    return _directed(direction, i2t, ((top[rank] - own) + mass[rank] + against[rank]).mean())
-
-
-def asymmetric_contrastive(
-    logits: jax.Array, rank: jax.Array, *, direction: str = "both"
-) -> jax.Array:
-    """L2RCLIP's asymmetrical contrastive loss (Eq 7), in which all samples of a rank are positives
-    of each other.
-
-    C_i = {z : rank_z = rank_i},  s_ij = logits[i, rank_j]
-    i2t: mean over i, over z in C_i of -log[ e^s_iz / sum_b e^s_ib ]
-    t2i: mean over i, over z in C_i of -log[ e^s_zi / sum_b e^s_bi ]
-
-    With one text a rank it is `info_nce` in other words: s_iz is the same for all z in C_i, and
-    text to image the anchors of a rank share one mean over its images. The paper weighs the two
-    directions alike (0.03 or 0.1), so that one entry with direction="both" serves.
-
-    Args, Returns, Raises: as `info_nce`.
-    """
-    return info_nce(logits, rank, direction=direction)
-
-
-def ordinal_pairwise(
-    image_embeds: jax.Array,
-    text_embeds: jax.Array,
-    rank: jax.Array,
-    rank_values: jax.Array,
+def supcon(
+    image_embeds: Array,
+    rank: Array,
+    index: Array | None = None,
     *,
-    strength: float = 0.5,
-    form: str = "inner",
-    weight_scale: str = "span",
-) -> jax.Array:
-    """L2RCLIP's cross-modal ordinal pairwise loss (COP): near to the own text, far from those of
-    distant ranks.
+    temperature: float = 0.07,
+    positives: str = "rank",
+    block: int = BLOCK,
+) -> Array:
+    """Supervised contrastive loss: samples of a rank attract, all others repel alike (ConOrd Eq 1).
 
-    v_i unit image features, r_c unit text features, y_i = rank_i, w_ic the gap of the values of
-    ranks y_i and c:
-    form "inner":  mean over ordered pairs i != j of w_ij (v_i + strength r_yi) . r_yj  -  mean over i of v_i . r_yi
-    form "euclid", strength > 0:  mean over i of |v_i - r_yi|^2 / 2
-      - mean over pairs i < j of w_ij |v_i - r_yj|  -  strength * mean over pairs i < j of w_ij |r_yi - r_yj|
-    form "euclid", strength 0:  mean over i of |v_i - r_yi|^2  -  mean over i and all K texts c of w_ic |v_i - r_c|
+        mean over i of mean over p in P(i) of
+          -log[ e^(z_i.z_p / temperature) / sum_{j != i} e^(z_i.z_j / temperature) ]
 
-    Eq 6 of the paper is "inner", with strength 0 its SCOP for frozen texts; "euclid" is the
-    authors' two programs (raywang335/L2RCLIP, loss/ordinal_ce_stage1.py and loss/ordinal_ce.py),
-    which add 1e-6 to the gap of equal ranks. The strength is not printed; 0.5 is the program's
-    ratio. Trap: the stage-1 program pairs image i with the texts of later samples only, so this one
-    form depends on the order of the batch.
+    Khosla et al. 2020, on unit features z. An anchor without a positive counts 0; with several, its
+    minimum is log |P(i)|.
 
     Args:
-      image_embeds: [B, D].
-      text_embeds: [K, D].
-      rank: i32[B].
-      rank_values: f32[K].
-      strength: >= 0, of the texts' own repulsion.
-      form: "inner" or "euclid".
-      weight_scale: of the gaps: "span" divides by that of all rank values, so that a loss weight
-        means the same on 62 and on 5 ranks; "raw" is the gap itself; "pairs" is the programs' (gap
-        - smallest) / largest over the pairs.
-
-    Returns:
-      f32[]; of a batch of one, which has no pairs, only the term of v_i and its own text.
-
-    Raises:
-      ValueError: unknown form or weight_scale.
+      index: i32[B], row of the record, the same for all views of an image.
+      positives: P(i) is all others of the same "rank", or the other rows of the same index, "view".
     """
-    images, texts = vectors.unit(image_embeds), vectors.unit(text_embeds)
-    values = jnp.asarray(rank_values, jnp.float32)
-    own, carries = texts[rank], jax.nn.one_hot(rank, values.size)  # [B, D], [B, K]
-    gap = jnp.abs(values[rank][:, None] - values)  # [B, K]
+    label = choose("positives", positives, {"rank": rank, "view": index})
+    if label is None:
+        raise ValueError("positives='view' needs the array 'index', equal for an image's views")
+    z = unit(image_embeds)
 
-    def mean_of(terms: jax.Array, times: jax.Array) -> jax.Array:
-        """Mean of w * terms [B, K] over the pairs (sample i, text c), each of which is there so
-        many times, [B, K]."""
-        used = times > 0
-        largest, smallest = (
-            jnp.max(jnp.where(used, gap, 0.0)),
-            jnp.min(jnp.where(used, gap, jnp.inf)),
-        )
-        scaled = {
-            "span": lambda: gap / _above_zero(values.max() - values.min()),
-            "raw": lambda: gap,
-            "pairs": lambda: (gap - jnp.where(used.any(), smallest, 0.0)) / _above_zero(largest),
-        }
-        weight = times * choose("weight_scale", weight_scale, scaled)()
-        return (weight * terms).sum() / jnp.maximum(times.sum(), 1.0)
+    def of_anchors(z_anchor: Array, label_anchor: Array, own: Array, *columns: Array) -> Array:
+        z, label = columns
+        other = own[:, None] != jnp.arange(label.size)  # [rows, B]
+        positive = other & (label_anchor[:, None] == label)
+        scores = inner(z_anchor, z) / temperature
+        top, rest, _ = log_mass(scores, other.astype(jnp.float32))
+        number = positive.sum(axis=1)
+        above = jnp.where(positive, top[:, None] - scores, 0.0).sum(axis=1) / jnp.maximum(number, 1)
+        return jnp.where(number > 0, above + rest, 0.0)
 
-    def inner() -> jax.Array:
-        similarity = vectors.inner(images + strength * own, texts)  # [B, K]
-        return (
-            mean_of(similarity, carries.sum(axis=0) - carries) - (images * own).sum(axis=1).mean()
-        )
-
-    def euclid() -> jax.Array:
-        tightness, apart = (
-            jnp.square(images - own).sum(axis=1).mean(),
-            vectors.distances(images, texts),
-        )  # [], [B, K]
-        if not strength:
-            return tightness - mean_of(apart, jnp.ones_like(gap))
-        later = jnp.cumsum(carries[::-1], axis=0)[::-1] - carries  # [B, K], samples behind i
-        return tightness / 2 - mean_of(
-            apart + strength * vectors.distances(texts, texts)[rank], later
-        )
-
-    return choose("form", form, {"inner": inner, "euclid": euclid})()
+    return mean_over_blocks(of_anchors, (z, label, jnp.arange(rank.size)), (z, label), block)
 
 
-def _above_zero(scale: jax.Array) -> jax.Array:
-    return jnp.where(scale > 0, scale, 1.0)
-
-
-def fcrc(
-    logits: jax.Array,
-    rank: jax.Array,
+def rnc(
+    image_embeds: Array,
+    target: Array,
     *,
-    form: str = "pair",
-    distance: str = "absolute",
-    direction: str = "both",
-) -> jax.Array:
-    """Fine-grained cross-modal ranking-based contrastive loss: far ranks are stronger negatives
-    than near ones.
+    temperature: float = 2.0,
+    similarity: str = "l2",
+    block: int = BLOCK,
+) -> Array:
+    """Rank-N-Contrast: each other sample must be nearer than all at least as far in label.
 
-    form "pair", over the B pairs of the batch, s_ij = logits[i, rank_j], d_ij = distance(|rank_i - rank_j|):
-      i2t: mean over i of -log[ e^s_ii / (e^s_ii + sum_{j != i} l_ij e^s_ij) ],  l_ij = (B-1) d_ij / sum_{j != i} d_ij
-      t2i: the same of the transpose of s
-      so the weights have mean 1 over the B-1 others, and a sample of the same rank (d = 0) leaves
-      the denominator.
-    form "class", every text once:
-      i2t: as above with the K texts as candidates; the weights have mean 1 over the K-1 other texts
-      t2i: each text whose rank is in the batch is an anchor once, its images are the positives, the
-        images of other
-      ranks the negatives, weights with mean 1 over these; mean over its images, then over the
-      texts. The papers write no such form; this is our reading. With every rank once in the batch
-      "class" equals "pair".
-    form "code", of the authors' program, where the weights multiply the logits inside the exponent:
-      i2t: cross_entropy(u * logits, rank),  u_ic = (K-1) d_ic / sum_c d_ic, 1 at the own rank
-      t2i: text_image_kl(v * logits, rank),  v_ic = (K-1) d_ic / sum_i d_ic, 1 at the own rank; sum over the batch
+        mean over i, j != i of -log[ e^s_ij / sum_{k != i: |y_i - y_k| >= |y_i - y_j|} e^s_ik ]
+        s = similarity / temperature
 
-    NumCLIP Eq 4-6 (RegCLIP Eq 1-2); "code": xmed-lab/NumCLIP, runner_ssr.py:198-253. The paper's
-    factor beta on d cancels. Distances are between ranks (bins), never between targets: an image
-    would otherwise push its own text away. If all ranks of the batch are equal, "pair" and, text to
-    image, "class" have no negative: that loss and its gradient are 0. In form "code" a far rank is
-    the harder negative only while its logit is positive.
+    Zha et al. 2023 (ConOrd Eq 7), exact, including ties. In the order of the labels, the candidates
+    of a pair are the first few samples and the last few, so running sums from both ends give every
+    denominator: O(B^2 log B). Traps: "l2" is minus the distance, not its square, of features that
+    are not normalised, and temperature 2 belongs to it; "cosine" needs about 0.1.
 
     Args:
-      logits: [B, K].
-      rank: i32[B].
-      form: "pair", "class" or "code".
-      distance: of two ranks: "absolute" |a - b|, "sqrt" its root, "square" its square.
-      direction: "both" (the sum), "i2t" or "t2i".
-
-    Returns:
-      f32[].
-
-    Raises:
-      ValueError: unknown form, distance or direction.
+      target: f32[B]; several numbers a sample are a ValueError.
+      similarity: "l2" on raw features, or "cosine".
     """
-    both_ways = choose("form", form, {"pair": _pair_form, "class": _class_form, "code": _code_form})
-    scale = choose(
-        "distance", distance, {"absolute": jnp.asarray, "sqrt": jnp.sqrt, "square": jnp.square}
-    )
+    if target.ndim != 1:
+        raise ValueError(f"target has shape {target.shape}; expected [B]: rnc ranks single numbers")
+    x = jnp.asarray(image_embeds, jnp.float32)
+    target = jnp.asarray(target, jnp.float32)
+    similarities = {"l2": lambda a, b: -distances(a, b), "cosine": inner}
+    compare = choose("similarity", similarity, similarities)
+    x = unit(x) if similarity == "cosine" else x
+    # Columns ascend in label; anchors stay where they are.
+    order = jnp.argsort(target)
 
-    logits = jnp.asarray(logits, jnp.float32)
-    apart = scale(
-        jnp.abs(jnp.arange(logits.shape[1])[:, None] - rank).astype(jnp.float32)
-    )  # [K, B]
-    return _directed(direction, *both_ways(logits, rank, apart))
+    def of_anchors(x_anchor: Array, label_anchor: Array, place: Array, *columns: Array) -> Array:
+        x, label = columns
+        scores = compare(x_anchor, x) / temperature  # [rows, B]
+        own = place[:, None] == jnp.arange(label.size)
+        return _against_farther(scores, label - label_anchor[:, None], own)
 
-
-def _pair_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
-    own, others, number = _own(logits, rank), rank.size - 1, _number(logits, rank)
-    to_images = _with_mean_one(apart, others, axis=1)  # [K, B]
-    to_texts = _with_mean_one(
-        number * apart.T, others, axis=1
-    )  # [B, K], samples of a rank together
-    return negative_log_share(own, logits, to_texts).mean(), _among_images(
-        own, logits, rank, to_images
-    ).mean()
+    rows = x, target, jnp.argsort(order)
+    loss = mean_over_blocks(of_anchors, rows, (x[order], target[order]), block)
+    return loss / max(target.size - 1, 1)
 
 
-def _class_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
-    own, number = _own(logits, rank), _number(logits, rank)
-    to_texts = _with_mean_one(apart.T, logits.shape[1] - 1, axis=1)  # [B, K]
-    to_images = _with_mean_one(apart, (rank.size - number)[:, None], axis=1)  # [K, B]
-    each = (1.0 / jnp.maximum(number, 1))[
-        rank
-    ]  # the images of a rank share the weight of their one text
-    t2i = (each * _among_images(own, logits, rank, to_images)).sum() / each.sum()
-    return negative_log_share(own, logits, to_texts).mean(), t2i
+def group_contrastive(
+    image_embeds: Array,
+    group: Array,
+    *,
+    temperature: float = 2.0,
+    similarity: str = "l2",
+    block: int = BLOCK,
+) -> Array:
+    """Group-aware contrastive loss (Group-DIR Eq 2): `rnc` on group numbers.
 
+        mean over i, j != i of -log[ e^s_ij / sum_{k != i: |g_i - g_k| >= |g_i - g_j|} e^s_ik ]
 
-def _code_form(logits: jax.Array, rank: jax.Array, apart: jax.Array) -> tuple[jax.Array, ...]:
-    apart = apart.T
-    # K-1 in both directions, as in the authors' program; over the batch the weights then have no
-    # mean of 1.
-    u, v = (
-        jnp.where(apart > 0, _with_mean_one(apart, logits.shape[1] - 1, axis), 1.0)
-        for axis in (1, 0)
-    )
-    return cross_entropy(u * logits, rank), text_image_kl(v * logits, rank)
-
-
-def _own(logits: jax.Array, rank: jax.Array) -> jax.Array:
-    """f32[B], the score of each image and its own text."""
-    return jnp.take_along_axis(logits, rank[:, None], axis=1)[:, 0]
-
-
-def _number(logits: jax.Array, rank: jax.Array) -> jax.Array:
-    """f32[K], samples of each rank."""
-    return jax.nn.one_hot(rank, logits.shape[1]).sum(axis=0)
-
-
-def _among_images(
-    own: jax.Array, logits: jax.Array, rank: jax.Array, weights: jax.Array
-) -> jax.Array:
-    """f32[B], -log of the share that an image has for its own text among itself and all images.
-
-    The weights f32[K, B] of the images for each text are 0 at those of the text's rank, so one sum
-    serves all of these.
+    The paper names cosine similarity "e.g." and takes RnC's temperature, 2, at which cosine is
+    almost flat: with "cosine", set temperature to 0.1. Settings as `rnc`.
     """
-    return log_share(own, *(part[rank] for part in log_mass(logits.T, weights)))
+    labels = group.astype(jnp.float32)
+    return rnc(image_embeds, labels, temperature=temperature, similarity=similarity, block=block)
 
 
-def _with_mean_one(distance: jax.Array, negatives: int | jax.Array, axis: int) -> jax.Array:
-    """Distances along `axis` scaled to the sum `negatives`; all 0 stay 0."""
-    total = distance.sum(axis=axis, keepdims=True)
-    return distance * negatives / _above_zero(total)
+@jax.custom_vjp
+def _against_farther(scores: Array, gap: Array, own: Array) -> Array:
+    """f32[rows], sum_j [ log sum_{k: |gap_k| >= |gap_j|} e^scores_k - scores_j ]; all [rows, B]."""
+    # gap is the label minus the anchor's and ascends along a row; own marks the anchor itself,
+    # which is neither j nor k.
+    return _against_farther_forward(scores, gap, own)[0]
 
 
-def _directed(direction: str, i2t: jax.Array, t2i: jax.Array) -> jax.Array:
-    return choose(
-        "direction", direction, {"both": i2t + t2i, "i2t": i2t, "t2i": t2i}
-    )  # jit drops what is not used
+def _against_farther_forward(scores: Array, gap: Array, own: Array) -> tuple[Array, Any]:
+    tops = _both_ways(jnp.where(own, _NOTHING, scores))
+    sums = _running(tops, _both_ways(jnp.where(own, 0.0, 1.0)))
+    size = scores.shape[1]
+    apart = jnp.abs(gap)
+    # Candidates of j: `low` lie as far below the anchor, `high` as far above. At a gap of 0 both
+    # would be all samples, hence the maximum.
+    low = insertion_index(gap, -apart, "right")
+    high = size - jnp.maximum(insertion_index(gap, apart, "left"), low)
+    top, mass = _total(sums, low, high)
+    loss = jnp.where(own, 0.0, (top - scores) + jnp.log(jnp.where(own, 1.0, mass)))
+    return loss.sum(axis=1), (scores, gap, own, top, mass)
+
+
+def _against_farther_backward(saved: Any, gradient: Array) -> tuple[Any, ...]:
+    # Sample k is a candidate of each j that is no farther than k. With S_j the sum over the
+    # candidates of j, d / d s_k is sum_{j: |gap_j| <= |gap_k|} e^s_k / S_j - 1: a running sum from
+    # the anchor outwards, of positive terms only.
+    scores, gap, own, top, mass = saved
+    size = scores.shape[1]
+    apart = jnp.abs(gap)
+    outwards = ~_both_ways(own) & jnp.stack([gap >= 0, jnp.flip(gap, axis=1) < 0])
+    share = _both_ways(1 / jnp.where(own, 1.0, mass))
+    tops = jnp.where(outwards, -_both_ways(top), _NOTHING)
+    sums = _running(tops, jnp.where(outwards, share, 0.0))
+    low = insertion_index(gap, apart, "right")
+    highest, total = _total(sums, low, size - insertion_index(gap, -apart, "left"))
+    slope = jnp.where(own, 0.0, total * jnp.exp(jnp.where(own, 0.0, scores + highest)) - 1)
+    return gradient[:, None] * slope, None, None
+
+
+_against_farther.defvjp(_against_farther_forward, _against_farther_backward)
+
+# A sum of exponentials mass * e^top is held as (top, mass): only differences of scores are
+# exponentiated, and a log mass is never added to a score of 10^5, which would round it to 10^-2.
+_Sum = tuple[Array, Array]
+# Top of an empty sum: its differences stay finite, unlike those of -inf.
+_NOTHING = float(jnp.finfo(jnp.float32).min)
+
+
+def _add(a: Sequence[Array], b: Sequence[Array]) -> _Sum:
+    less = jnp.exp(-jnp.abs(a[0] - b[0]))
+    mass = jnp.where(a[0] < b[0], a[1] * less + b[1], a[1] + b[1] * less)
+    return jnp.maximum(a[0], b[0]), mass
+
+
+def _both_ways(x: Array) -> Array:
+    """[rows, B] -> [2, rows, B]: from the lowest label upwards, from the highest downwards."""
+    return jnp.stack([x, jnp.flip(x, axis=1)])
+
+
+def _running(top: Array, mass: Array) -> _Sum:
+    """Sums of the first n entries, n = 0..B: two f32[2, rows, B+1]."""
+    # Runs through sqrt(B) pieces in parallel, then adds to each the sum of all pieces before it:
+    # two additions an entry.
+    size = top.shape[2] + 1
+    steps = math.isqrt(size - 1) + 1
+    count = -(-size // steps)
+
+    def cut(x: Array, empty: float) -> Array:  # [2, rows, B] -> [steps, 2, rows, count]
+        padding = ((0, 0), (0, 0), (1, count * steps - size))  # the first sum is empty
+        padded = jnp.pad(x, padding, constant_values=empty)
+        return jnp.moveaxis(padded.reshape(*x.shape[:2], count, steps), 3, 0)
+
+    def join(x: Array) -> Array:  # [steps, 2, rows, count] -> [2, rows, B+1]
+        return jnp.moveaxis(x, 0, 3).reshape(*top.shape[:2], -1)[:, :, :size]
+
+    def along(parts: _Sum) -> _Sum:
+        nothing = jnp.full_like(parts[0][0], _NOTHING), jnp.zeros_like(parts[1][0])
+        return jax.lax.scan(lambda total, part: (_add(total, part),) * 2, nothing, parts)[1]
+
+    def before(ends: Array, empty: float) -> Array:  # [count, 2, rows] -> [2, rows, count]
+        shifted = jnp.pad(ends[:-1], ((1, 0), (0, 0), (0, 0)), constant_values=empty)
+        return jnp.moveaxis(shifted, 0, 2)
+
+    pieces = along((cut(top, _NOTHING), cut(mass, 0.0)))
+    tops, masses = along((jnp.moveaxis(pieces[0][-1], 2, 0), jnp.moveaxis(pieces[1][-1], 2, 0)))
+    tops, masses = _add((before(tops, _NOTHING), before(masses, 0.0)), pieces)
+    return join(tops), join(masses)
+
+
+def _total(sums: _Sum, low: Array, high: Array) -> _Sum:
+    """Sum of the first `low` upwards and the first `high` downwards: two f32[rows, B]."""
+    upwards = [jnp.take_along_axis(part[0], low, axis=1) for part in sums]
+    downwards = [jnp.take_along_axis(part[1], high, axis=1) for part in sums]
+    return _add(upwards, downwards)
+
+
+def cloc(
+    image_embeds: Array,
+    rank: Array,
+    margins: Array,
+    *,
+    reduction: str = "program",
+    block: int = BLOCK,
+) -> Array:
+    """CLOC's multi-margin n-pair loss: positives nearer than negatives by their ranks' margin.
+
+        mean over i of sum over p in P(i), q in Q(i) of relu(m_iq - z_i.z_p + z_i.z_q) / n_i
+        m_iq = |c_(rank_i) - c_(rank_q)|,  c_k = margins_0 + ... + margins_(k-1)
+
+    Pitawela et al. 2025, on unit features z; P(i) others of the rank, Q(i) other ranks. Its runs
+    add cross_entropy. The program (dpitawela/CLOC) averages over q, then divides the sum over p by
+    the number of pairs: n_i = |P| |Q|^2, so the loss falls with the batch; "mean" is the plain
+    n_i = |P| |Q|. An anchor without a positive or a negative counts 0. The slope in the kink is 0.
+    Pairs are counted in sorted rows: O(B^2 log B). Trap: the gradient only ever lowers margins.
+
+    Args:
+      margins: f32[K-1], >= 0, between neighbouring ranks.
+      reduction: "program" or "mean".
+    """
+    extra = choose("reduction", reduction, {"program": 1, "mean": 0})
+    z = unit(image_embeds)
+    position = jnp.pad(jnp.cumsum(jnp.asarray(margins, jnp.float32)), (1, 0))[rank]  # [B]
+
+    def of_anchors(*arrays: Array) -> Array:
+        z_anchor, rank_anchor, position_anchor, own, z, rank, position = arrays
+        ahead = jnp.sign(rank_anchor[:, None] - rank)  # [rows, B]
+        positive = (ahead == 0) & (own[:, None] != jnp.arange(rank.size))
+        negative = ahead != 0
+        near = inner(z_anchor, z)
+        # Signed, not the absolute value, whose slope is lost at a margin of 0.
+        far = near + ahead * (position_anchor[:, None] - position)
+        # Once the pairs with far_q > near_p are counted, the loss is linear in both.
+        above = jnp.where(negative, far, -jnp.inf)
+        below = jnp.where(positive, near, jnp.inf)
+        not_above = insertion_index(ascending(above), near, "right")
+        by_positive = jnp.where(positive, rank.size - not_above, 0)
+        by_negative = jnp.where(negative, insertion_index(ascending(below), far, "left"), 0)
+        p, q = positive.sum(axis=1), negative.sum(axis=1)
+        pairs = jnp.maximum((p * q).astype(jnp.float32) * jnp.maximum(q, 1) ** extra, 1.0)
+        return (by_negative * far - by_positive * near).sum(axis=1) / pairs
+
+    columns = z, rank, position
+    return mean_over_blocks(of_anchors, (*columns, jnp.arange(rank.size)), columns, block)

@@ -1,124 +1,82 @@
 """Losses between a predicted value and the target.
 
-B batch, G groups, M components of a mixture. `weight` multiplies each sample's loss before the
-plain mean over the batch, which is not divided by the sum of the weights: those of
-label-distribution smoothing have mean 1 over the training set, not in each batch.
+B batch, M components of a mixture. `weight` multiplies each sample's loss before the plain mean
+over the batch, which is not divided by the sum of the weights: those of label distribution
+smoothing have mean 1 over the training set, not in each batch.
 """
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jaxord.losses.rank import choose, log_mass, negative_log_share
+from jaxord.losses.log_space import log_mass, negative_log_share, own_scores
+from jaxord.losses.settings import choose
 
 
-def l1(value: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """Mean absolute error: mean of weight * |value - target|; the gradient of an exact hit is 0.
-
-    Args:
-      value: [B], on the scale of the target.
-      target: f32[B].
-      weight: f32[B], optional.
-
-    Returns:
-      f32[].
-
-    Raises:
-      ValueError: shapes that differ.
-    """
+def l1(value: Array, target: Array, weight: Array | None = None) -> Array:
+    """Mean absolute error: mean of weight * |value - target|; an exact hit has gradient 0."""
     return _mean(_magnitude(_error(value, target)), weight)
 
 
-def mse(value: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """Mean squared error: mean of weight * (value - target)^2, without a factor 1/2.
-
-    Args, Returns, Raises: as `l1`.
-    """
+def mse(value: Array, target: Array, weight: Array | None = None) -> Array:
+    """Mean squared error, without a factor 1/2: mean of weight * (value - target)^2."""
     return _mean(jnp.square(_error(value, target)), weight)
 
 
-def huber(
-    value: jax.Array, target: jax.Array, weight: jax.Array | None = None, *, beta: float = 1.0
-) -> jax.Array:
+def huber(value: Array, target: Array, weight: Array | None = None, *, beta: float = 1.0) -> Array:
     """Quadratic for small errors, absolute for large ones.
 
-    mean of weight * ( e^2 / (2 beta) if |e| < beta else |e| - beta / 2 ),  e = value - target
+        mean of weight * ( e^2 / (2 beta) if |e| < beta else |e| - beta / 2 ),  e = value - target
 
     The form of the imbalanced-regression programs, whose slope is 1 for large errors at any beta
-    (torch calls it smooth L1); Huber's own function is beta times this.
-
-    Args:
-      value, target, weight: as `l1`.
-      beta: error at which the two pieces meet, > 0, on the scale of the target.
-
-    Returns:
-      f32[].
-
-    Raises:
-      ValueError: shapes that differ, or beta <= 0.
+    (torch calls it smooth L1). Huber's own function is beta times this. Trap: beta > 0 is on the
+    scale of the target.
     """
     if beta <= 0:
-        raise ValueError(
-            f"beta is {beta}; expected a number above 0 (for the absolute error use l1)"
-        )
+        raise ValueError(f"beta is {beta}; expected a number above 0 (l1 is the absolute error)")
     error = _magnitude(_error(value, target))
     inside = jnp.minimum(error, beta)
-    return _mean(inside * inside / (2 * beta) + (error - inside), weight)  # both pieces at once
+    # Both pieces at once: beyond beta the first is the constant beta / 2.
+    return _mean(inside * inside / (2 * beta) + (error - inside), weight)
 
 
 def focal_l1(
-    value: jax.Array,
-    target: jax.Array,
-    weight: jax.Array | None = None,
+    value: Array,
+    target: Array,
+    weight: Array | None = None,
     *,
     beta: float = 0.2,
     gamma: float = 1.0,
     power: int = 1,
-) -> jax.Array:
-    """An error that counts less where it is small: mean of weight |e|^power tanh(beta |e| / 2)^gamma, e = value - target.
+) -> Array:
+    """An error that counts less where it is small.
 
-    The factor |2 sigmoid(beta |e|) - 1|^gamma of Focal-R (Yang et al. 2021), written as the tanh that it is. It is
+        mean of weight |e|^power tanh(beta |e| / 2)^gamma,  e = value - target
+
+    The tanh is the factor 2 sigmoid(beta |e|) - 1 of Focal-R (Yang et al. 2021). It is
     differentiated too, as in that program.
 
     Args:
-      value, target, weight: as `l1`.
-      beta: per unit of the label, so it has to follow the label's scale.
-      gamma: > 0; larger ones forget small errors more.
+      beta: per unit of the label, so it must follow the label's scale.
+      gamma: > 0; a larger one forgets small errors more.
       power: 1 for ages, 2 for sentences, as in the programs.
-
-    Returns:
-      f32[].
-
-    Raises:
-      ValueError: shapes that differ.
     """
     error = _magnitude(_error(value, target))
     wrong = error > 0
-    share = jnp.tanh(
-        beta / 2 * jnp.where(wrong, error, 1.0)
-    )  # a power of 0 may have an infinite slope
+    # The slope of a power may be infinite at 0: exact hits use an error of 1, then count 0.
+    share = jnp.tanh(beta / 2 * jnp.where(wrong, error, 1.0))
     return _mean(jnp.where(wrong, error**power * share**gamma, 0.0), weight)
 
 
-def balanced_mse(value: jax.Array, target: jax.Array, noise_scale: jax.Array) -> jax.Array:
-    """Balanced MSE over the batch (BMC): is the own target the one that the value picks among those
-    of the batch?
+def balanced_mse(value: Array, target: Array, noise_scale: Array) -> Array:
+    """Balanced MSE over the batch (BMC): each value should pick its own target among all.
 
-    2 sigma^2 * mean over i of -log[ e^s_ii / sum_j e^s_ij ],  s_ij = -(value_i - target_j)^2 / (2 sigma^2)
+        2 sigma^2 * mean over i of -log[ e^s_ii / sum_j e^s_ij ]
+        s_ij = -(value_i - target_j)^2 / (2 sigma^2)
 
-    Ren et al. 2022. The factor 2 sigma^2 is held constant in the gradient. An equal target of
-    another sample is a candidate like any other, so log(number of equal targets) is the least that
-    a sample can reach.
-
-    Args:
-      value: [B], on the scale of the target.
-      target: f32[B].
-      noise_scale: f32[], sigma > 0, learnable.
-
-    Returns:
-      f32[].
-
-    Raises:
-      ValueError: shapes that differ.
+    Ren et al. 2022; sigma > 0 is the learnable noise_scale. The gradient holds the factor 2 sigma^2
+    constant. An equal target of another sample is a candidate too, so the minimum of a sample is
+    log(number of equal targets).
     """
     own = _error(value, target)
     across = jnp.asarray(value, jnp.float32)[:, None] - jnp.asarray(target, jnp.float32)  # [B, B]
@@ -129,105 +87,69 @@ def balanced_mse(value: jax.Array, target: jax.Array, noise_scale: jax.Array) ->
 
 
 def balanced_mse_gai(
-    value: jax.Array,
-    target: jax.Array,
-    noise_scale: jax.Array,
-    mixture_weights: jax.Array,
-    mixture_means: jax.Array,
-    mixture_variances: jax.Array,
-) -> jax.Array:
-    """Balanced MSE with the training labels as a mixture of Gaussians (GAI), in place of those of
-    the batch.
+    value: Array,
+    target: Array,
+    noise_scale: Array,
+    mixture_weights: Array,
+    mixture_means: Array,
+    mixture_variances: Array,
+) -> Array:
+    """Balanced MSE with a mixture of Gaussians (GAI) in place of the batch's labels.
 
-    2 sigma^2 * mean over i of [ e_i^2 / (2 sigma^2) + log sigma
-      + log sum_m w_m (v_m + sigma^2)^(-1/2) e^(-(value_i - mu_m)^2 / (2 (v_m + sigma^2))) ],  e = value - target
+        2 sigma^2 * mean over i of [ e_i^2 / (2 sigma^2) + log sigma
+          + log sum_m w_m (v_m + sigma^2)^(-1/2) e^(-(value_i - mu_m)^2 / (2 (v_m + sigma^2))) ]
+        e = value - target
 
-    Ren et al. 2022; the factor 2 sigma^2 is held constant in the gradient. Where a label is
-    frequent the last term pushes the value away from it. The loss may be negative. Trap: mixture
-    and sigma are on the scale of the target.
-
-    Args:
-      value: [B], on the scale of the target.
-      target: f32[B].
-      noise_scale: f32[], sigma > 0, learnable.
-      mixture_weights: f32[M], sum 1.
-      mixture_means: f32[M].
-      mixture_variances: f32[M], >= 0.
-
-    Returns:
-      f32[].
-
-    Raises:
-      ValueError: shapes that differ.
+    Ren et al. 2022, sigma as in `balanced_mse`. Where a label is frequent, the last term pushes the
+    value away from it. The loss may be negative. Trap: mixture and sigma are on the scale of the
+    target. mixture_weights w, of sum 1, mixture_means mu and mixture_variances v >= 0 are f32[M].
     """
     squared = jnp.square(_error(value, target))
-    weights, means, variances, sigma = (
-        jnp.asarray(x, jnp.float32)
-        for x in (mixture_weights, mixture_means, mixture_variances, noise_scale)
-    )
+    arrays = mixture_weights, mixture_means, mixture_variances, noise_scale
+    weights, means, variances, sigma = (jnp.asarray(x, jnp.float32) for x in arrays)
     noise = jnp.square(sigma)
-    apart = jnp.square(jnp.asarray(value, jnp.float32)[:, None] - means) / (
-        2 * (variances + noise)
-    )  # [B, M]
+    across = jnp.square(jnp.asarray(value, jnp.float32)[:, None] - means)  # [B, M]
+    apart = across / (2 * (variances + noise))
     # sigma / sqrt(v + sigma^2) in one logarithm: two of them would cancel.
-    top, rest, _ = log_mass(
-        -apart - jnp.log1p(variances / noise) / 2, jnp.broadcast_to(weights, apart.shape)
-    )
+    scores = -apart - jnp.log1p(variances / noise) / 2
+    top, rest, _ = log_mass(scores, jnp.broadcast_to(weights, apart.shape))
     constant = jax.lax.stop_gradient(2 * noise)
     return (constant * (squared / (2 * noise)) + constant * (top + rest)).mean()
 
 
 def expert(
-    expert_values: jax.Array,
-    target: jax.Array,
-    group: jax.Array,
-    weight: jax.Array | None = None,
+    expert_values: Array,
+    target: Array,
+    group: Array,
+    weight: Array | None = None,
     *,
     reduction: str = "mean",
-) -> jax.Array:
+) -> Array:
     """Squared error of the expert of the true group (Group-DIR Eq 3).
 
-    mean over i of weight_i (expert_values[i, group_i] - target_i)^2
+        mean over i of weight_i (expert_values[i, group_i] - target_i)^2
 
-    Only that expert learns from the sample. At test the group is the predicted one
-    (`inference.experts`).
-
-    Args:
-      expert_values: [B, G], on the scale of the target.
-      target: f32[B].
-      group: i32[B].
-      weight: f32[B], optional.
-      reduction: "mean" over the batch; "sum" is the equation's, whose step size grows with the
-        batch.
-
-    Returns:
-      f32[].
-
-    Raises:
-      ValueError: shapes that differ, or an unknown reduction.
+    Only that expert learns from the sample. `inference.experts` takes the predicted group. The
+    reduction is "mean" or, as in the equation, "sum", whose step size grows with B.
     """
-    loss = mse(jnp.take_along_axis(expert_values, group[:, None], axis=1)[:, 0], target, weight)
+    loss = mse(own_scores(expert_values, group), target, weight)
     return loss * choose("reduction", reduction, {"mean": 1, "sum": target.size})
 
 
-def _error(value: jax.Array, target: jax.Array) -> jax.Array:
+def _error(value: Array, target: Array) -> Array:
     # [B, 1] against [B] would broadcast to [B, B] and train on nonsense.
     if value.shape != target.shape:
-        raise ValueError(
-            f"value has shape {value.shape} and target {target.shape}; expected the same"
-        )
+        raise ValueError(f"value has shape {value.shape} and target {target.shape}; expected equal")
     return jnp.asarray(value, jnp.float32) - jnp.asarray(target, jnp.float32)
 
 
-def _magnitude(error: jax.Array) -> jax.Array:
+def _magnitude(error: Array) -> Array:
     return jnp.sign(error) * error  # the gradient of jnp.abs is 1 at 0
 
 
-def _mean(loss: jax.Array, weight: jax.Array | None) -> jax.Array:
+def _mean(loss: Array, weight: Array | None) -> Array:
     if weight is None:
         return loss.mean()
     if weight.shape != loss.shape:
-        raise ValueError(
-            f"weight has shape {weight.shape}; expected {loss.shape}, one for each sample"
-        )
+        raise ValueError(f"weight has shape {weight.shape}; expected {loss.shape}, one a sample")
     return (jnp.asarray(weight, jnp.float32) * loss).mean()

@@ -11,9 +11,9 @@ import pytest
 import jaxord.losses
 from jaxord import vectors
 from jaxord.binding import bind
-from jaxord.losses.blocks import mean_over_blocks
+from jaxord.losses.pairs import mean_over_blocks
 from jaxord.runtime import devices
-from tests.losses.test_contrastive import (
+from tests.losses.contrastive_loops import (
     agree,
     compiled,
     compute,
