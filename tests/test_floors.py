@@ -8,11 +8,11 @@ FLOORS = [
     {"losses", "models", "inference", "optim", "shipped"},
     {"step", "weights", "workdir"},
     {"data"},
-    {"task", "schedule"},
+    {"task", "schedule", "catalogue"},
     {"evaluate", "predict"},
     {"export", "report", "population"},
     {"train"},
-    {"main", "estimator", "catalogue"},
+    {"main", "estimator"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
