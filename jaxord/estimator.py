@@ -4,11 +4,9 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
-import importlib.util
 import numbers
 import os
 import pathlib
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
@@ -25,9 +23,6 @@ from jaxord.data.inputs import as_sequence, encoded
 from jaxord.predict.predictor import Example, Predictor
 from jaxord.workdir import files, run_config
 
-# Holds configs/ where the package runs from the repository.
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
-
 
 @dataclasses.dataclass(eq=False, repr=False)
 class OrdinalRegressor(RegressorMixin, BaseEstimator):
@@ -42,9 +37,8 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
     arrays, as of `Predictor`. `fit` checks the settings.
 
     Args:
-      config: a config file with its argument as on the command line, relative to the working
-        directory or the repository, executed once; the config.json of a run; or a ConfigDict. Its
-        data are not read.
+      config: a config with its argument as on the command line; the config.json of a run; or a
+        ConfigDict. Its data are not read.
       method: overrides the argument's method=; "" keeps the config's.
       steps: of training; 0 keeps the config's duration.
       image_size: pixels that the model sees, of images stored at 8/7 of it; 0 keeps the config's.
@@ -59,7 +53,7 @@ class OrdinalRegressor(RegressorMixin, BaseEstimator):
         all rules.
     """
 
-    config: str | os.PathLike[str] | ConfigDict = "configs/folder.py:backbone=tiny"
+    config: str | os.PathLike[str] | ConfigDict = "folder:backbone=tiny"
     _: dataclasses.KW_ONLY
     method: str = ""
     steps: int = 0
@@ -141,46 +135,19 @@ def read_config(config, method=""):
     """The ConfigDict that OrdinalRegressor's `config` and `method` name.
 
     Raises:
-      ValueError: no such file; a method beside a config that has one already.
+      ValueError: no such config; a method beside a config that is finished.
     """
-    if isinstance(config, ConfigDict):
-        return _of_method(copy.deepcopy(config), method)
-    path, _, argument = str(config).partition(":")
-    file = _find(path)
-    if not path.endswith(".py"):
-        return _of_method(run_config.from_json(file.read_text()), method)
-    argument = ",".join(filter(None, [argument, method and f"method={method}"]))
-    spec = importlib.util.spec_from_file_location(f"_config_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    # Here `from configs import ...` finds the other configs.
-    added = [str(file.parent.parent), str(CHECKOUT)]
-    sys.path[:0] = added
-    try:
-        spec.loader.exec_module(module)
-        return module.get_config(argument) if argument else module.get_config()
-    finally:
-        for folder in added:
-            sys.path.remove(folder)
-
-
-def _of_method(config, method):
-    """The finished config; ValueError if it is not one of this method."""
-    if method and method != config.method:
-        problem = f"method is {method!r}, but the config given is finished, of {config.method!r}"
-        raise ValueError(f"{problem}; give a config file")
-    return config
-
-
-def _find(path):
-    """The file, in the working directory or in the checkout."""
-    for file in (pathlib.Path(path), CHECKOUT / path):
-        if file.is_file():
-            return file.resolve()
-    raise ValueError(
-        f"no config {path!r} here or in {CHECKOUT}; config files are in the repository, not in an "
-        "installed package: give the path of one in a checkout, the config.json of a run, or a "
-        "ConfigDict"
+    if not isinstance(config, ConfigDict) and not str(config).endswith(".json"):
+        path, _, argument = str(config).partition(":")
+        options = ",".join(filter(None, [argument, method and f"method={method}"]))
+        return run_config.load_config(f"{path}:{options}" if options else path)
+    finished = (
+        copy.deepcopy(config) if isinstance(config, ConfigDict) else run_config.load_config(config)
     )
+    if method and method != finished.method:
+        problem = f"method is {method!r}, but the config given is finished, of {finished.method!r}"
+        raise ValueError(f"{problem}; give a config file")
+    return finished
 
 
 def write_samples(root, images, targets, holdout, seed):

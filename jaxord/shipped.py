@@ -43,7 +43,7 @@ def find_config(text):
       ValueError: no such config; the message names the nearest one.
     """
     path, colon, argument = text.partition(":")
-    if os.path.isfile(path) or not path:
+    if os.path.isfile(path):
         return text
     name = pathlib.Path(path).stem
     known = {file.stem: file for file in (ROOT / "configs").glob("[a-z]*.py")}
@@ -66,9 +66,9 @@ def with_configs_found(arguments):
         flag, equals, value = argument.partition("=")
         if flag not in ("--config", "-config"):
             continue
-        if equals:
+        if equals and value:
             arguments[index] = f"--config={find_config(value)}"
-        elif index + 1 < len(arguments):
+        elif not equals and index + 1 < len(arguments):
             arguments[index + 1] = find_config(arguments[index + 1])
     return arguments
 

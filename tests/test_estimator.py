@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+import jaxord
 from configs import folder
 from jaxord import OrdinalRegressor, estimator, train
 from jaxord.models import clip
@@ -142,16 +143,14 @@ def test_configs_of_every_kind(tmp_path, monkeypatch):
     ):
         assert run_config.to_json(estimator.read_config(config, method)) == run_config.to_json(c)
     assert estimator.read_config("own.py").method == "ce_l1" and sys.path == path
+    assert jaxord.load_config("folder:backbone=tiny").method == "ce_l1"
     assert estimator.read_config(c) is not c
     for wrong, words in (
         (
             {"config": c, "method": "mse"},
             "method is 'mse', but the config given is finished, of 'l1'",
         ),
-        (
-            {"config": "nowhere.py"},
-            "no config 'nowhere.py' here or in .*; config files are in the repository",
-        ),
+        ({"config": "nowhere.py"}, "no config 'nowhere.py', neither here nor in the package"),
         ({"config": ""}, "no config ''"),
         ({"method": "mes"}, "folder has no method 'mes'. Did you mean 'mse'"),
         ({"steps": -1}, "steps is -1"),

@@ -5,13 +5,16 @@ Must not import jax: the command reads its config before it chooses jax's settin
 
 import copy
 import functools
+import importlib.util
 import json
 import operator
+import pathlib
 import re
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxord import shipped
 from jaxord.binding import did_you_mean
 
 # Fields of config.data that decide how an example becomes the model's input.
@@ -72,9 +75,30 @@ def check_entries(config):
             )
 
 
+def load_config(text):
+    """The config that a command's --config names: "hci:method=coop", a path, or a config.json.
+
+    Raises:
+      ValueError: no such config, or what the config's file raises for its argument.
+    """
+    path = pathlib.Path(text)
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise ValueError(f"no config {str(text)!r}")
+        return from_json(path.read_text())
+    shipped.make_importable()
+    path, _, argument = shipped.find_config(str(text)).partition(":")
+    spec = importlib.util.spec_from_file_location("_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument) if argument else module.get_config()
+
+
 def from_arguments(arguments):
     """The config of --config=<file> and --config.<field>=<value>; ValueError for any error."""
     values = flags.FlagValues()
+    shipped.make_importable()
+    arguments = shipped.with_configs_found(arguments)
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", *arguments])
     try:
         values(["", *arguments])
