@@ -243,7 +243,7 @@ def test_a_run_is_evaluated_on_another_set_without_its_own_images(finished, tmp_
     images = c.data.root + "/images"
     shutil.move(images, tmp_path / "away")
     try:
-        with pytest.raises(ValueError, match="koniq: 40 of 40 images cannot be had"):
+        with pytest.raises(ValueError, match="koniq: 40 of 40 images cannot be read"):
             evaluate.evaluate_run(workdir)
         predicted = evaluated(workdir, other)
     finally:

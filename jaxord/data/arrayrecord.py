@@ -7,25 +7,18 @@ import json
 import pathlib
 import tempfile
 
-STORE = "store"  # name of the data set that prepared images form under a root
+STORE = "store"  # the data set that prepared images form under a root
 VERSION = "1.0.0"
+INFO = "dataset_info.json"
 
 
 def write_store(root, features, splits, metadata=None):
-    """Writes root/store/1.0.0, a TFDS data set of ArrayRecord files.
+    """Writes root/store/1.0.0, a TFDS data set of ArrayRecord files, and returns its folder.
 
-    TFDS writes into a folder incomplete.* beside it and renames that at the end, so a killed run
-    leaves no half of a data set behind under this name, and of two runs at once the first to end
-    wins.
-
-    Args:
-        root: folder.
-        features: a function of the tfds module, giving the dict of features; dtypes as numpy types.
-        splits: split name -> iterable of examples, kept in this order.
-        metadata: anything JSON takes, kept beside the data.
-
-    Returns:
-        The folder written.
+    TFDS writes into a folder incomplete.* and renames it at the end: a killed run leaves no partial
+    data set under this name, and of two concurrent runs the first to end wins. `features` maps the
+    tfds module to a dict of features with numpy dtypes, `splits` names to examples in order;
+    `metadata` is a JSON value stored beside the data.
     """
     import tensorflow_datasets as tfds
 
@@ -50,71 +43,58 @@ def write_store(root, features, splits, metadata=None):
     tfds.disable_progress_bar()
     folder = pathlib.Path(root) / STORE / VERSION
     with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
+        store = Store(data_dir=root, file_format="array_record")
         try:
-            Store(data_dir=root, file_format="array_record").download_and_prepare(
-                download_dir=downloads
-            )
+            store.download_and_prepare(download_dir=downloads)
         except OSError:
-            if not (folder / "dataset_info.json").exists():  # else another process was faster
+            # A concurrent run that ended first has written the same data set.
+            if not (folder / INFO).exists():
                 raise
     return folder
 
 
 def find(root, dataset=STORE):
-    """The folder of a TFDS data set under root, its newest version; None where there is none."""
+    """The folder of the newest version of a TFDS data set under root, or None."""
     top = pathlib.Path(root) / dataset
-    versions = [
-        folder
-        for pattern in ("*.*.*", "*/*.*.*")
-        for folder in top.glob(pattern)
-        if _version(folder)
-    ]
-    complete = [folder for folder in (top, *versions) if (folder / "dataset_info.json").is_file()]
+    folders = [folder for pattern in ("*.*.*", "*/*.*.*") for folder in top.glob(pattern)]
+    folders = [top, *filter(_version, folders)]
+    complete = [folder for folder in folders if (folder / INFO).is_file()]
     return max(complete, key=_version, default=None)
 
 
 def metadata(folder):
-    """What was kept beside the data."""
+    """The JSON value stored beside the data."""
     return json.loads((folder / "metadata.json").read_text())
 
 
 def stamp(folder):
-    """Names the content of a data set: its description holds the number of bytes and examples of
-    each file."""
-    info = (folder / "dataset_info.json").read_bytes() + str(
-        (folder / "dataset_info.json").stat().st_mtime_ns
-    ).encode()
-    return hashlib.sha256(info).hexdigest()
+    """A hash that names the content: the description holds each file's bytes and examples."""
+    info = folder / INFO
+    text = info.read_bytes() + str(info.stat().st_mtime_ns).encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 def builder(folder):
-    """The TFDS builder of a folder.
-
-    Raises:
-        ValueError: the data set is stored in another format than ArrayRecord.
-    """
+    """The TFDS builder of a folder; ValueError if it is stored in another format."""
     import tensorflow_datasets as tfds
 
-    found = tfds.builder_from_directory(folder)
-    form = found.info.file_format.value
-    if form != "array_record":
-        raise ValueError(
-            f"{folder} is stored as {form}, which only TensorFlow reads; prepare it again with "
-            "download_and_prepare(file_format='array_record')"
-        )
-    return found
+    dataset = tfds.builder_from_directory(folder)
+    file_format = dataset.info.file_format.value
+    if file_format != "array_record":
+        problem = f"{folder} is stored as {file_format}, which only TensorFlow reads"
+        again = "prepare it again with download_and_prepare(file_format='array_record')"
+        raise ValueError(f"{problem}; {again}")
+    return dataset
 
 
 def source(folder, split, image):
-    """Random access to the examples of a split, a sequence of dicts in which `image` is encoded
-    bytes."""
+    """A random-access sequence of the examples of a split; the feature `image` stays encoded."""
     import tensorflow_datasets as tfds
 
     return builder(folder).as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
 
 
 def _version(folder):
-    """(1, 0, 0) of a folder 1.0.0; () of others, such as the incomplete.* ones of running or killed
-    builds."""
+    """(1, 0, 0) of a folder 1.0.0; () of others, such as the incomplete.* of a killed build."""
     parts = folder.name.split(".")
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()

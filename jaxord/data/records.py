@@ -10,39 +10,28 @@ import numpy as np
 from jaxord.data import arrayrecord
 from jaxord.data.splits import named
 
-SHOWN = 5  # of a list of faults
+SHOWN = 5  # faults that a message lists
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-SPLITS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
+VAL = ("val", "valid", "validation", "dev")  # its names in lists
+SPLITS = {"train": "train", **dict.fromkeys(VAL, "val"), "test": "test"}  # their names -> ours
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Images or other inputs, and labels of one split, N rows, nothing decoded.
-
-    Rows that are taken or concatenated are read into memory, a memmap's too, unless they are
-    consecutive.
+    """Images or other inputs, and labels of one split: N rows, nothing decoded.
 
     Attributes:
-        paths: N strings, what users know a row by.
-        targets: f32[N], labels on the scale of the metric.
-        read: row -> encoded bytes; None where there are no images.
-        columns: name -> array[N], what else is known of a row.
-        name: for messages: "morph train".
-        stamp: changes when the bytes change; part of the key of caches.
-        inputs: name -> array[N, ...] in memory or in a file, whose rows travel with the batch as
-          they are. An array xs that
-            is padded along its last axis has a mask x_mask of the same shape: sentences,
-            sentence_mask.
-        annotations: f32[N, A], the several labels of an image, padded with nan; None where it has
-          just the target.
-        vocabulary: the words that ids in `inputs` stand for; the same in all splits.
+      paths: N strings by which users know a row.
+      targets: f32[N] or f32[N, 2], labels on the scale of the metric.
+      read: row -> encoded bytes; None without images.
+      columns: name -> array[N], what else is known of a row.
+      name: for messages: "morph train".
+      stamp: changes when the bytes change; part of the key of caches.
+      inputs: name -> array[N, ...], in memory or in a file, whose rows join the batch unchanged. An
+        array xs padded along its last axis has a mask x_mask of the same shape: sentences,
+        sentence_mask.
+      annotations: f32[N, A], several labels of an image, padded with nan; None if it has one.
+      vocabulary: words for the ids in `inputs`, the same in all splits.
     """
 
     paths: tuple
@@ -59,7 +48,7 @@ class Records:
         return len(self.paths)
 
     def take(self, rows):
-        """The records of these rows, in this order."""
+        """The records of these rows, in this order; inputs are read unless rows are consecutive."""
         rows = np.asarray(rows, np.int64)
         return dataclasses.replace(
             self,
@@ -72,6 +61,13 @@ class Records:
         )
 
 
+def _take(array, rows):
+    """array[rows]; a view if the rows are consecutive, so that a memmap stays in its file."""
+    if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+        return array[rows[0] : rows[0] + len(rows)]
+    return array[rows]
+
+
 def concatenate(parts):
     """Several records as one, under the name of the first."""
     starts = np.cumsum([0, *map(len, parts)])
@@ -80,107 +76,76 @@ def concatenate(parts):
         part = int(np.searchsorted(starts, row, side="right")) - 1
         return parts[part].read(row - int(starts[part]))
 
-    return Records(
+    def joined(field):
+        arrays = [getattr(part, field) for part in parts]
+        return {name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]}
+
+    return dataclasses.replace(
+        parts[0],
         paths=tuple(path for part in parts for path in part.paths),
         targets=np.concatenate([part.targets for part in parts]),
         read=parts[0].read and read,
-        columns={
-            name: np.concatenate([part.columns[name] for part in parts])
-            for name in parts[0].columns
-        },
-        name=parts[0].name,
+        columns=joined("columns"),
         stamp=" ".join(part.stamp for part in parts),
-        inputs={
-            name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs
-        },
-        annotations=_all_annotations(parts),
-        vocabulary=parts[0].vocabulary,
+        inputs=joined("inputs"),
+        annotations=_joined_annotations(parts),
     )
 
 
-def _take(array, rows):
-    """array[rows]; a view where the rows are consecutive, so that a memmap stays in its file."""
-    if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-        return array[rows[0] : rows[0] + len(rows)]
-    return array[rows]
-
-
-def _all_annotations(parts):
-    """f32[N, A] with the largest A of the parts; a part without annotations has its targets
-    there."""
+def _joined_annotations(parts):
+    """f32[N, A], A the largest of the parts; targets stand in for a part without annotations."""
     if all(part.annotations is None for part in parts):
         return None
-    each = [
-        part.targets[:, None] if part.annotations is None else part.annotations for part in parts
-    ]
-    wide = max(labels.shape[1] for labels in each)
-    padded = [
-        np.pad(labels, ((0, 0), (0, wide - labels.shape[1])), constant_values=np.nan)
-        for labels in each
-    ]
-    return np.concatenate(padded).astype(np.float32)
-
-
-def require(root, files, about):
-    """Full paths of list files; ValueError with everything that is wanted, and `about`, where one
-    is missing."""
-    missing = [file for file in files if not os.path.isfile(os.path.join(root, file))]
-    if missing:
-        raise ValueError(f"missing under {os.path.abspath(root)}: {', '.join(missing)}\n{about}")
-    return [os.path.join(root, file) for file in files]
+    labels = [p.targets[:, None] if p.annotations is None else p.annotations for p in parts]
+    joined = np.full((sum(map(len, labels)), max(one.shape[1] for one in labels)), np.nan)
+    start = 0
+    for one in labels:
+        joined[start : start + len(one), : one.shape[1]] = one
+        start += len(one)
+    return joined.astype(np.float32)
 
 
 def image_records(root, paths, targets, *, name, about, columns=None):
     """Records of image files under a root, or of the prepared store there (tools/prepare_data.py).
 
-    Args:
-        root: folder.
-        paths: N paths relative to it.
-        targets: f32[N].
-        name: for messages.
-        about: where the data come from and how they lie, for the message about missing files.
-        columns: name -> array[N].
-
-    Raises:
-        ValueError: paths that leave the root, are no files or are not there: all are counted, the
-          first five shown.
+    Paths are relative to the root. A ValueError counts those that leave it, are missing or no
+    files, shows five, and ends with `about`: where the data come from and how they lie.
     """
     paths = tuple(os.path.normpath(path) for path in paths)
     store = arrayrecord.find(root)
-    if store:
-        slots = {path: slot for slot, path in enumerate(arrayrecord.metadata(store)["paths"])}
-        source = arrayrecord.source(store, "images", "image")
-        places = [slots.get(path) for path in paths]
-        faults = [(row, "not in the store") for row, place in enumerate(places) if place is None]
-        stamp = arrayrecord.stamp(store)
-
-        def read(row):
-            return source[places[row]]["image"]
-
-    else:
-        base = os.path.realpath(root)
-        checked = [check_file(base, path) for path in paths]
-        faults = [(row, reason) for row, (reason, _) in enumerate(checked) if reason]
-        stamp = hashlib.sha256(repr([mark for _, mark in checked]).encode()).hexdigest()
-
-        def read(row):
-            return pathlib.Path(root, paths[row]).read_bytes()
-
+    read, faults, stamp = _in_store(store, paths) if store else _in_folder(root, paths)
     if faults:
+        title = f"{name}: {len(faults)} of {len(paths)} images cannot be read"
         shown = [f"row {row}, {paths[row]}: {reason}" for row, reason in faults[:SHOWN]]
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        title = f"{name}: {len(faults)} of {len(paths)} images cannot be had under {os.path.abspath(root)}"
-        raise ValueError("\n  ".join([title, *shown, *more]) + f"\n{about}")
+        lines = [f"{title} under {os.path.abspath(root)}", *shown, *more]
+        raise ValueError("\n  ".join(lines) + f"\n{about}")
     return Records(paths, np.asarray(targets, np.float32), read, dict(columns or {}), name, stamp)
 
 
+def _in_store(store, paths):
+    """(row -> bytes, [(row, fault), ...], stamp) of images in a store."""
+    slots = {path: slot for slot, path in enumerate(arrayrecord.metadata(store)["paths"])}
+    source = arrayrecord.source(store, "images", "image")
+    faults = [(row, "not in the store") for row, path in enumerate(paths) if path not in slots]
+    return lambda row: source[slots[paths[row]]]["image"], faults, arrayrecord.stamp(store)
+
+
+def _in_folder(root, paths):
+    """(row -> bytes, [(row, fault), ...], stamp) of image files."""
+    base = os.path.realpath(root)
+    checked = [check_file(base, path) for path in paths]
+    faults = [(row, reason) for row, (reason, _) in enumerate(checked) if reason]
+    stamp = hashlib.sha256(repr([mark for _, mark in checked]).encode()).hexdigest()
+    return lambda row: pathlib.Path(root, paths[row]).read_bytes(), faults, stamp
+
+
 def check_file(base, path):
-    """(reason why the file is refused or "", its size and time)."""
+    """(reason to refuse the file or "", (path, bytes, time))."""
     if os.path.isabs(path) or ".." in pathlib.PurePath(path).parts:
         return "leads out of the root; paths are relative to it", ()
-    full = os.path.join(base, path)
     try:
-        real = os.path.realpath(full, strict=True)
+        real = os.path.realpath(os.path.join(base, path), strict=True)
         status = os.stat(real)
     except (OSError, ValueError):
         return "not there", ()
@@ -192,13 +157,10 @@ def check_file(base, path):
 
 
 def by_split(records, names, where):
-    """{"train": Records, ...} by the name of its split that each record has."""
+    """{"train": Records, ...} by the split name of each record; `where` is for the message."""
     unknown = sorted(set(names) - set(SPLITS))
     if unknown:
         raise ValueError(f"{where} has the splits {unknown[:SHOWN]}; known are {sorted(SPLITS)}")
-    ours = np.array([SPLITS[name] for name in names])
-    return {
-        split: named(records.take(np.flatnonzero(ours == split)), split)
-        for split in dict.fromkeys(SPLITS.values())
-        if split in ours
-    }
+    split_of = np.array([SPLITS[name] for name in names])
+    rows = {split: np.flatnonzero(split_of == split) for split in dict.fromkeys(SPLITS.values())}
+    return {split: named(records.take(rows[split]), split) for split in rows if len(rows[split])}

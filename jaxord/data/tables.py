@@ -10,10 +10,13 @@ import numpy as np
 
 from jaxord.binding import did_you_mean
 
+MARKS = "\t;,"  # between fields: the first one in the first line, else blanks
+DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A list file: column names, rows of texts, and the line each row stands on."""
+    """A list file: column names, rows of texts, and the line number of each row."""
 
     path: str
     names: tuple
@@ -21,94 +24,91 @@ class Table:
     lines: tuple
 
     def texts(self, name):
-        """One column as a list of strings; ValueError names the columns there are."""
+        """One column as a list of strings; a ValueError names the columns of the file."""
         if name not in self.names:
-            hint = did_you_mean(name, self.names, " ")
-            raise ValueError(
-                f"{self.path} has no column {name!r}; it has {list(self.names)}. {hint}".rstrip()
-            )
-        at = self.names.index(name)
-        return [row[at] for row in self.rows]
+            missing = f"{self.path} has no column {name!r}; it has {list(self.names)}."
+            raise ValueError(f"{missing} {did_you_mean(name, self.names, ' ')}".rstrip())
+        column = self.names.index(name)
+        return [row[column] for row in self.rows]
 
     def numbers(self, name):
-        """One column as f32[N].
-
-        Several numbers in a field are sorted annotations of an image; the one at len // 2 counts
-        (OrdinalCLIP's lists).
-
-        Raises:
-            ValueError: file, line number and text of the first field that holds anything but finite
-              numbers.
-        """
+        """One column as f32[N]; of several labels in a field the one at len // 2 (OrdinalCLIP)."""
         return np.array([labels[len(labels) // 2] for labels in self.labels_of(name)], np.float32)
 
     def annotations(self, name):
-        """One column as f32[N, A] with all numbers of each field, padded with nan; None where each
-        has just one.
-
-        Raises:
-            ValueError: as `numbers`.
-        """
+        """One column as f32[N, A], padded with nan; None if each field holds one number."""
         labels = self.labels_of(name)
-        wide = max(map(len, labels))
-        if wide == 1:
+        width = max(map(len, labels))
+        if width == 1:
             return None
-        return np.array([row + [math.nan] * (wide - len(row)) for row in labels], np.float32)
+        return np.array([row + [math.nan] * (width - len(row)) for row in labels], np.float32)
 
     def labels_of(self, name):
-        """The numbers in each field of a column, as lists."""
-        found = []
+        """The numbers in each field of a column, as lists; ValueError if one is not finite."""
+        column = []
         for line, row, text in zip(self.lines, self.rows, self.texts(name), strict=True):
             try:
                 labels = [float(part) for part in text.split()]
             except ValueError:
                 labels = []
             if not labels or not all(map(math.isfinite, labels)):
-                raise ValueError(
-                    f"{self.path}, line {line}: {name} {text!r} is not a number (in {' '.join(row)!r})"
-                )
-            found.append(labels)
-        return found
+                where = f"{self.path}, line {line}: {name} {text!r}"
+                raise ValueError(f"{where} is not a number (in {' '.join(row)!r})")
+            column.append(labels)
+        return column
 
     def columns(self, leave=()):
-        """{name: array[N]} of all columns but `leave`: numbers where every field is one, else
-        strings."""
-        found = {}
-        for name in self.names:
-            if name not in leave:
-                texts = self.texts(name)
-                try:
-                    found[name] = np.array([float(text) for text in texts], np.float32)
-                except ValueError:
-                    found[name] = np.array(texts)
-        return found
+        """{name: array[N]} of all columns but `leave`: f32 if every field is a number, else str."""
+        return {name: _array(self.texts(name)) for name in self.names if name not in leave}
 
     def where(self, keep):
-        """The rows for which `keep` (one truth value a row) holds."""
+        """The rows whose entry in `keep` is true."""
         chosen = [i for i, kept in enumerate(keep) if kept]
-        return dataclasses.replace(
-            self,
-            rows=tuple(self.rows[i] for i in chosen),
-            lines=tuple(self.lines[i] for i in chosen),
-        )
+        rows = tuple(self.rows[i] for i in chosen)
+        return dataclasses.replace(self, rows=rows, lines=tuple(self.lines[i] for i in chosen))
+
+
+def _array(texts):
+    try:
+        return np.array([float(text) for text in texts], np.float32)
+    except ValueError:
+        return np.array(texts)
 
 
 def read_table(path, names=()):
-    """Reads a list file in any of the dialects in use.
+    """Reads a list file; ValueError if it is no UTF-8 table, with the line at fault.
 
-    Fields are separated by what the first line holds: tab, semicolon (then numbers may have decimal
-    commas) or comma (both with quotes as in CSV), else blanks. A column without a name, as pandas
-    writes its index, is left out.
-
-    Args:
-        path: of a UTF-8 text file.
-        names: of the columns of a file without a header line, where a last field takes all that is
-          left of a line; ()
-            where the first line is the header.
-
-    Raises:
-        ValueError: not a text file, no rows, or a line with another number of fields.
+    The first line decides what separates fields: a tab, a semicolon (numbers may then have decimal
+    commas) or a comma (both with quotes as in CSV), else blanks. Columns without a name, as pandas
+    writes its index, are dropped. `names` are the columns of a file without a header line, where
+    the last one takes the rest of a line.
     """
+    lines = _numbered_lines(path)
+    mark = next((mark for mark in MARKS if mark in lines[0][1]), None)
+    rows = [_fields(line, mark) for _, line in lines]
+    if names and not set(names) <= set(rows[0]):
+        header = list(names)
+        last = len(names) - 1
+        rows = [row[:last] + [" ".join(row[last:])] if len(row) > last else row for row in rows]
+    else:
+        header, rows, lines = rows[0], rows[1:], lines[1:]
+        # Between blanks, the empty name of pandas' index leaves no trace in the header.
+        if not mark and rows and all(len(row) == len(header) + 1 for row in rows):
+            header = ["", *header]
+    for (number, line), row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            expected = f"{len(row)} fields, expected {len(header)} ({header})"
+            raise ValueError(f"{path}, line {number}: {expected}: {line.strip()!r}")
+    if not rows:
+        raise ValueError(f"{path} has a header but no rows")
+    kept = [i for i, name in enumerate(header) if name and not name.startswith("Unnamed:")]
+    rows = tuple(tuple(row[i] for i in kept) for row in rows)
+    numbers = tuple(number for number, _ in lines)
+    return Table(str(path), tuple(header[i] for i in kept), rows, numbers)
+
+
+def _numbered_lines(path):
+    """[(number, text), ...] of the lines of a file that are not blank."""
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -118,37 +118,13 @@ def read_table(path, names=()):
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise ValueError(f"{path} is empty")
-    mark = next((mark for mark in "\t;," if mark in lines[0][1]), None)
-    if mark == "\t":  # plain: a quote in a sentence is a quote
-        rows = [line.split(mark) for _, line in lines]
-    elif mark:
-        rows = [
-            next(csv.reader([line], delimiter=mark, skipinitialspace=True)) for _, line in lines
-        ]
-    else:
-        rows = [line.split() for _, line in lines]
-    rows = [[field.strip() for field in row] for row in rows]
-    if mark == ";":
-        rows = [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", field) for field in row] for row in rows]
-    header = list(names)
-    if not names or set(names) <= set(rows[0]):
-        header, rows, lines = rows[0], rows[1:], lines[1:]
-        if not mark and rows and all(len(row) == len(header) + 1 for row in rows):
-            header = ["", *header]  # the header's empty first name left no trace between blanks
-    elif names:
-        rest = len(names) - 1
-        rows = [row[:rest] + [" ".join(row[rest:])] if len(row) > rest else row for row in rows]
-    for (number, line), row in zip(lines, rows, strict=True):
-        if len(row) != len(header):
-            raise ValueError(
-                f"{path}, line {number}: {len(row)} fields, expected {len(header)} ({header}): {line.strip()!r}"
-            )
-    if not rows:
-        raise ValueError(f"{path} has a header but no rows")
-    kept = [i for i, name in enumerate(header) if name and not name.startswith("Unnamed:")]
-    return Table(
-        path=str(path),
-        names=tuple(header[i] for i in kept),
-        rows=tuple(tuple(row[i] for i in kept) for row in rows),
-        lines=tuple(number for number, _ in lines),
-    )
+    return lines
+
+
+def _fields(line, mark):
+    """The fields of a line, without blanks around them."""
+    if mark in (None, "\t"):  # these dialects do not quote: a quote is part of a sentence
+        return [field.strip() for field in line.split(mark)]
+    fields = next(csv.reader([line], delimiter=mark, skipinitialspace=True))
+    fields = [field.strip() for field in fields]
+    return [DECIMAL_COMMA.sub(r"\1.\2", field) for field in fields] if mark == ";" else fields

@@ -28,7 +28,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from jaxord.data import augment
-from jaxord.data.inputs import of
+from jaxord.data.inputs import input_kind
 from jaxord.predict import predictor
 
 WEIGHTS, STABLEHLO, ONNX = "model.safetensors", "program.stablehlo", "model.onnx"
@@ -61,7 +61,7 @@ def weights_of(run):
 
 def inputs_of(run):
     """{name: ShapeDtypeStruct [...]} of one example, as the program takes it."""
-    nothing = of(run.config.data, run.vocabulary).nothing
+    nothing = input_kind(run.config.data, run.vocabulary).placeholder
     shapes = jax.eval_shape(run.inputs, {name: array[None] for name, array in nothing.items()})
     return {
         name: jax.ShapeDtypeStruct(

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from jaxord.data import augment, decode, readers
-from jaxord.data.inputs import of
+from jaxord.data.inputs import input_kind
 from jaxord.predict import predictor
 from jaxord.workdir.files import write_json
 
@@ -89,7 +89,7 @@ def generated(run, scratch, motion=False):
         Image.fromarray(rough).resize((300, 260 + 10 * row), Image.Resampling.BICUBIC).save(file)
     if not motion:
         return [[file] for file in files]
-    nothing = of(run.config.data).nothing
+    nothing = input_kind(run.config.data).placeholder
     maps = generator.normal(size=(EXAMPLES, *nothing["motion"].shape)).astype(
         nothing["motion"].dtype
     )
@@ -150,7 +150,7 @@ def program(run, call, format, fold):
 def batch(run, fold):
     """(what they are, {name: array [N, ...]} as `jaxord.data.inputs` reads them): test examples,
     else noise."""
-    nothing = of(run.config.data, run.vocabulary).nothing
+    nothing = input_kind(run.config.data, run.vocabulary).placeholder
     try:
         records = readers.load(run.config.data, fold, run.config.seed)["test"]
     except ValueError as error:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from jaxord import inference
 from jaxord.binding import bind, configured
-from jaxord.data.inputs import as_sequence, of
+from jaxord.data.inputs import as_sequence, input_kind
 from jaxord.predict import trained_model
 from jaxord.runtime import devices, flops
 from jaxord.task import configured_rules
@@ -97,7 +97,7 @@ class Predictor:
                 f"batch is {batch}; expected a number of examples, or 0 for the run's own"
             )
         self.run, self.batch = run, batch or run.config.data.eval_batch
-        self.given = of(run.config.data, run.vocabulary)
+        self.given = input_kind(run.config.data, run.vocabulary)
         self._mesh = devices.data_mesh(jax.local_devices())
         self._rules = list(configured_rules(run.config))
         whole, rows = PartitionSpec(), PartitionSpec("data")
@@ -196,7 +196,8 @@ class Predictor:
 
     def _empty(self, rows):
         """{name: array [rows, ...]} of examples that are none."""
-        return {name: np.repeat(array[None], rows, 0) for name, array in self.given.nothing.items()}
+        arrays = self.given.placeholder
+        return {name: np.repeat(array[None], rows, 0) for name, array in arrays.items()}
 
     def _call(self, examples):
         """{name: array} on the devices, of a piece for each of them, or of fewer examples, which

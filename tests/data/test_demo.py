@@ -15,7 +15,13 @@ from jaxord.data import arrayrecord
 from jaxord.data.readers import demo
 
 ROOT = pathlib.Path(__file__).parents[2]
-BUILD = "import sys; from jaxord.data.readers import demo; print(len(demo.digits(sys.argv[1], fold='', seed=0)['train']))"
+BUILD = """
+import sys, time
+from jaxord.data.readers import demo
+SLOW
+print(len(demo.digits(sys.argv[1], fold='', seed=0)['train']))
+"""
+SLOW = "real = demo._png; demo._png = lambda x: time.sleep(0.05) or real(x)"
 
 
 def image(records, row):
@@ -100,7 +106,10 @@ def test_digits(tmp_path):
 def test_two_builds_at_once(tmp_path):
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", BUILD, str(tmp_path)], cwd=ROOT, stdout=-1, stderr=-1
+            [sys.executable, "-c", BUILD.replace("SLOW", ""), str(tmp_path)],
+            cwd=ROOT,
+            stdout=-1,
+            stderr=-1,
         )
         for _ in range(2)
     ]
@@ -113,14 +122,9 @@ def test_two_builds_at_once(tmp_path):
 def test_a_killed_build_is_not_used(tmp_path):
     """What a build killed while writing leaves behind is not taken for a data set, and the next run
     builds anew."""
-    slow = BUILD.replace(
-        "print", "real = demo._png; demo._png = lambda x: time.sleep(0.05) or real(x); print"
-    )
+    slow = BUILD.replace("SLOW", SLOW)
     run = subprocess.Popen(
-        [sys.executable, "-c", f"import time; {slow}", str(tmp_path)],
-        cwd=ROOT,
-        stdout=-1,
-        stderr=-1,
+        [sys.executable, "-c", slow, str(tmp_path)], cwd=ROOT, stdout=-1, stderr=-1
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("store/incomplete.*")) and time.monotonic() < deadline:

@@ -59,7 +59,7 @@ def test_splits_are_drawn_for_each_fold_where_there_are_no_lists(tmp_path):
         sorted(test.columns) == ["SD", "c1", "c2", "c3", "c4", "c5", "c_total"]
         and test.name == "koniq test"
     )
-    with pytest.raises(ValueError, match=r"koniq has no fold '10'; it is one of \['0'"):
+    with pytest.raises(ValueError, match=r"koniq: fold is '10'; it is one of \['0'"):
         read("koniq", tmp_path, fold="10")
 
 
@@ -69,7 +69,7 @@ def test_koniq_official_split(tmp_path):
     assert sizes(official) == {"train": 12, "val": 3, "test": 5}
     assert official["val"].targets.tolist() == [18, 19.5, 21]
     with pytest.raises(
-        ValueError, match="koniq has no protocol 'oficial'; it is 'random' or 'official'"
+        ValueError, match=r"koniq: protocol is 'oficial'; it is one of \['random', 'official'\]"
     ):
         read("koniq", tmp_path, protocol="oficial")
     write(
@@ -288,7 +288,8 @@ def test_messages(tmp_path):
         ValueError, match="DatabaseGrades.xlsx is not UTF-8 text; export a spreadsheet as CSV"
     ):
         read("bid", tmp_path, table="DatabaseGrades.xlsx")
-    with pytest.raises(ValueError, match="missing under .*: gone.csv\nlists: of pyiqa"):
+    message = "missing under .*: gone.csv\nlists: meta_info_<name>Dataset.csv of pyiqa"
+    with pytest.raises(ValueError, match=message):
         read("meta_info", tmp_path, table="gone.csv")
     write(tmp_path, "other.csv", "file,MOS", "a.jpg,1")
     with pytest.raises(

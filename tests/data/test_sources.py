@@ -142,7 +142,7 @@ def test_morph(tmp_path):
     assert listed["train"].targets.tolist() == [20, 31] and listed["test"].targets.tolist() == [40]
     carved = faces.morph(tmp_path, fold="3", seed=0, setting="random", val_fraction=0.25)
     assert (len(carved["train"]), len(carved["val"]), carved["val"].name) == (6, 2, "morph val")
-    with pytest.raises(ValueError, match="no setting 'E'"):
+    with pytest.raises(ValueError, match="morph: setting is 'E'"):
         faces.morph(tmp_path, fold="0", seed=0, setting="E")
 
 
@@ -166,7 +166,9 @@ def test_morph_with_a_file_a_fold(tmp_path):
             "images/2.JPG",
         )
         assert splits["train"].targets.tolist() == [base, base + 1, base + 3, base + 4]
-    with pytest.raises(ValueError, match="has no fold '3'; it is 0 to 2"):
+    with pytest.raises(
+        ValueError, match=r"morph: fold of setting 'B' is '3'; it is one of \['0', '1', '2'\]"
+    ):
         faces.morph(tmp_path, fold="3", seed=0, setting="B")
 
 
@@ -218,7 +220,7 @@ def test_csv_face_sets(tmp_path):
         ValueError, match=r"the column 'database' holds \['train'\], expected train, val and test"
     ):
         faces.clap2015(tmp_path / "cut", **RUN)
-    with pytest.raises(ValueError, match="train_on is 'all'"):
+    with pytest.raises(ValueError, match="clap2015: train_on is 'all'"):
         faces.clap2015(tmp_path, train_on="all", **RUN)
     write(
         tmp_path,
@@ -300,7 +302,7 @@ def test_aesthetics(tmp_path):
         f"images/{n}.png" for n in range(80)
     )
     assert folds[1]["train"].read(0).decode() == folds[1]["train"].paths[0]
-    with pytest.raises(ValueError, match="no fold 'people'"):
+    with pytest.raises(ValueError, match="fold of protocol 'five_fold' is 'people'"):
         photos.aesthetics(tmp_path, fold="people", seed=0, protocol="five_fold")
     write(tmp_path, "people_test.txt", "20.png\t6.0\n")
     with pytest.raises(ValueError, match="people_test.txt, line 1: grade 6, expected 1 to 5"):

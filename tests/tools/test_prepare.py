@@ -56,7 +56,7 @@ def test_images_not_in_the_store_are_reported(source, tmp_path):
     prepare_data.prepare({"name": "faces.morph"}, source, root, folds=("0",))
     with pytest.raises(
         ValueError,
-        match="morph test: 1 of 1 images cannot be had .*\n  row 0, images/e.JPG: not in the store",
+        match="morph test: 1 of 1 images cannot be read .*\n  row 0, images/e.JPG: not in the store",
     ):
         faces.morph(root, fold="1", seed=0)
 

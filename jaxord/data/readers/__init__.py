@@ -1,4 +1,14 @@
-"""From config.data to the checked splits of one fold."""
+"""From config.data to the checked splits of one fold.
+
+A reader is a public function `reader(root, *, fold, seed, settings)` of a module here. It returns
+{"train": Records, "val": Records, "test": Records}; "val" is absent if a protocol has none. A
+config names it: config.data.reader = dict(name="sources.folder").
+
+Lists and images lie under `root`. `seed`, with `fold`, fixes the draw of splits that no list gives.
+Settings that several readers share: `table`, another list than the data set's; `images`, the folder
+of the images; `val_fraction`, the share of the training split to select on, if the protocol has no
+validation split.
+"""
 
 import importlib
 import inspect
@@ -8,38 +18,18 @@ import pkgutil
 from jaxord import binding
 from jaxord.data.splits import select_shift, select_shots
 
-SPLITS = ("train", "val", "test")
-
 
 def load(data, fold, seed):
-    """Calls the config's reader, then applies few-shot and shift to the training split.
+    """Calls the reader of config.data, then applies few-shot and shift to the training split.
 
-    Args:
-        data: config.data.
-        fold: one of data.folds; "" where the set has none.
-        seed: of the run: of generated splits and selections.
-
-    Returns:
-        {"train": Records, "val": Records (where there is one), "test": Records}.
-
-    Raises:
-        ValueError: an unknown reader, setting or fold; missing files; an empty split; an image in
-          two splits.
+    `fold` is "" if the set has none. ValueError for an unknown reader, setting or fold, missing
+    files, an empty split, or an image in two splits.
     """
     if data.folds and fold not in data.folds:
         raise ValueError(f"config.fold is {fold!r}; the folds are {list(data.folds)}")
     entry = {**data.reader, "table": data.table} if data.table else data.reader
     splits = reader(entry)(data.root, fold=fold, seed=seed)
-    name = data.reader["name"]
-    if not {"train", "test"} <= set(splits) <= set(SPLITS):
-        raise ValueError(
-            f"{name} gives the splits {sorted(splits)}; train and test are needed, val is optional"
-        )
-    for split, records in splits.items():
-        if not records:
-            raise ValueError(f"{name}: the {split} split is empty")
-    for one, other in itertools.combinations(splits, 2):
-        _check_disjoint(name, one, splits[one], other, splits[other])
+    _check(data.reader["name"], splits)
     train = splits["train"]
     if data.shots:
         train = select_shots(train, data.shots, seed)
@@ -49,23 +39,17 @@ def load(data, fold, seed):
 
 
 def reader(entry):
-    """The reader that config.data.reader names, with its settings.
-
-    Raises:
-        ValueError: no such reader (with the nearest name), or no such setting.
-    """
+    """The reader that config.data.reader names, with its settings; ValueError if unknown."""
     module, _, function = entry["name"].partition(".")
     if module not in _modules() or function not in _readers(module):
         names = [f"{m}.{f}" for m in _modules() for f in _readers(m)]
         hint = binding.did_you_mean(entry["name"], names, f"There are {names}.")
-        raise ValueError(
-            f"config.data.reader.name is {entry['name']!r}, which jaxord.data.readers does not have. {hint}"
-        )
+        unknown = f"config.data.reader.name is {entry['name']!r}"
+        raise ValueError(f"{unknown}, which jaxord.data.readers does not have. {hint}")
     reserved = sorted({"fold", "seed"} & set(entry))
     if reserved:
         raise ValueError(f"config.data.reader has {reserved}; they are config.fold and config.seed")
-    found = getattr(importlib.import_module(f"{__name__}.{module}"), function)
-    return binding.with_settings(found, entry)
+    return binding.with_settings(_readers(module)[function], entry)
 
 
 def _modules():
@@ -73,22 +57,27 @@ def _modules():
 
 
 def _readers(module):
-    """Functions of the module that take a root and, by name, a fold and a seed."""
-    members = vars(importlib.import_module(f"{__name__}.{module}"))
-    found = {
-        name: f for name, f in members.items() if inspect.isfunction(f) and not name.startswith("_")
-    }
-    return [
-        name
-        for name, f in found.items()
-        if {"root", "fold", "seed"} <= set(inspect.signature(f).parameters)
-    ]
+    """{name: function} of the module's public functions that take a root, a fold and a seed."""
+    members = vars(importlib.import_module(f"{__name__}.{module}")).items()
+    public = {name: f for name, f in members if inspect.isfunction(f) and name[0] != "_"}
+    needed = {"root", "fold", "seed"}
+    return {name: f for name, f in public.items() if needed <= set(inspect.signature(f).parameters)}
 
 
-def _check_disjoint(name, one, a, other, b):
-    common = sorted(set(a.paths) & set(b.paths))
-    if common:
-        raise ValueError(
-            f"{name}: {len(common)} images are in both {one} ({len(a)}) and {other} ({len(b)}), such as {common[:3]}; "
-            "to select on the test split leave val out and set config.select='test'"
-        )
+def _check(name, splits):
+    """Refuses missing, unknown, empty and overlapping splits."""
+    if not {"train", "test"} <= set(splits) <= {"train", "val", "test"}:
+        problem = f"{name} gives the splits {sorted(splits)}"
+        raise ValueError(f"{problem}; train and test are needed, val is optional")
+    for split, records in splits.items():
+        if not records:
+            raise ValueError(f"{name}: the {split} split is empty")
+    for pair in itertools.combinations(splits, 2):
+        one, other = (set(splits[split].paths) for split in pair)
+        if one & other:
+            both = " and ".join(f"{split} ({len(splits[split])})" for split in pair)
+            common = (
+                f"{len(one & other)} images are in both {both}, such as {sorted(one & other)[:3]}"
+            )
+            hint = "to select on the test split leave val out and set config.select='test'"
+            raise ValueError(f"{name}: {common}; {hint}")

@@ -1,295 +1,176 @@
 """Readers of face data sets; the target is the age in years, for Adience the class 0 to 7.
 
-Lists lie under the root, images in its folder `images` unless said otherwise; images are aligned
-beforehand. `fold` and `seed` are those of the run; `val_fraction` cuts a validation split from the
-training one where the protocol has none.
+Images are aligned beforehand.
 """
 
 import dataclasses
-import os
 
 import numpy as np
 
-from jaxord.data.records import SPLITS, concatenate, image_records, require
+from jaxord.data.data_sets import published
+from jaxord.data.records import SPLITS, concatenate
 from jaxord.data.splits import carve
-from jaxord.data.tables import read_table
+
+HEADLESS = ("filename", "age")  # columns of lists without a header line
+# MORPH's settings with a training and a test list: column names, then the files of a fold.
+MORPH_PAIRS = {
+    "A": ((), "Setting_1_fold{}_train.txt", "Setting_1_fold{}_test.txt"),
+    "ordinalclip": (HEADLESS, "ET_proto_train.txt", "ET_proto_val.txt"),
+}
+# Those with one list, whose column `fold` is the fold that tests a row.
+MORPH_COLUMNS = {"random": "Setting_3.txt", "subject": "Setting_4.txt"}
+# Those with a list a fold: column names, file, number of folds, the split of the fold's own file.
+MORPH_FOLDS = {
+    "B": ((), "Setting_2_fold{}.txt", 3, "train"),
+    "l2rclip_random": (HEADLESS, "settingC/morph_C_0{}.txt", 5, "test"),
+    "l2rclip_subject": (HEADLESS, "settingD/morph_D_0{}.txt", 5, "test"),
+}
 
 
 def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, val_fraction=0.0):
-    """MORPH II.
+    """MORPH II; columns gender (1 is male) and race (0 is Caucasian) in setting A.
 
     Settings:
-      "A": five random 80/20 splits of 5,492 Caucasian faces (order learning's and MWR's setting A;
-      folds 0-4); "B": three sets of 7,000 faces, trained on the one that `fold` names and tested on
-      the other two; "random" (MWR's RS) and "subject" (MWR's SE, no person on both sides): 55,134
-      faces in five parts, of which `fold` is
-        the test part; "l2rclip_random" and "l2rclip_subject" are the same as L2RCLIP's lists have
-        them, a file a fold;
-      "ordinalclip": the one split of OrdinalCLIP and NumCLIP, whose file for validation is the test
-      file (its labels may
-        hold age + 1: then label_offset=1). Where it gives several labels of an image, the training
-        split keeps them all as its annotations.
-
-    Columns: gender (1 is male) and race (0 is Caucasian) in setting A.
-
-    Args:
-        root: folder.
-        fold: "0" to "4", in setting "B" to "2"; not used in setting "ordinalclip".
-        seed: of the draw of a validation split.
-        setting: see above.
-        images: folder of the images.
-        label_offset: subtracted from the labels.
-        val_fraction: see above.
+      "A": five random 80/20 splits of 5,492 Caucasian faces (order learning, MWR), folds 0 to 4.
+      "B": three sets of 7,000 faces, folds 0 to 2: the fold's set trains, the other two test.
+      "random" (MWR's RS), "subject" (MWR's SE, no person on both sides): 55,134 faces in five
+        parts; the fold's part tests.
+      "l2rclip_random", "l2rclip_subject": the same in L2RCLIP's lists, a file a fold.
+      "ordinalclip": the one split of OrdinalCLIP and NumCLIP, whose validation file is the test
+        file. Labels may hold age + 1: then label_offset=1, which is subtracted. If an image has
+        several labels, the training split keeps them all as its annotations.
     """
-    about = (
-        "lists: nhshin-mcl/MWR on GitHub, datalist/morph (RS_partial/Setting_1_*, RS/Setting_3, SE/Setting_4);"
-        " settings 'l2rclip_*': raywang335/L2RCLIP, datalist/morph; 'ordinalclip': the data of xk-huang/OrdinalCLIP."
-        " Images: MORPH II Album 2, on request from the University of North Carolina Wilmington, faces aligned.\n"
-        "layout: <root>/{Setting_1_fold0_train.txt, Setting_1_fold0_test.txt, ...}, <root>/Setting_3.txt,"
-        " <root>/Setting_2_fold{0..2}.txt, <root>/Setting_4.txt, <root>/setting{C,D}/morph_{C,D}_0{0..4}.txt or"
-        f" <root>/{{ET_proto_train.txt, ET_proto_val.txt}}; <root>/{images}/<file of the list>"
-    )
-    pair = ("filename", "age")
-    whole = {"random": "Setting_3.txt", "subject": "Setting_4.txt"}
-    # A file a fold: the files, names of their columns, whether the file of `fold` is the training
-    # part
-    by_fold = {
-        "B": ([f"Setting_2_fold{k}.txt" for k in range(3)], (), True),
-        "l2rclip_random": ([f"settingC/morph_C_0{k}.txt" for k in range(5)], pair, False),
-        "l2rclip_subject": ([f"settingD/morph_D_0{k}.txt" for k in range(5)], pair, False),
-    }
-    if setting == "A":
-        files = [f"Setting_1_fold{fold}_{split}.txt" for split in ("train", "test")]
-        tables = [[read_table(file)] for file in require(root, files, about)]
-    elif setting == "ordinalclip":
-        files = ["ET_proto_train.txt", "ET_proto_val.txt"]
-        tables = [[read_table(file, names=pair)] for file in require(root, files, about)]
-    elif setting in whole:
-        table = read_table(*require(root, [whole[setting]], about))
-        test = [part == fold for part in table.texts("fold")]
-        tables = [[table.where([not part for part in test])], [table.where(test)]]
-    elif setting in by_fold:
-        files, names, trained = by_fold[setting]
-        parts = [read_table(file, names=names) for file in require(root, files, about)]
-        own = [part for k, part in enumerate(parts) if str(k) == fold]
-        others = [part for k, part in enumerate(parts) if str(k) != fold]
-        if not own:
-            raise ValueError(
-                f"morph, setting {setting!r}, has no fold {fold!r}; it is 0 to {len(files) - 1}"
-            )
-        tables = [own, others] if trained else [others, own]
-    else:
-        raise ValueError(
-            f"morph has no setting {setting!r}; it is one of {['A', 'ordinalclip', *whole, *by_fold]}"
-        )
-    splits = {
-        split: concatenate(
-            [
-                _records(root, table, "filename", f"morph {split}", about, images, label_offset)
-                for table in part
-            ]
-        )
-        for split, part in zip(("train", "test"), tables, strict=True)
-    }
-    if setting == "ordinalclip" and (labels := tables[0][0].annotations("age")) is not None:
-        splits["train"] = dataclasses.replace(
-            splits["train"], annotations=labels - np.float32(label_offset)
-        )
+    data_set = published(root, "morph", images)
+    tables = _morph_tables(data_set, setting, fold)
+    splits = {}
+    for split in ("train", "test"):
+        parts = [_faces(data_set, table, split, offset=label_offset) for table in tables[split]]
+        splits[split] = concatenate(parts)
+    annotations = tables["train"][0].annotations("age") if setting == "ordinalclip" else None
+    if annotations is not None:
+        annotations -= np.float32(label_offset)
+    splits["train"] = dataclasses.replace(splits["train"], annotations=annotations)
     splits = carve(splits, val_fraction, seed, fold)
-    return {
-        split: part if split == "train" else dataclasses.replace(part, annotations=None)
-        for split, part in splits.items()
-    }
+    # Annotations serve training; a validation split cut from it is judged by its targets.
+    bare = {name: dataclasses.replace(part, annotations=None) for name, part in splits.items()}
+    return {**bare, "train": splits["train"]}
+
+
+def _morph_tables(data_set, setting, fold):
+    """{"train": tables, "test": tables} of a setting of MORPH II."""
+    data_set.check("setting", setting, [*MORPH_PAIRS, *MORPH_COLUMNS, *MORPH_FOLDS])
+    if setting in MORPH_PAIRS:
+        columns, *files = MORPH_PAIRS[setting]
+        train, test = data_set.tables([file.format(fold) for file in files], columns)
+        return {"train": [train], "test": [test]}
+    if setting in MORPH_COLUMNS:
+        (table,) = data_set.tables([MORPH_COLUMNS[setting]])
+        tested = [number == fold for number in table.texts("fold")]
+        train = table.where([not flag for flag in tested])
+        return {"train": [train], "test": [table.where(tested)]}
+    columns, file, count, of_fold = MORPH_FOLDS[setting]
+    data_set.check(f"fold of setting {setting!r}", fold, [str(k) for k in range(count)])
+    chosen, rest = _fold_and_rest(data_set, file, count, columns, fold)
+    train, test = (chosen, rest) if of_fold == "train" else (rest, chosen)
+    return {"train": train, "test": test}
+
+
+def _fold_and_rest(data_set, file, count, columns, fold):
+    """([the fold's table], the others) of a data set with a list a fold."""
+    tables = data_set.tables([file.format(k) for k in range(count)], columns)
+    return [tables.pop(int(fold))], tables
 
 
 def adience(root, *, fold, seed, lists="l2rclip", images="images", val_fraction=0.0):
-    """Adience, 17,470 faces in eight age groups: tested on one of five folds, trained on the
-    others.
+    """Adience, 17,470 faces in eight age groups: the fold, 0 to 4, tests, the others train.
 
-    Lists: "l2rclip", a file a fold; "poe", a folder a fold with age_train.txt and age_val.txt,
-      which is the test list
-    unless the folder has an age_test.txt too.
-
-    Args:
-        root: folder.
-        fold: "0" to "4".
-        seed: of the draw of a validation split.
-        lists: see above.
-        images: folder of the images.
-        val_fraction: see above.
+    Lists: "l2rclip", a file a fold, or "poe", a folder a fold with age_train.txt and age_val.txt,
+    which is the test list unless the folder has age_test.txt too.
     """
-    about = (
-        "lists: raywang335/L2RCLIP on GitHub, datalist/adience (simplified_adience_0.txt to _4.txt); 'poe': the"
-        " data_list of Li-Wanhua/POEs. Images: Adience, the aligned faces, from the Open University of Israel.\n"
-        "layout: <root>/simplified_adience_{0..4}.txt or <root>/test_fold_is_{0..4}/age_{train,val}.txt;"
-        f" <root>/{images}/<path of the list>"
-    )
+    data_set = published(root, "adience", images)
+    data_set.check("lists", lists, ("l2rclip", "poe"))
+    data_set.check("fold", fold, [str(k) for k in range(5)])
     if lists == "l2rclip":
-        folds = [str(k) for k in range(5)]
-        files = require(root, [f"simplified_adience_{k}.txt" for k in folds], about)
-        tables = {
-            "train": [file for k, file in zip(folds, files, strict=True) if k != fold],
-            "test": [file for k, file in zip(folds, files, strict=True) if k == fold],
-        }
-    elif lists == "poe":
-        stem = f"test_fold_is_{fold}/age_"
-        train, val = require(root, [stem + "train.txt", stem + "val.txt"], about)
-        test = os.path.join(root, stem + "test.txt")
-        tables = (
-            {"train": [train], "val": [val], "test": [test]}
-            if os.path.isfile(test)
-            else {"train": [train], "test": [val]}
-        )
+        test, train = _fold_and_rest(data_set, "simplified_adience_{}.txt", 5, HEADLESS, fold)
+        tables = {"train": train, "test": test}
     else:
-        raise ValueError(f"adience has no lists {lists!r}; they are 'l2rclip' or 'poe'")
+        stem = f"test_fold_is_{fold}/age_"
+        names = ["train", "val", "test"] if data_set.has(f"{stem}test.txt") else ["train", "val"]
+        read = data_set.tables([f"{stem}{name}.txt" for name in names], HEADLESS)
+        # The last list is the test list, whatever it is called.
+        splits = [*names[:-1], "test"]
+        tables = {split: [table] for split, table in zip(splits, read, strict=True)}
     splits = {}
-    for split, files in tables.items():
-        read = [read_table(file, names=("path", "age")) for file in files]
-        paths = [_under(images, path) for table in read for path in table.texts("path")]
-        ages = np.concatenate([table.numbers("age") for table in read])
-        splits[split] = image_records(root, paths, ages, name=f"adience {split}", about=about)
+    for split, parts in tables.items():
+        paths = [path for table in parts for path in table.texts("filename")]
+        ages = np.concatenate([table.numbers("age") for table in parts])
+        splits[split] = data_set.records(paths, ages, split=split)
     return carve(splits, val_fraction, seed, fold)
 
 
 def clap2015(root, *, fold, seed, train_on="train+val", images="images"):
-    """ChaLearn LAP 2015, apparent age; column stdv: the annotators' standard deviation.
+    """ChaLearn LAP 2015, apparent age; column stdv, the annotators' standard deviation.
 
-    Args:
-        root: folder.
-        fold: not used.
-        seed: not used.
-        train_on: "train+val", as in the lineage of the published figures (no validation split
-          then), or "train".
-        images: folder of the images; "{split}" in it stands for train, val, test.
+    `train_on` is "train+val", as for the published figures (no validation split then), or "train".
+    `images` may hold "{split}", which stands for train, val, test.
     """
-    about = (
-        "lists: raywang335/L2RCLIP on GitHub, datalist/clap2015 (total_2015.csv; in nhshin-mcl/MWR a spreadsheet)."
-        " Images: ChaLearn Looking at People 2015, apparent age estimation, faces aligned.\n"
-        f"layout: <root>/total_2015.csv; <root>/{images}/<file of the list>"
-    )
-    table = read_table(*require(root, ["total_2015.csv"], about))
-    splits = _by_column(root, table, "filename", "database", "clap2015", about, images)
-    return _train_on(splits, train_on, {"train": ("train",), "train+val": ("train", "val")})
+    data_set = published(root, "clap2015", images)
+    data_set.check("train_on", train_on, ("train", "train+val"))
+    return _train_on(_by_column(data_set, "total_2015.csv", "filename", "database"), train_on)
 
 
 def cacd(root, *, fold, seed, train_on="train", images="images"):
     """CACD, celebrities of 14 to 62 years.
 
-    Args:
-        root: folder.
-        fold: not used.
-        seed: not used.
-        train_on: "train": the 1,800 celebrities with noisy labels, val for selection; "val": the 80
-          clean ones (no
-            validation split then).
-        images: folder of the images; "{split}" in it stands for train, val, test.
+    `train_on` is "train", the 1,800 celebrities with noisy labels (val for selection), or "val",
+    the 80 clean ones (no validation split then). `images` may hold "{split}", as in `clap2015`.
     """
-    about = (
-        "lists: CACD.csv as nhshin-mcl/MWR uses it (not in its repository; columns filename, age, database and fold:"
-        " one of train, val, test). Images: Cross-Age Celebrity Dataset of Chen, Chen and Hsu, faces aligned.\n"
-        f"layout: <root>/CACD.csv; <root>/{images}/<file of the list>"
-    )
-    table = read_table(*require(root, ["CACD.csv"], about))
-    splits = _by_column(root, table, "filename", "fold", "cacd", about, images)
-    return _train_on(splits, train_on, {"train": ("train",), "val": ("val",)})
+    data_set = published(root, "cacd", images)
+    data_set.check("train_on", train_on, ("train", "val"))
+    return _train_on(_by_column(data_set, "CACD.csv", "filename", "fold"), train_on)
 
 
 def agedb(root, *, fold, seed, images=""):
-    """AgeDB-DIR: 12,208 / 2,140 / 2,140 faces, long-tailed in training, balanced in validation and
-    test.
-
-    Args:
-        root: folder.
-        fold: not used.
-        seed: not used.
-        images: folder of the images; the list's paths begin with AgeDB/.
-    """
-    return _dir(root, "agedb", "AgeDB, on request from Imperial College London", images)
+    """AgeDB-DIR: 12,208 / 2,140 / 2,140 faces, long-tailed in training only."""
+    return _by_column(published(root, "agedb", images), "agedb.csv", "path", "split")
 
 
 def imdb_wiki(root, *, fold, seed, images=""):
-    """IMDB-WIKI-DIR: 191,500 / 11,000 / 11,000 faces, long-tailed in training, balanced in
-    validation and test.
-
-    Args:
-        root: folder.
-        fold: not used.
-        seed: not used.
-        images: folder of the images; the list's paths begin with imdb_crop/ and wiki_crop/.
-    """
-    return _dir(root, "imdb_wiki", "IMDB-WIKI of ETH Zurich, the face-only archives", images)
+    """IMDB-WIKI-DIR: 191,500 / 11,000 / 11,000 faces, long-tailed in training only."""
+    return _by_column(published(root, "imdb_wiki", images), "imdb_wiki.csv", "path", "split")
 
 
 def utk(root, *, fold, seed, images="images", val_fraction=0.0):
-    """UTKFace, ages 21 to 60, 13,146 / 3,287 faces (the split of CORAL, Gustafsson and Berg).
-
-    Args:
-        root: folder.
-        fold: not used but in the draw of a validation split.
-        seed: of that draw.
-        images: folder of the images.
-        val_fraction: see above.
-    """
-    about = (
-        "lists: nhshin-mcl/MWR on GitHub, datalist/utk (UTK_train_coral.csv, UTK_test_coral.csv). Images: UTKFace,"
-        " aligned and cropped, of Zhang, Song and Qi.\n"
-        f"layout: <root>/{{UTK_train_coral.csv, UTK_test_coral.csv}}; <root>/{images}/<file of the list>"
-    )
-    files = require(root, ["UTK_train_coral.csv", "UTK_test_coral.csv"], about)
-    splits = {
-        split: _records(root, read_table(file), "filename", f"utk {split}", about, images)
-        for split, file in zip(("train", "test"), files, strict=True)
-    }
+    """UTKFace, ages 21 to 60, 13,146 / 3,287 faces (the split of CORAL, Gustafsson and Berg)."""
+    data_set = published(root, "utk", images)
+    train, test = data_set.tables(["UTK_train_coral.csv", "UTK_test_coral.csv"])
+    splits = {"train": _faces(data_set, train, "train"), "test": _faces(data_set, test, "test")}
     return carve(splits, val_fraction, seed, fold)
 
 
-def _dir(root, name, where, images):
-    """The three splits of a csv of imbalanced-regression."""
-    about = (
-        f"lists: YyzHarry/imbalanced-regression on GitHub, {name.replace('_', '-')}-dir/data/{name}.csv."
-        f" Images: {where}.\n"
-        f"layout: <root>/{name}.csv; <root>/{_under(images, '<path of the list>')}"
-    )
-    table = read_table(*require(root, [f"{name}.csv"], about))
-    return _by_column(root, table, "path", "split", name, about, images)
-
-
-def _records(root, table, path, name, about, images, label_offset=0.0):
-    paths = [_under(images, text) for text in table.texts(path)]
+def _faces(data_set, table, split, path="filename", offset=0.0):
+    """Records of the faces of a table."""
     columns = table.columns(leave=(path, "age", "database", "fold", "split"))
-    return image_records(
-        root, paths, table.numbers("age") - label_offset, name=name, about=about, columns=columns
-    )
+    return data_set.records(table.texts(path), table.numbers("age") - offset, columns, split)
 
 
-def _by_column(root, table, path, column, name, about, images):
-    """{split: Records} of the values in a column, which must hold all three splits."""
-    found = table.texts(column)
-    if {SPLITS.get(text) for text in found} != {"train", "val", "test"}:
-        raise ValueError(
-            f"{table.path}: the column {column!r} holds {sorted(set(found))}, expected train, val and test"
-        )
-    return {
-        split: _records(
-            root,
-            table.where([SPLITS[text] == split for text in found]),
-            path,
-            f"{name} {split}",
-            about,
-            images.replace("{split}", split),
-        )
-        for split in ("train", "val", "test")
-    }
+def _by_column(data_set, file, path, column):
+    """{split: Records} of a list by the split names in a column, which must hold all three."""
+    (table,) = data_set.tables([file])
+    names = table.texts(column)
+    splits = [SPLITS.get(name) for name in names]
+    if set(splits) != {"train", "val", "test"}:
+        holds = f"{table.path}: the column {column!r} holds {sorted(set(names))}"
+        raise ValueError(f"{holds}, expected train, val and test")
+
+    def records(split):
+        return _faces(data_set, table.where([name == split for name in splits]), split, path)
+
+    return {split: records(split) for split in ("train", "val", "test")}
 
 
-def _under(images, path):
-    return f"{images}/{path}" if images else path
-
-
-def _train_on(splits, train_on, choices):
-    """The splits with another training split; what is trained on is not selected on."""
-    if train_on not in choices:
-        raise ValueError(f"train_on is {train_on!r}; it is one of {sorted(choices)}")
-    parts = [splits[split] for split in choices[train_on]]
-    found = {"train": concatenate(parts), "test": splits["test"]}
-    return found if "val" in choices[train_on] else {**found, "val": splits["val"]}
+def _train_on(splits, train_on):
+    """The splits, trained on those that `train_on` names; none of them serves selection."""
+    names = train_on.split("+")
+    chosen = {"train": concatenate([splits[name] for name in names]), "test": splits["test"]}
+    return chosen if "val" in names else {**chosen, "val": splits["val"]}

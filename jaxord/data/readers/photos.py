@@ -1,112 +1,75 @@
-"""Readers of photographs that are ranked as a whole: the decade they were taken in, how beautiful
-they are.
-
-Lists and the folder `images` lie under the root. `fold` and `seed` are those of the run.
-"""
+"""Readers of photographs ranked as a whole: the decade they were taken in, their beauty."""
 
 import dataclasses
 
 import numpy as np
 
-from jaxord.data.records import concatenate, image_records, require
+from jaxord.data.data_sets import published
+from jaxord.data.records import concatenate
 from jaxord.data.splits import carve, named, split_records
-from jaxord.data.tables import read_table
 
 DECADES = ("1930s", "1940s", "1950s", "1960s", "1970s")
 CATEGORIES = ("animals", "nature", "people", "urban")
+AESTHETICS_FOLDS = {
+    "fixed": CATEGORIES,
+    "five_fold": [f"{category}-{part}" for category in CATEGORIES for part in range(5)],
+}
 
 
 def hci(root, *, fold, seed):
     """Historical colour images: 265 photographs of each decade, targets 0 (1930s) to 4 (1970s).
 
-    There are no public split files, and ten disjoint test sets of 50 do not fit into 265: each fold
-    is a random split of its own into 210 / 5 / 50 of each decade, fixed by the seed and the fold.
-
-    Args:
-        root: folder.
-        fold: "0" to "9".
-        seed: of the splits.
+    No split files are public, and 265 do not hold ten disjoint test sets of 50: each fold, 0 to 9,
+    is a random split of its own into 210 / 5 / 50 of each decade.
     """
-    about = (
-        "lists: raywang335/L2RCLIP on GitHub, datalist/hci (1930s.txt to 1970s.txt). Images: the historical colour"
-        " image data set of Palermo, Hays and Efros, Dating Historical Color Images (Carnegie Mellon University).\n"
-        "layout: <root>/{1930s,1940s,1950s,1960s,1970s}.txt; <root>/images/<file of the list>"
-    )
+    data_set = published(root, "hci")  # its lists write images/ themselves
+    tables = data_set.tables([f"{decade}.txt" for decade in DECADES], ("path", "decade"))
     paths, targets = [], []
-    for target, file in enumerate(require(root, [f"{decade}.txt" for decade in DECADES], about)):
-        table = read_table(file, names=("path", "decade"))
-        wrong = sorted(set(table.texts("decade")) - {DECADES[target]})
+    for target, (decade, table) in enumerate(zip(DECADES, tables, strict=True)):
+        wrong = sorted(set(table.texts("decade")) - {decade})
         if wrong:
-            raise ValueError(
-                f"{file} holds the decades {wrong[:5]}, expected {DECADES[target]} only"
-            )
+            raise ValueError(f"{table.path} holds the decades {wrong[:5]}, expected {decade} only")
         paths += table.texts("path")
         targets += [target] * len(table.rows)
-    records = image_records(root, paths, targets, name="hci", about=about)
-    return split_records(
-        records, {"train": 210 / 265, "val": 5 / 265, "test": 50 / 265}, seed, fold
-    )
+    shares = {"train": 210 / 265, "val": 5 / 265, "test": 50 / 265}
+    return split_records(data_set.records(paths, targets), shares, seed, fold)
 
 
 def aesthetics(root, *, fold, seed, protocol="fixed", val_fraction=0.0):
-    """Image aesthetics (Flickr photographs of four categories), targets 0 (unacceptable) to 4
-    (exceptional).
+    """Image aesthetics (Flickr photographs), targets 0 (unacceptable) to 4 (exceptional).
 
-    Each category is trained on by itself, so a fold names one: "people". Protocols: "fixed": the
-    released 80/20 lists, no validation split (published runs select on the test list); "five_fold",
-    folds "people-0" to "people-4": a fifth of each grade is the test split, the rest is cut into 75
-    and 5 percent of the whole.
-
-    Grades are very uneven: put the commonest grade's share beside every accuracy.
-
-    Args:
-        root: folder.
-        fold: "animals", "nature", "people" or "urban"; with "five_fold", a hyphen and 0 to 4
-          follow.
-        seed: of the five folds, of the draw of a validation split.
-        protocol: see above.
-        val_fraction: of "fixed": share of the training list to select on.
+    Each of the four categories is trained on by itself: a fold is one, such as "people". Grades are
+    very uneven: put the share of the commonest beside every accuracy. `protocol` is "fixed", the
+    released 80/20 lists without a validation split (published runs select on the test list), or
+    "five_fold" with folds "people-0" to "people-4": a fifth of each grade tests, 75 percent of all
+    train, 5 validate.
     """
-    about = (
-        "lists: raywang335/L2RCLIP on GitHub, datalist/crowdbeauty (<category>_{train,test,datasets}.txt)."
-        " Images: the CrowdBeauty photographs of Schifanella, Redi and Aiello, An Image is Worth More than a Thousand"
-        " Favorites, from Flickr.\n"
-        "layout: <root>/<category>_{train,test,datasets}.txt; <root>/images/<file of the list>"
-    )
-    folds = {
-        "fixed": CATEGORIES,
-        "five_fold": tuple(f"{name}-{part}" for name in CATEGORIES for part in range(5)),
-    }
-    if protocol not in folds:
-        raise ValueError(f"aesthetics has no protocol {protocol!r}; it is one of {sorted(folds)}")
-    if fold not in folds[protocol]:
-        raise ValueError(
-            f"aesthetics, protocol {protocol!r}, has no fold {fold!r}; it is one of {list(folds[protocol])}"
-        )
+    data_set = published(root, "aesthetics", "images")
+    data_set.check("protocol", protocol, AESTHETICS_FOLDS)
+    data_set.check(f"fold of protocol {protocol!r}", fold, AESTHETICS_FOLDS[protocol])
     category, _, part = fold.partition("-")
+    data_set = dataclasses.replace(data_set, name=f"aesthetics {category}")
     lists = ("train", "test") if protocol == "fixed" else ("datasets",)
-    files = require(root, [f"{category}_{name}.txt" for name in lists], about)
-    parts = [_graded(root, file, f"aesthetics {category}", about) for file in files]
+    tables = data_set.tables([f"{category}_{name}.txt" for name in lists], ("path", "grade"))
+    parts = [_graded(data_set, table) for table in tables]
     if protocol == "fixed":
         splits = {split: named(records, split) for split, records in zip(lists, parts, strict=True)}
         return carve(splits, val_fraction, seed, fold)
     if val_fraction:
-        raise ValueError(
-            "val_fraction is of the protocol 'fixed'; 'five_fold' has a validation split of 5 percent"
-        )
+        hint = "'five_fold' validates on 5 percent"
+        raise ValueError(f"val_fraction is a setting of the protocol 'fixed'; {hint}")
+    # The fifths do not depend on the fold, so each photograph is tested once.
     fifths = split_records(parts[0], {str(k): 0.2 for k in range(5)}, seed)
     rest = concatenate([records for k, records in fifths.items() if k != part])
-    rest = dataclasses.replace(rest, name=parts[0].name)
+    rest = dataclasses.replace(rest, name=data_set.name)
     splits = split_records(rest, {"train": 75 / 80, "val": 5 / 80}, seed, fold)
-    return {**splits, "test": dataclasses.replace(fifths[part], name=f"{parts[0].name} test")}
+    return {**splits, "test": dataclasses.replace(fifths[part], name=f"{data_set.name} test")}
 
 
-def _graded(root, file, name, about):
-    """Records of a list of lines `id.png grade`, grades 1 to 5."""
-    table = read_table(file, names=("path", "grade"))
+def _graded(data_set, table):
+    """Records of lines `id.png grade`, grades 1 to 5."""
     grades = table.numbers("grade")
     for line, grade in zip(table.lines, grades, strict=True):
         if grade not in (1, 2, 3, 4, 5):
-            raise ValueError(f"{file}, line {line}: grade {grade:g}, expected 1 to 5")
-    paths = [f"images/{path}" for path in table.texts("path")]
-    return image_records(root, paths, grades - np.float32(1), name=name, about=about)
+            raise ValueError(f"{table.path}, line {line}: grade {grade:g}, expected 1 to 5")
+    return data_set.records(table.texts("path"), grades - np.float32(1))

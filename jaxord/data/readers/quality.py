@@ -1,327 +1,193 @@
-"""Readers of photographs that people rated: the target is the mean opinion score (MOS), on the data
-set's own scale.
+"""Readers of rated photographs; the target is the mean opinion score (MOS) on the set's own scale.
 
-Lists lie under the root, images in its folder `images` (CLIVE's own is `Images`) unless said
-otherwise. A list is a table with a header line in any of the dialects in use: the columns may be
-called image_name, img_name, Image name or name, and MOS or mos; what else it has is kept as
-columns. A spreadsheet (.xlsx) is read once its sheet is exported as CSV under the same name.
-`table` names another list. `fold` and `seed` are those of the run.
+A list is a table with a header line in any dialect. Its column of names is called image_name,
+img_name, Image name or name, that of scores MOS or mos; others are kept as columns. A spreadsheet
+(.xlsx) is read once its sheet is exported as CSV under the same name.
 
-Ten random splits, 80 percent to train on and 20 to test: fold k is the split k + 1 of the lists
-(two files, or a column ratio802_seed<seed>_split<k + 1>, whose held-out fifth pyiqa calls val);
-where they have none for it, it is drawn with the seed and the fold.
+Ten random splits into 80 percent for training and 20 for testing, folds 0 to 9: fold k is split
+k + 1 of the lists (two files, or a column ratio802_seed<seed>_split<k + 1>, whose held-out fifth
+pyiqa calls val). If the lists lack it, it is drawn with the seed and the fold.
 """
 
 import os
 import re
 
 from jaxord.data import matlab
-from jaxord.data.records import by_split, concatenate, image_records, require
+from jaxord.data.data_sets import DataSet, published
+from jaxord.data.records import by_split, concatenate
 from jaxord.data.splits import split_records
 from jaxord.data.tables import Table, read_table
 
 FOLDS = tuple(str(k) for k in range(10))
-NAMES = (
-    "image name",
-    "img name",
-    "name",
-    "img name/patch name",
-    "image number",
-)  # "_" and capitals do not count
+# Column names of the dialects; "_" and capitals do not count.
+NAMES = ("image name", "img name", "name", "img name/patch name", "image number")
 SCORES = ("mos", "average subjective grade")
 OFFICIAL = r"official_split|set|split"
 RANDOM = r"ratio\d+_seed\d+_split_?\d+"
-CALLED = {
-    "training": "train",
-    "0": "train",
-    "1": "val",
-    "2": "test",
-}  # besides the usual names of splits
+OFFICIAL_SPLITS = {"training": "train", "0": "train", "1": "val", "2": "test"}  # besides the usual
+FLIVE_LABELS = ("labels_image.csv", "labels640.csv", "labels=640_padded.csv")
+FLIVE_PAIR = ("train_image_split.csv", "test_image_split.csv")
 
 
 def bid(root, *, fold, seed, table="", images="images"):
-    """BID, 586 photographs with real blur, MOS 0 to 5, ten random splits.
-
-    Args:
-        root: folder.
-        fold: "0" to "9".
-        seed: of splits that are drawn.
-        table: another list.
-        images: folder of the images.
-    """
-    about = (
-        "lists: DatabaseGrades.xlsx of the data set, its sheet exported as CSV (columns Image Number, Average Subjective"
-        " Grade), or the splits of nhshin-mcl/QCN on GitHub, likewise (columns image_name, MOS). Images: Blurred Image"
-        " Database of the Federal University of Rio de Janeiro.\n"
-        "layout: <root>/DatabaseGrades.csv or <root>/BID_{train,test}_split_{1..10}.csv;"
-        f" <root>/{images}/DatabaseImage0001.JPG, ..."
-    )
+    """BID, 586 photographs with real blur, MOS 0 to 5, ten random splits."""
     pair = ("BID_train_split_{}.csv", "BID_test_split_{}.csv")
-    return _ten_splits(
-        root, "bid", about, fold, seed, table, images, lists=("DatabaseGrades.csv",), pair=pair
-    )
+    lists = ("DatabaseGrades.csv",)
+    return _ten_splits(published(root, "bid", images), fold, seed, table, lists, pair)
 
 
 def clive(root, *, fold, seed, table="", images="Images"):
-    """CLIVE (LIVE In the Wild Challenge), 1,162 photographs, MOS 0 to 100, ten random splits;
-    column std.
-
-    The seven photographs that the raters were trained on (t1.bmp to t7.bmp) are left out, as
-    everywhere.
-
-    Args:
-        root: folder.
-        fold: "0" to "9".
-        seed: of splits that are drawn.
-        table: another list.
-        images: folder of the images.
-    """
-    about = (
-        "lists: the data set's own Data/All{Images,MOS,StdDev}_release.mat; or meta_info_LIVEChallengeDataset.csv of"
-        " pyiqa (chaofengc/IQA-PyTorch-Datasets-metainfo on Hugging Face); or the splits of nhshin-mcl/QCN on GitHub as"
-        " CSV. Images: LIVE In the Wild Image Quality Challenge Database, University of Texas at Austin.\n"
-        "layout: <root>/Data/*.mat, <root>/meta_info_LIVEChallengeDataset.csv or"
-        f" <root>/CLIVE_{{training,test}}_split_{{1..10}}.csv; <root>/{images}/<file of the list>"
-    )
+    """CLIVE (LIVE In the Wild), 1,162 photographs, MOS 0 to 100, ten random splits; column std."""
     lists = ("meta_info_LIVEChallengeDataset.csv", "Data/AllMOS_release.mat")
     pair = ("CLIVE_training_split_{}.csv", "CLIVE_test_split_{}.csv")
+    # t1.bmp to t7.bmp trained the raters; they are left out, as everywhere.
     leave = r"(trainingImages/)?t\d+\.bmp"
-    return _ten_splits(
-        root, "clive", about, fold, seed, table, images, lists=lists, pair=pair, leave=leave
-    )
+    return _ten_splits(published(root, "clive", images), fold, seed, table, lists, pair, leave)
 
 
 def koniq(root, *, fold, seed, table="", images="images", protocol="random"):
     """KonIQ-10k, 10,073 photographs, MOS 0 to 100; columns c1 to c5 (shares of the grades), SD.
 
-    Protocols: "random": ten random splits; "official": 7,058 / 1,000 / 2,015, without folds.
-
-    Args:
-        root: folder.
-        fold: "0" to "9"; not used in the protocol "official".
-        seed: of splits that are drawn.
-        table: another list; koniq10k_scores_and_distributions.csv will not do, its column MOS is on
-          another scale.
-        images: folder of the images, of 512 x 384 or 1024 x 768 pixels.
-        protocol: see above.
+    `protocol` is "random", ten random splits, or "official", 7,058 / 1,000 / 2,015, without folds.
+    Images have 512 x 384 or 1024 x 768 pixels. koniq10k_scores_and_distributions.csv is no `table`:
+    its column MOS is on another scale.
     """
-    about = (
-        "lists: koniq10k_distributions_sets.csv of subpic/koniq on GitHub (folder metadata);"
-        " meta_info_KonIQ10kDataset.csv of pyiqa (chaofengc/IQA-PyTorch-Datasets-metainfo on Hugging Face); the split of"
-        " nhshin-mcl/QCN on GitHub (datasplit/KonIQ10K). Images: KonIQ-10k, University of Konstanz.\n"
-        "layout: <root>/koniq10k_distributions_sets.csv, <root>/meta_info_KonIQ10kDataset.csv or"
-        f" <root>/KonIQ10K_{{train,test}}_split_{{1..10}}.csv; <root>/{images}/<file of the list>"
-    )
     lists = ("koniq10k_distributions_sets.csv", "meta_info_KonIQ10kDataset.csv")
     pair = ("KonIQ10K_train_split_{}.csv", "KonIQ10K_test_split_{}.csv")
-    return _ten_splits(
-        root, "koniq", about, fold, seed, table, images, lists=lists, pair=pair, protocol=protocol
-    )
+    data_set = published(root, "koniq", images)
+    return _ten_splits(data_set, fold, seed, table, lists, pair, protocol=protocol)
 
 
 def spaq(root, *, fold, seed, table="", images="images"):
-    """SPAQ, 11,125 photographs of smartphones, MOS 0 to 100, ten random splits.
-
-    Columns: Brightness, Colorfulness, Contrast, Noisiness, Sharpness, as rated.
-
-    Args:
-        root: folder.
-        fold: "0" to "9".
-        seed: of splits that are drawn.
-        table: another list.
-        images: folder of the images, the data set's TestImage.
-    """
-    about = (
-        "lists: MOS and Image attribute scores.xlsx of h4nwei/SPAQ on GitHub, its sheet exported as CSV;"
-        " meta_info_SPAQDataset.csv of pyiqa (chaofengc/IQA-PyTorch-Datasets-metainfo on Hugging Face); the split of"
-        " nhshin-mcl/QCN on GitHub (datasplit/SPAQ), exported as CSV. Images: SPAQ of Fang, Zhu, Zeng, Ma and Wang.\n"
-        "layout: <root>/MOS and Image attribute scores.csv, <root>/meta_info_SPAQDataset.csv or"
-        f" <root>/SPAQ_{{train,test}}_split_{{1..10}}.csv; <root>/{images}/<file of the list>"
-    )
+    """SPAQ, 11,125 photographs of smartphones, MOS 0 to 100, ten random splits; five attributes."""
     lists = ("MOS and Image attribute scores.csv", "meta_info_SPAQDataset.csv")
     pair = ("SPAQ_train_split_{}.csv", "SPAQ_test_split_{}.csv")
-    return _ten_splits(root, "spaq", about, fold, seed, table, images, lists=lists, pair=pair)
+    return _ten_splits(published(root, "spaq", images), fold, seed, table, lists, pair)
 
 
 def flive(root, *, fold, seed, table="", images="images"):
-    """FLIVE (PaQ-2-PiQ), 39,810 photographs, MOS 0 to 100, the official split; its patches are left
-    out.
+    """FLIVE (PaQ-2-PiQ), 39,810 photographs, MOS 0 to 100, official split; patches are left out.
 
-    The lists of nhshin-mcl/QCN have no validation split; the others have one, which is not trained
-    on.
-
-    Args:
-        root: folder.
-        fold: not used.
-        seed: not used.
-        table: another list.
-        images: folder of the images, with the folders of the list inside (voc_emotic_ava,
-          blur_dataset, ...).
+    QCN's lists have no validation split; others have one, which is not trained on.
     """
-    labels = ("labels_image.csv", "labels640.csv", "labels=640_padded.csv")
-    pair = ("train_image_split.csv", "test_image_split.csv")
-    about = (
-        "lists: labels_image.csv (all), labels640.csv (test) and labels=640_padded.csv (is_valid marks validation) of"
-        " niu-haoran/FLIVE_Database or baidut/PaQ-2-PiQ on GitHub, under these names; meta_info_FLIVEDataset.csv of pyiqa"
-        " (chaofengc/IQA-PyTorch-Datasets-metainfo on Hugging Face); {train,test}_image_split.xlsx as nhshin-mcl/QCN uses"
-        " them, exported as CSV. Images: FLIVE of Ying et al., From Patches to Pictures.\n"
-        f"layout: <root>/{{{','.join(labels)}}}, <root>/meta_info_FLIVEDataset.csv or <root>/{{{','.join(pair)}}};"
-        f" <root>/{images}/<path of the list>"
-    )
-    if not table and _there(root, pair):
-        return _pair(root, "flive", about, images, pair)
-    if not table and os.path.isfile(os.path.join(root, labels[0])):
-        whole, test, padded = (read_table(file) for file in require(root, labels, about))
-        records = _records(root, "flive", about, images, whole)
-        held = dict.fromkeys(test.texts("name_image"), "test")
+    data_set = published(root, "flive", images)
+    if not table and data_set.has(*FLIVE_PAIR):
+        return _train_and_test(data_set, FLIVE_PAIR)
+    if not table and data_set.has(FLIVE_LABELS[0]):
+        labels, test, padded = data_set.tables(FLIVE_LABELS)
         flags = zip(padded.texts("name_image"), padded.texts("is_valid"), strict=True)
-        held = {**{name: "val" for name, flag in flags if flag.lower() in ("true", "1")}, **held}
-        return by_split(
-            records, [held.get(name, "train") for name in whole.texts("name")], whole.path
-        )
-    lists = ("meta_info_FLIVEDataset.csv",)
-    shape = {"lists": lists, "leave": r"patches/.*", "protocol": "official"}
-    return _ten_splits(root, "flive", about, fold, seed, table, images, **shape)
+        split_of = {name: "val" for name, flag in flags if flag.lower() in ("true", "1")}
+        # A test image stays one, whatever the list of validation images says.
+        split_of |= dict.fromkeys(test.texts("name_image"), "test")
+        names = [split_of.get(name, "train") for name in labels.texts("name")]
+        return by_split(_records(data_set, labels), names, labels.path)
+    lists, leave = ("meta_info_FLIVEDataset.csv",), r"patches/.*"
+    return _ten_splits(data_set, fold, seed, table, lists, leave=leave, protocol="official")
 
 
 def meta_info(root, *, fold, seed, table, images="images", protocol="random"):
-    """Any set of rated images with a list as pyiqa writes them (meta_info_*.csv): name, mos and
-    columns of splits.
+    """Any rated images with a list in pyiqa's form (meta_info_*.csv): name, mos, splits.
 
-    Protocols: "random": ten random splits; "official": the column official_split, set or split,
-      without folds.
-
-    Args:
-        root: folder.
-        fold: "0" to "9"; not used in the protocol "official".
-        seed: of splits that are drawn.
-        table: the list, under the root or a path of its own.
-        images: folder of the images.
-        protocol: see above.
+    `table` lies under the root or is a path of its own. `protocol` is "random", ten random splits,
+    or "official", the column official_split, set or split, without folds.
     """
-    about = (
-        "lists: of pyiqa, meta_info_<name>Dataset.csv (chaofengc/IQA-PyTorch-Datasets-metainfo on Hugging Face), or your"
-        " own in this form. Images: those of the list.\n"
-        f"layout: <root>/{table or '<table>'} (config.data.table); <root>/{images}/<file of the list>"
-    )
-    return _ten_splits(root, "meta_info", about, fold, seed, table, images, protocol=protocol)
+    data_set = published(root, "meta_info", images, table)
+    return _ten_splits(data_set, fold, seed, table, protocol=protocol)
 
 
-def _ten_splits(
-    root, name, about, fold, seed, table, images, *, lists=(), pair=(), leave="", protocol="random"
-):
-    """The split that the lists have for a fold, or one that is drawn; or the official split.
+def _ten_splits(data_set, fold, seed, table, lists=(), pair=(), leave="", protocol="random"):
+    """The fold's split of the lists, else a drawn one; or the official split.
 
-    Args:
-        lists: file names; the first that is there is the list of all images.
-        pair: file names of the training and the test list of a split, "{}" for its number.
-        leave: pattern of names of images that do not count.
+    `lists` are files of all images (the first that exists counts), `pair` the training and the test
+    list of a split, "{}" its number. Images whose names match `leave` are left out.
     """
-    if protocol not in ("random", "official"):
-        raise ValueError(f"{name} has no protocol {protocol!r}; it is 'random' or 'official'")
-    if protocol == "random" and fold not in FOLDS:
-        raise ValueError(f"{name} has no fold {fold!r}; it is one of {list(FOLDS)}")
-    if protocol == "random" and not table:
-        own = [file.format(int(fold) + 1) for file in pair]
-        if own and _there(root, own):
-            return _pair(root, name, about, images, own)
-    whole = _whole(root, table, lists, [file.format(1) for file in pair], about)
-    tables = [_kept(part, leave) for part in whole]
-    records = concatenate([_records(root, name, about, images, part) for part in tables])
-    wanted = OFFICIAL if protocol == "official" else rf"ratio802_seed\d+_split_?0*{int(fold) + 1}"
-    column = next((column for column in tables[0].names if re.fullmatch(wanted, column)), None)
+    data_set.check("protocol", protocol, ("random", "official"))
+    official = protocol == "official"
+    if not official:
+        data_set.check("fold", fold, FOLDS)
+    if pair and not official and not table:
+        files = [file.format(int(fold) + 1) for file in pair]
+        if data_set.has(*files):
+            return _train_and_test(data_set, files)
+    # Both lists of one split name all images together.
+    tables = _all_images(data_set, table, lists, [file.format(1) for file in pair])
+    if leave:
+        tables = [part.where([not re.fullmatch(leave, n) for n in _names(part)]) for part in tables]
+    records = concatenate([_records(data_set, part) for part in tables])
+    first = tables[0]
+    pattern = OFFICIAL if official else rf"ratio802_seed\d+_split_?0*{int(fold) + 1}"
+    column = next((column for column in first.names if re.fullmatch(pattern, column)), None)
     if column:
-        called = CALLED if protocol == "official" else {"val": "test"}
-        texts = [text for part in tables for text in part.texts(column)]
-        return by_split(
-            records,
-            [called.get(text, text) for text in texts],
-            f"{tables[0].path}, column {column!r},",
-        )
-    if protocol == "official":
-        raise ValueError(
-            f"{tables[0].path} has no column official_split, set or split; it has {list(tables[0].names)}"
-        )
+        ours = OFFICIAL_SPLITS if official else {"val": "test"}
+        splits = [ours.get(text, text) for part in tables for text in part.texts(column)]
+        return by_split(records, splits, f"{first.path}, column {column!r},")
+    if official:
+        missing = f"{first.path} has no column official_split, set or split"
+        raise ValueError(f"{missing}; it has {list(first.names)}")
     return split_records(records, {"train": 0.8, "test": 0.2}, seed, fold)
 
 
-def _there(root, files):
-    return all(os.path.isfile(os.path.join(root, file)) for file in files)
-
-
-def _pair(root, name, about, images, files):
+def _train_and_test(data_set, files):
     """The splits train and test from two lists."""
-    tables = [read_table(file) for file in require(root, files, about)]
-    parts = zip(("train", "test"), tables, strict=True)
-    return {
-        split: _records(root, f"{name} {split}", about, images, table) for split, table in parts
-    }
+    train, test = data_set.tables(files)
+    return {"train": _records(data_set, train, "train"), "test": _records(data_set, test, "test")}
 
 
-def _whole(root, table, lists, pair, about):
-    """Tables that name all images together: the one asked for, the first of `lists` there is, or
-    both of `pair`."""
+def _all_images(data_set, table, lists, pair):
+    """Tables that name all images together: `table`, else the first of `lists`, else `pair`."""
     if table:
-        own = os.path.isfile(table) and not _there(root, [table])  # a path of its own
-        return [read_table(table if own else require(root, [table], about)[0])]
+        outside = os.path.isfile(table) and not data_set.has(table)
+        return [read_table(table)] if outside else data_set.tables([table])
     choices = [[file] for file in lists] + ([pair] if pair else [])
-    found = next((files for files in choices if _there(root, files)), None)
-    if found:
-        return [_read(os.path.join(root, file)) for file in found]
+    for files in choices:
+        if data_set.has(*files):
+            is_matlab = files[0].endswith(".mat")
+            return [_matlab_table(data_set)] if is_matlab else data_set.tables(files)
     sheets = {file: os.path.splitext(file)[0] + ".xlsx" for files in choices for file in files}
-    seen = {file: sheet for file, sheet in sheets.items() if _there(root, [sheet])}
-    hints = [
-        f"{sheet} is a spreadsheet: export its sheet as {file}\n" for file, sheet in seen.items()
-    ]
-    wanted = " or ".join(" with ".join(files) for files in choices) or "config.data.table"
-    raise ValueError(f"missing under {os.path.abspath(root)}: {wanted}\n{''.join(hints)}{about}")
+    hint = "{1} is a spreadsheet: export its sheet as {0}\n".format
+    hints = [hint(*names) for names in sheets.items() if data_set.has(names[1])]
+    expected = " or ".join(" with ".join(files) for files in choices) or "config.data.table"
+    missing = f"missing under {os.path.abspath(data_set.root)}: {expected}"
+    raise ValueError(f"{missing}\n{''.join(hints)}{data_set.about}")
 
 
-def _read(file):
-    """A list, or the three MATLAB files of CLIVE as one."""
-    if not file.endswith(".mat"):
-        return read_table(file)
+def _matlab_table(data_set):
+    """The three MATLAB files of CLIVE as one table."""
     keys = ("AllImages_release", "AllMOS_release", "AllStdDev_release")
-    paths = require(
-        os.path.dirname(file),
-        [f"{key}.mat" for key in keys],
-        "of CLIVE's folder Data all three files are needed",
-    )
-    names, scores, deviations = (
-        matlab.read(path, [key])[0] for path, key in zip(paths, keys, strict=True)
-    )
-    rows = zip(names, map(str, scores), map(str, deviations), strict=True)
-    return Table(file, ("image_name", "MOS", "std"), tuple(rows), tuple(range(1, len(names) + 1)))
+    about = "CLIVE's folder Data needs all three files"
+    folder = DataSet(os.path.join(data_set.root, "Data"), data_set.name, about)
+    files = folder.files([f"{key}.mat" for key in keys])
+    columns = [matlab.read(file, [key])[0] for key, file in zip(keys, files, strict=True)]
+    rows = tuple(zip(*(map(str, column) for column in columns), strict=True))
+    return Table(files[1], ("image_name", "MOS", "std"), rows, tuple(range(1, len(rows) + 1)))
 
 
-def _kept(table, leave):
-    if not leave:
-        return table
-    return table.where(
-        [not re.fullmatch(leave, text) for text in table.texts(_column(table, NAMES, "names"))]
-    )
-
-
-def _records(root, name, about, images, table):
-    path, score = _column(table, NAMES, "names"), _column(table, SCORES, "opinion scores")
-    names = table.texts(path)
-    if _plain(path) == "image number":  # BID's own list
-        names = [f"DatabaseImage{number:04.0f}.JPG" for number in table.numbers(path)]
+def _records(data_set, table, split=""):
+    """Records of the images of a list."""
+    path = _column(table, NAMES, "names")
+    score = _column(table, SCORES, "opinion scores")
     splits = [column for column in table.names if re.fullmatch(f"{OFFICIAL}|{RANDOM}", column)]
-    paths = [f"{images}/{name}" if images else name for name in names]
     columns = table.columns(leave=(path, score, *splits))
-    return image_records(root, paths, table.numbers(score), name=name, about=about, columns=columns)
+    return data_set.records(_names(table), table.numbers(score), columns, split)
 
 
-def _column(table, choices, what):
-    """The column of a table that one of the dialects names so."""
-    found = next((column for column in table.names if _plain(column) in choices), None)
-    if found is None:
-        raise ValueError(
-            f"{table.path} has no column of {what}, one of {list(choices)}; it has {list(table.names)}"
-        )
-    return found
+def _names(table):
+    """The image names in a list; BID's own list has numbers instead."""
+    column = _column(table, NAMES, "names")
+    if _lower(column) == "image number":
+        return [f"DatabaseImage{number:04.0f}.JPG" for number in table.numbers(column)]
+    return table.texts(column)
 
 
-def _plain(column):
+def _column(table, choices, content):
+    """The name of the first column that is one of `choices`."""
+    for column in table.names:
+        if _lower(column) in choices:
+            return column
+    missing = f"{table.path} has no column of {content}, one of {list(choices)}"
+    raise ValueError(f"{missing}; it has {list(table.names)}")
+
+
+def _lower(column):
+    """A column name without capitals and underscores."""
     return column.lower().replace("_", " ")
