@@ -9,6 +9,7 @@ import threading
 import numpy as np
 
 from jaxord.binding import did_you_mean
+from jaxord.shipped import install_hint
 
 NAMES = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur"),
@@ -63,7 +64,7 @@ def _library():
     try:
         import imagecorruptions
     except ImportError:
-        install = "pip install 'jaxord[corruptions]'"
+        install = install_hint("corruptions")
         raise ValueError(
             f"corruptions need imagecorruptions, which is not installed: {install}"
         ) from None

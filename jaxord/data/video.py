@@ -22,6 +22,7 @@ from PIL import Image
 
 from jaxord.data import decode, storage
 from jaxord.models import video as video_models
+from jaxord.shipped import install_hint
 from jaxord.weights import slowfast
 from jaxord.workdir import files
 
@@ -230,7 +231,7 @@ def decode_video(path, *, frames, clips, clip_frames, clip_size, resize, stored_
     try:
         import av
     except ImportError:
-        install = 'which is not installed: pip install "jaxord[video]"'
+        install = f"which is not installed: {install_hint('video')}"
         raise ValueError(f"videos are decoded by PyAV, {install}") from None
     images, small, last = {}, {}, None
     try:

@@ -139,6 +139,6 @@ def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     with pytest.raises(
         ValueError,
-        match=r"imagecorruptions, which is not installed: pip install 'jaxord\[corruptions\]'",
+        match=r"imagecorruptions, which is not installed: pip install -e .*\[corruptions\]",
     ):
         corrupt.check("fog", 1)

@@ -140,7 +140,7 @@ def test_missing_packages_say_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
     for read, package in ((demo.photo_quality, "skimage"), (demo.digits, "sklearn")):
         with pytest.raises(
-            ValueError, match=rf'{package}, which is not installed: pip install "jaxord\[demo\]"'
+            ValueError, match=rf"{package}, which is not installed: pip install -e .*\[demo\]"
         ):
             read(tmp_path, fold="", seed=0)
     assert not list(tmp_path.iterdir())

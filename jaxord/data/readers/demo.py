@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from jaxord.data import arrayrecord
 from jaxord.data.readers import sources
 from jaxord.data.splits import three_splits
+from jaxord.shipped import install_hint
 
 # Photographs inside the wheels of scikit-image (skimage/data) and scikit-learn
 # (sklearn/datasets/images). Left out are drawings, masks, pages of text, and photographs that are
@@ -134,7 +135,7 @@ def _photo(name):
     path = _wheel(package) / folder / name
     if not path.is_file():
         missing = f"{path} is not there: this version of {package} carries other photographs"
-        raise ValueError(f'{missing}; pip install -U "jaxord[demo]"')
+        raise ValueError(f"{missing}: {install_hint('demo')}")
     return Image.open(path).convert("RGB")
 
 
@@ -143,7 +144,7 @@ def _wheel(package):
     spec = importlib.util.find_spec(package)
     if spec is None:
         missing = f"the demo data come with {package}, which is not installed"
-        raise ValueError(f'{missing}: pip install "jaxord[demo]"')
+        raise ValueError(f"{missing}: {install_hint('demo')}")
     return pathlib.Path(spec.origin).parent
 
 
