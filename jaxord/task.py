@@ -16,7 +16,7 @@ from jaxord.data.batches import eval_batches
 from jaxord.models import ordinal, tokens, variants
 from jaxord.runtime import attention, devices, narrow
 from jaxord.targets import labels, ranks
-from jaxord.weights import hf_clip, initial
+from jaxord.weights import hf_clip, hub, initial
 
 TEXT_SIDE = ("prompt", "text_model", "text_projection")  # what text_embeds are a function of
 
@@ -364,9 +364,9 @@ def clip_settings(config):
         )
     if not source:
         return dataclasses.replace(variants.VARIANTS[variant], image_size=config.data.image_size)
-    found = hf_clip.settings(source)
+    found = hf_clip.read_settings(source)
     if variant:
-        hf_clip.compare(found, variants.VARIANTS[variant])
+        hf_clip.check_architecture(found, variants.VARIANTS[variant])
     wanted = hf_clip.preprocessing(source)
     given = augment.NORMALISATIONS["clip"]
     if config.data.normalize == "clip" and not np.allclose(
@@ -382,7 +382,7 @@ def clip_settings(config):
 def prompt_constants(config, settings, names):
     """Tokens of the rank sentences."""
     source = config.model.weights
-    words = tokens.clip(hf_clip.resolve(source)) if source else tokens.byte_tokenizer()
+    words = tokens.clip_tokenizer(hub.resolve(source)) if source else tokens.byte_tokenizer()
     if words.vocab_size > settings.vocab_size:
         raise ValueError(
             f"the tokenizer has {words.vocab_size} ids, the text tower only {settings.vocab_size} of variant "

@@ -93,15 +93,16 @@ def convert(source, output, hidden_act="quick_gelu"):
     for name in COPIED:
         if (source.parent / name).is_file():
             shutil.copyfile(source.parent / name, output / name)
-    if not open_clip.is_named(tensors):
+    if not open_clip.has_open_clip_names(tensors):
         save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
         return
     beside = source.parent / open_clip.CONFIG
     if beside.is_file():
         config = json.loads(beside.read_text(encoding="utf-8"))
-        settings, form = open_clip.settings(config["model_cfg"]), config.get("preprocess_cfg", {})
+        settings = open_clip.settings_from_config(config["model_cfg"])
+        form = config.get("preprocess_cfg", {})
     else:
-        settings, form = open_clip.sizes(tensors, hidden_act), {}
+        settings, form = open_clip.settings_from_shapes(tensors, hidden_act), {}
     params = by_path(open_clip.to_hf(tensors), settings)
     hf_clip.save(output, params, settings, mean=form.get("mean", MEAN), std=form.get("std", STD))
 

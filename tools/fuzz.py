@@ -44,7 +44,7 @@ from jaxord.data import decode, matlab, tables, video
 from jaxord.data.readers import sentences
 from jaxord.models.clip import ClipSettings, Tower
 from jaxord.targets.ranks import Ranks
-from jaxord.weights import glove, hf_clip, torchvision
+from jaxord.weights import glove, hf_clip, reading
 from jaxord.workdir import files, layout, run_config
 from tools import make_concepts, plan, torchscript
 
@@ -269,7 +269,7 @@ def of_weights(data, folder):
     first, second = np.zeros((3, 2), np.float32), np.zeros(4, np.float32)
     wanted = {"a": first, "b": second}
     try:
-        torchvision.read(
+        reading.read(
             folder / "model.safetensors",
             wanted,
             str,
@@ -279,7 +279,7 @@ def of_weights(data, folder):
         )
     except ValueError:
         pass
-    hf_clip.settings(str(folder))
+    hf_clip.read_settings(str(folder))
 
 
 def of_config(data, folder):
@@ -414,7 +414,7 @@ def guided(name, good, function, runs, seed):
         texts,
         make_concepts,
         hf_clip,
-        torchvision,
+        reading,
         torchscript,
         run_config,
         layout,

@@ -350,7 +350,7 @@ def main(arguments=None, folder=CONCEPTS):
     a = parser.parse_args(arguments)
     try:
         path = target(folder, a.output, a.task)
-        words = tokens.clip(a.tokenizer) if a.tokenizer else None
+        words = tokens.clip_tokenizer(a.tokenizer) if a.tokenizer else None
         ask = server(a.address, a.model) if a.address else local(a.model) if a.model else paste
         found = make(
             ask,

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from jaxord.export.description import transform
 from jaxord.export.snippet import lines
 from jaxord.models.tokens import byte_tokenizer
-from jaxord.weights import hf_clip, open_clip, torchvision
+from jaxord.weights import hf_clip, hub, open_clip, torchvision
 from jaxord.workdir.files import write_json
 
 TOKENIZER = (
@@ -76,7 +76,7 @@ def write_tokenizer(source, folder):
     from none."""
     if source:
         try:
-            checkpoint = hf_clip.resolve(source)
+            checkpoint = hub.resolve(source)
         except ValueError as error:
             print(f"WITHOUT TOKENIZER: {error}")
             return

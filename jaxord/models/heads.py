@@ -1,10 +1,8 @@
 """Heads: modules that add named arrays to those of the towers, or replace them.
 
-A head maps a dict of arrays (batch, constants, outputs so far) to a dict of arrays. Heads run in
-the order of the config, so one may use what an earlier one gave.
-
-Sizes come from the constants of the run: K from rank_values, G from group_prior, R from
-  reference_values. All is float32.
+A head maps the dict of arrays so far (batch, constants, outputs) to a dict of arrays. Heads run in
+the order of the config, so one can use the arrays of an earlier one. Sizes come from the constants
+of the run: K from rank_values, G from group_prior, R from reference_values. All is float32.
 
 Shapes: B batch, K ranks, G groups, R reference points, D embedding.
 """
@@ -19,44 +17,13 @@ from jaxord.models.fds import FDS
 from jaxord.models.video import MotionFusion
 from jaxord.vectors import inner, unit
 
-__all__ = [
-    "Adapter",
-    "BinRegressor",
-    "Classifier",
-    "CosineLogits",
-    "Experts",
-    "FDS",
-    "Margins",
-    "MotionFusion",
-    "NoiseScale",
-    "PairWeights",
-    "Projection",
-    "ReferencePoints",
-    "Regressor",
-    "Thresholds",
-]
-
-__all__ = [
-    "FDS",
-    "Adapter",
-    "BinRegressor",
-    "Classifier",
-    "CosineLogits",
-    "Experts",
-    "Margins",
-    "MotionFusion",
-    "NoiseScale",
-    "PairWeights",
-    "Projection",
-    "ReferencePoints",
-    "Regressor",
-    "Thresholds",
-]
+__all__ = ["Adapter", "BinRegressor", "Classifier", "CosineLogits", "Experts", "FDS", "Margins"]
+__all__ += ["MotionFusion", "NoiseScale", "PairWeights", "Projection", "ReferencePoints"]
+__all__ += ["Regressor", "Thresholds"]
 
 
 class CosineLogits(nn.Module):
-    """logits[b, k] = exp(logit_scale) cos(image_embeds[b], text_embeds[k]): CLIP's scores.
-    Normalises both."""
+    """logits[b, k] = exp(logit_scale) cos(image_embeds[b], text_embeds[k]), CLIP's scores."""
 
     def __call__(self, arrays):
         cosine = inner(unit(arrays["image_embeds"]), unit(arrays["text_embeds"]))  # [B, K]
@@ -68,39 +35,33 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, arrays):
-        return {
-            "logits": nn.Dense(len(arrays["rank_values"]))(
-                arrays["image_embeds"].astype(jnp.float32)
-            )
-        }
+        return {"logits": nn.Dense(len(arrays["rank_values"]))(_embeds(arrays))}
 
 
 class Regressor(nn.Module):
-    """value = m + s (w . image_embeds + b), with m and s the mean and standard deviation of the
-    rank values.
+    """value = m + s (w . image_embeds + b), m and s the mean and deviation of the rank values.
 
-    The fixed m and s put the first predictions in the middle of the label's scale, whatever its
-    units (our choice).
+    Fixed m and s start the predictions in the middle of the label's scale (our choice).
     """
 
     @nn.compact
     def __call__(self, arrays):
         values = arrays["rank_values"]
-        raw = nn.Dense(1)(arrays["image_embeds"].astype(jnp.float32))[:, 0]  # [B]
+        raw = nn.Dense(1)(_embeds(arrays))[:, 0]  # [B]
         return {"value": values.mean() + values.std() * raw}
 
 
 class Adapter(nn.Module):
     """image_embeds <- ratio A(x) + (1 - ratio) x with A(x) = ReLU(W2 ReLU(W1 x)), no biases.
 
-    In NumCLIP's program but in neither paper: D -> D/4 -> D, ratio 0.8.
+    D -> D/4 -> D, from NumCLIP's program; neither of its papers has it.
     """
 
     ratio: float = 0.8
 
     @nn.compact
     def __call__(self, arrays):
-        x = arrays["image_embeds"].astype(jnp.float32)
+        x = _embeds(arrays)
         hidden = nn.relu(nn.Dense(x.shape[-1] // 4, use_bias=False, name="down")(x))
         adapted = nn.relu(nn.Dense(x.shape[-1], use_bias=False, name="up")(hidden))
         return {"image_embeds": self.ratio * adapted + (1 - self.ratio) * x}
@@ -110,8 +71,7 @@ class BinRegressor(nn.Module):
     """value = sum_k p_k b_k / (1 + delta_k), p = softmax(logits), b the bin centres (NumCLIP Eq 1).
 
     delta = tanh(W2 ReLU(W1 logits)) with 2K hidden units, W from N(0, 0.001^2), biases 0: the form
-    of the program, which the paper leaves open. Trap: 1 + delta lies in (0, 2) and nothing keeps it
-    away from 0.
+    of the program, which the paper leaves open. Trap: 1 + delta in (0, 2) may come near 0.
     """
 
     @nn.compact
@@ -125,18 +85,17 @@ class BinRegressor(nn.Module):
 
 
 class Thresholds(nn.Module):
-    """threshold_logits[b, k]: how surely the rank is above k, k = 0..K-2.
+    """threshold_logits f32[B, K-1]: entry k is large where the rank is above k.
 
-    shared=True:  w . image_embeds + b_k, one w for all thresholds (CORAL, Cao 2020): answers that never contradict each
-      other once the biases descend. Biases start at 0.
-    shared=False: W image_embeds + b (CORN, Shi 2021).
+    shared=True:  w . x + b_k, b from 0 (CORAL, Cao 2020): never contradictory once b descends.
+    shared=False: W x + b (CORN, Shi 2021).
     """
 
     shared: bool = True
 
     @nn.compact
     def __call__(self, arrays):
-        x, thresholds = arrays["image_embeds"].astype(jnp.float32), len(arrays["rank_values"]) - 1
+        x, thresholds = _embeds(arrays), len(arrays["rank_values"]) - 1
         if not self.shared:
             return {"threshold_logits": nn.Dense(thresholds)(x)}
         bias = self.param("bias", nn.initializers.zeros, (thresholds,))
@@ -144,25 +103,18 @@ class Thresholds(nn.Module):
 
 
 class Projection(nn.Module):
-    """image_embeds <- W_n ReLU(... ReLU(W_1 x + b_1)) + b_n, of which losses learn and rules need
-    not (SupCon).
+    """image_embeds <- W_n ReLU(... ReLU(W_1 x + b_1)) + b_n (SupCon, Khosla 2020).
 
-    What came before it stays readable as `image_features`, where no other head or projection stands
-    between.
-
-    Attributes:
-      hidden: width between the layers; 0 is that of image_embeds.
-      features: width of the result.
-      layers: number of linear maps.
+    x stays readable as `image_features` if no other head or projection changes it.
     """
 
-    hidden: int = 0
-    features: int = 128
+    hidden: int = 0  # width between the layers; 0 is that of image_embeds
+    features: int = 128  # width of the result
     layers: int = 2
 
     @nn.compact
     def __call__(self, arrays):
-        x = arrays["image_embeds"].astype(jnp.float32)
+        x = _embeds(arrays)
         hidden = self.hidden or x.shape[-1]
         for i in range(self.layers - 1):
             x = nn.relu(nn.Dense(hidden, name=str(i))(x))
@@ -170,37 +122,28 @@ class Projection(nn.Module):
 
 
 class Experts(nn.Module):
-    """A regressor for each group, and a classifier of the groups (Group-DIR Eq 3, Eq 4).
+    """expert_values = m + s (V x + b), group_logits = W x + c (Group-DIR Eq 3, Eq 4).
 
-    expert_values = m + s (V image_embeds + b),  group_logits = W image_embeds + c, one row of V and of W per group; m and s
-    the mean and standard deviation of all rank values, as in `Regressor` (our choice: the same for
-    every expert, since the values of a group need not be known).
+    One row per group; m and s as in `Regressor`, over all rank values (our choice: a group's own
+    values need not be known).
     """
 
     @nn.compact
     def __call__(self, arrays):
-        x, values, groups = (
-            arrays["image_embeds"].astype(jnp.float32),
-            arrays["rank_values"],
-            _size(arrays, "group_prior"),
-        )
+        x, values = _embeds(arrays), arrays["rank_values"]
+        groups = _size(arrays, "group_prior")
         raw = nn.Dense(groups, name="values")(x)  # [B, G]
-        return {
-            "expert_values": values.mean() + values.std() * raw,
-            "group_logits": nn.Dense(groups, name="groups")(x),
-        }
+        expert_values = values.mean() + values.std() * raw
+        return {"expert_values": expert_values, "group_logits": nn.Dense(groups, name="groups")(x)}
 
 
 class ReferencePoints(nn.Module):
-    """reference_points f32[R, D], free parameters, one for each of `reference_values` (mu of ConOrd
-    Eq 8).
+    """reference_points f32[R, D]: free, one per entry of `reference_values` (mu of ConOrd Eq 8).
 
-    Attributes:
-      initial: "random" N(0, 1/D), which has the length of the unit features that they are compared
-        with; "zeros"; "truncated_normal", the same cut at two standard deviations; "kaiming" N(0,
-        2/D); "mean": the run replaces the points by the mean unit features of the training split's
-        labels before the first step, and zeros stand till then.
-      scale: multiplies the drawn ones. The paper gives none (our choice: 1).
+    `initial` is "random" N(0, 1/D), as long as the unit features they are compared with; "zeros";
+    "truncated_normal", cut at two standard deviations; "kaiming" N(0, 2/D); or "mean": zeros, which
+    the run replaces by each label's mean unit feature of the training split. `scale` multiplies
+    drawn points (our choice: 1; the paper gives none).
     """
 
     initial: str = "random"
@@ -218,20 +161,19 @@ class ReferencePoints(nn.Module):
             "mean": draw.zeros,
         }
         if self.initial not in forms:
+            known = sorted(forms)
             raise ValueError(
-                f"ReferencePoints has initial={self.initial!r}; it takes one of {sorted(forms)}"
+                f"ReferencePoints has initial={self.initial!r}; it takes one of {known}"
             )
         return {"reference_points": self.param("points", forms[self.initial], shape)}
 
 
 class PairWeights(nn.Module):
-    """pair_weights f32[2, size] > 0: ConOrd's learned attraction and repulsion by the gap of labels
-    (setting X).
+    """pair_weights f32[2, size] > 0: ConOrd's learned attraction and repulsion (setting X).
 
-    softplus of free parameters. They start at attraction 1 / (gap + 1) and repulsion gap + 1, gap =
-    0..size-1: with both rows equal the features would have no gradient, and nothing in the loss
-    tells them an order (our choice; the paper has no form). Trap: the loss also falls, without end,
-    by raising one row and lowering the other.
+    softplus of free parameters, indexed by the gap of two labels. Attraction starts at 1 / (gap +
+    1), repulsion at gap + 1 (our choice): with equal rows the features would have no gradient.
+    Trap: raising one row and lowering the other lowers the loss without end.
     """
 
     size: int
@@ -240,44 +182,35 @@ class PairWeights(nn.Module):
     def __call__(self, arrays):
         far = 1.0 + np.arange(self.size)
         start = _softplus_inverse(np.stack([1 / far, far]))
-        return {
-            "pair_weights": softplus(
-                self.param("weights", lambda key: jnp.asarray(start, jnp.float32))
-            )
-        }
+        weights = self.param("weights", lambda key: jnp.asarray(start, jnp.float32))
+        return {"pair_weights": softplus(weights)}
 
 
 class Margins(nn.Module):
-    """margins f32[K-1] >= 0 between neighbouring ranks (CLOC, Pitawela 2025): softplus of free
-    parameters.
-
-    The margins themselves start from U(0.5, 1).
-    """
+    """margins f32[K-1] >= 0 of neighbouring ranks: softplus, from U(0.5, 1) (CLOC, 2025)."""
 
     @nn.compact
     def __call__(self, arrays):
         def start(key, shape):
             return _softplus_inverse(jax.random.uniform(key, shape, minval=0.5, maxval=1.0))
 
-        return {
-            "margins": softplus(self.param("margins", start, (len(arrays["rank_values"]) - 1,)))
-        }
+        shape = (len(arrays["rank_values"]) - 1,)
+        return {"margins": softplus(self.param("margins", start, shape))}
 
 
 class NoiseScale(nn.Module):
-    """noise_scale f32[], a free parameter: sigma of balanced MSE (Ren 2022), on the scale of the
-    target.
-
-    As in its program nothing keeps it positive: the losses take its square.
-    """
+    """noise_scale f32[], sigma of balanced MSE (Ren 2022); may turn negative, losses square it."""
 
     initial: float = 1.0
 
     @nn.compact
     def __call__(self, arrays):
-        return {
-            "noise_scale": self.param("noise_scale", nn.initializers.constant(self.initial), ())
-        }
+        start = nn.initializers.constant(self.initial)
+        return {"noise_scale": self.param("noise_scale", start, ())}
+
+
+def _embeds(arrays):
+    return arrays["image_embeds"].astype(jnp.float32)
 
 
 def _softplus_inverse(x):
@@ -286,6 +219,7 @@ def _softplus_inverse(x):
 
 
 def _size(arrays, name):
+    """Length of a constant, which a setting of the config has to bring."""
     setting = {"group_prior": "groups.count", "reference_values": "references.index"}[name]
     if name not in arrays:
         raise ValueError(f"a head needs {name}, which {setting} brings; set it")

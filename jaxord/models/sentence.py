@@ -1,5 +1,4 @@
-"""The tower of sentence pairs: a bidirectional LSTM, the maximum over its steps, and the feature of
-the pair.
+"""The tower of sentence pairs: a bidirectional LSTM, the maximum over steps, pair features.
 
 Shapes: B pairs, N sentences, T tokens, H hidden units of one direction, D inputs of a layer.
 """
@@ -12,52 +11,37 @@ DIRECTIONS = ("", "_reverse")  # torch's suffixes of the parameters: forward, ba
 
 
 class BiLSTM(nn.Module):
-    """Pair features [u; v; |u - v|; u v] of the two sentences, both through one encoder (STS-B-DIR, Yang et al. 2021).
+    """Pair features [u; v; |u - v|; u v] of two sentences (STS-B-DIR, Yang et al. 2021).
 
-    u is the maximum over the valid steps of a bidirectional LSTM's outputs. Parameters are float32:
-    `embedding` [vocabulary, dim], and under `lstm` those of torch.nn.LSTM by its names and in its
-    shapes (`weight_ih_l0` [4 H, D], gates in the order input, forget, cell, output), drawn as torch
+    u and v are the maxima over the valid steps of a bidirectional LSTM's outputs. Parameters are
+    float32: `embedding` [vocabulary, dim], and under `lstm` those of torch.nn.LSTM by its names,
+    shapes and gate order (`weight_ih_l0` [4 H, D]; input, forget, cell, output), drawn as torch
     draws them from U(-1/sqrt(H), 1/sqrt(H)).
-
-    Attributes:
-      vocabulary: number of words, with padding and unknown.
-      dim: of the word vectors.
-      hidden: H.
-      layers: of the LSTM.
-      dropout: of the word vectors and of the encoder's outputs, in training.
-      dtype: of the activations; the cell's state and the features are float32.
     """
 
-    vocabulary: int
-    dim: int
-    hidden: int
+    vocabulary: int  # number of words, with padding and unknown
+    dim: int  # of the word vectors
+    hidden: int  # H
     layers: int = 2
-    dropout: float = 0.2
-    dtype: jnp.dtype = jnp.float32
+    dropout: float = 0.2  # of the word vectors and of the encoder's outputs, in training
+    dtype: jnp.dtype = jnp.float32  # of the activations; the state and the features are float32
 
     @nn.compact
     def __call__(self, sentences, sentence_mask):
-        """Features of pairs.
+        """Features of pairs: i32[B, 2, T], bool[B, 2, T] -> f32[B, 8 H].
 
-        Args:
-          sentences: i32[B, 2, T], ids of words.
-          sentence_mask: bool[B, 2, T], which tokens are valid: from the first on, without gaps.
-            What stands behind them changes nothing.
-
-        Returns:
-          f32[B, 8 H]; a sentence without any valid token counts as zeros.
+        The mask tells valid tokens, which come first, without gaps; the others change nothing. A
+        sentence without any counts as zeros.
         """
         training = self.is_mutable_collection("stats") and not self.is_initializing()
         drop = nn.Dropout(self.dropout, deterministic=not training)
-        embedding = self.param(
-            "embedding", nn.initializers.normal(1.0), (self.vocabulary, self.dim)
-        )
+        shape = (self.vocabulary, self.dim)
+        embedding = self.param("embedding", nn.initializers.normal(1.0), shape)
         tokens = sentences.shape[-1]
         mask = sentence_mask.reshape(-1, tokens).T[..., None]  # [T, 2 B, 1]
         x = embedding.astype(self.dtype)[sentences.reshape(-1, tokens).T]  # [T, 2 B, dim]
-        x = drop(LSTM(self.hidden, self.layers, name="lstm")(drop(x), mask)).astype(
-            jnp.float32
-        )  # [T, 2 B, 2 H]
+        x = drop(LSTM(self.hidden, self.layers, name="lstm")(drop(x), mask))
+        x = x.astype(jnp.float32)  # [T, 2 B, 2 H]
         pooled = jnp.max(jnp.where(mask, x, -jnp.inf), axis=0)  # [2 B, 2 H]
         pooled = jnp.where(mask.any(0), pooled, 0.0).reshape(-1, 2, 2 * self.hidden)
         u, v = pooled[:, 0], pooled[:, 1]
@@ -65,82 +49,58 @@ class BiLSTM(nn.Module):
 
 
 class LSTM(nn.Module):
-    """Layers of a bidirectional LSTM over padded sequences: torch.nn.LSTM with its sequences
-    packed."""
+    """Layers of a bidirectional LSTM, forward and backward outputs side by side."""
 
     hidden: int
     layers: int
 
     @nn.compact
     def __call__(self, x, mask):
-        """Outputs of the last layer.
+        """x [T, N, D], mask bool[T, N, 1] -> [T, N, 2 H]; 0 behind the valid steps."""
+        bound, gates = self.hidden**-0.5, 4 * self.hidden
 
-        Args:
-          x: [T, N, D].
-          mask: bool[T, N, 1], valid steps, without gaps from the first on.
+        def draw(key, shape):
+            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
-        Returns:
-          [T, N, 2 H], forward and backward outputs side by side; 0 behind the valid steps.
-        """
-        bound = self.hidden**-0.5
-        draw = lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)  # noqa: E731
         for layer in range(self.layers):
-            shapes = {
-                "weight_ih": (4 * self.hidden, x.shape[-1]),
-                "weight_hh": (4 * self.hidden, self.hidden),
-            }
-            shapes |= {"bias_ih": (4 * self.hidden,), "bias_hh": (4 * self.hidden,)}
+            shapes = {"weight_ih": (gates, x.shape[-1]), "weight_hh": (gates, self.hidden)}
+            shapes |= {"bias_ih": (gates,), "bias_hh": (gates,)}
             both = [
-                [
-                    self.param(f"{name}_l{layer}{direction}", draw, shape)
-                    for name, shape in shapes.items()
-                ]
-                for direction in DIRECTIONS
+                [self.param(f"{name}_l{layer}{end}", draw, shape) for name, shape in shapes.items()]
+                for end in DIRECTIONS
             ]
             x = bidirectional(x, mask, *both)
         return x
 
 
 def bidirectional(x, mask, forward, backward):
-    """One bidirectional layer.
+    """One bidirectional layer: x [T, N, D], mask bool[T, N, 1] -> [T, N, 2 H].
 
-    (i, f, g, o) = W x_t + b + U h_(t-1) + b';  c_t = s(f) c_(t-1) + s(i) tanh(g);  h_t = s(o) tanh(c_t), s the sigmoid.
-
-    What does not depend on h is one matrix product before the loop. The state stays zero where the
-    mask is, so that the backward direction, which meets the padding first, starts at the last valid
-    step.
-
-    Args:
-      x: [T, N, D].
-      mask: bool[T, N, 1].
-      forward: (W [4 H, D], U [4 H, H], b [4 H], b' [4 H]), float32.
-      backward: the same of the other direction.
-
-    Returns:
-      [T, N, 2 H].
+    (i, f, g, o) = W x_t + b + U h_(t-1) + b';  c_t = s(f) c_(t-1) + s(i) tanh(g);
+    h_t = s(o) tanh(c_t), s the sigmoid. Each direction is (W [4 H, D], U [4 H, H], b, b' [4 H]).
     """
     dtype = x.dtype
 
-    def step(state, now):
+    def step(states, inputs):
         following = []
-        for (h, c), (projected, valid), (_, recurrent, _, _) in zip(
-            state, now, (forward, backward), strict=True
-        ):
-            gates = projected + jnp.matmul(
-                h, recurrent.T.astype(dtype), preferred_element_type=jnp.float32
-            )
+        directions = zip(states, inputs, (forward, backward), strict=True)
+        for (h, c), (projected, valid), (_, recurrent, _, _) in directions:
+            recurrent = recurrent.T.astype(dtype)
+            gates = projected + jnp.matmul(h, recurrent, preferred_element_type=jnp.float32)
             i, f, g, o = jnp.split(gates, 4, axis=-1)
             c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
             h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            # Zero at padding, so the backward direction, which meets the padding first, starts at
+            # the last valid step.
             following.append((jnp.where(valid, h, 0.0).astype(dtype), jnp.where(valid, c, 0.0)))
         return following, [h for h, _ in following]
 
+    # One matrix product before the loop covers the inputs of all steps and both directions.
     weights = jnp.concatenate([forward[0], backward[0]]).astype(dtype)  # [8 H, D]
     bias = jnp.concatenate([forward[2] + forward[3], backward[2] + backward[3]])
     projected = jnp.matmul(x, weights.T, preferred_element_type=jnp.float32) + bias  # [T, N, 8 H]
     ahead, behind = jnp.split(projected, 2, axis=-1)
-    hidden = forward[1].shape[1]
-    zero = jnp.zeros((x.shape[1], hidden), jnp.float32)
-    state = [(zero.astype(dtype), zero)] * 2
-    _, (h, reverse) = jax.lax.scan(step, state, [(ahead, mask), (behind[::-1], mask[::-1])])
+    zero = jnp.zeros((x.shape[1], forward[1].shape[1]), jnp.float32)
+    states = [(zero.astype(dtype), zero)] * 2
+    _, (h, reverse) = jax.lax.scan(step, states, [(ahead, mask), (behind[::-1], mask[::-1])])
     return jnp.concatenate([h, reverse[::-1]], axis=-1)

@@ -1,2 +1,1 @@
-"""Weights of other programs: their names are turned into ours by one rule, strictly, in both
-directions."""
+"""Weights of other programs: one naming rule per format, strict, in both directions."""

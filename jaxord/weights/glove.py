@@ -9,25 +9,26 @@ from absl import logging
 def vectors(path, words, seed):
     """The table of word vectors that a tower of sentences starts from.
 
-    A word without a vector gets one from N(0, 1), padding zeros; how many words have one is logged.
+    A word without a vector gets one from N(0, 1), padding zeros. Logs how many words have one.
 
     Args:
-        path: of a GloVe text file: a word and its numbers a line, apart by blanks.
-        words: the vocabulary of Records; the first is padding.
-        seed: of the run.
+      path: of a GloVe text file: a word and its numbers a line, separated by blanks.
+      words: the vocabulary of Records; the first is padding, the second unknown.
+      seed: of the run.
 
     Returns:
-        f32[len(words), D], D as in the file.
+      f32[len(words), D], D as in the file.
 
     Raises:
-        ValueError: no such file, a line that is no vector, or not one word of the vocabulary in it.
+      ValueError: no such file, a line that is no vector, or none of the words in it.
     """
     if not os.path.isfile(path):
         raise ValueError(
-            f"no word vectors at {path!r} (config.model.vectors); it is a GloVe text file: a word, its numbers"
+            f"no word vectors at {path!r} (config.model.vectors); it is a GloVe text file: a word, "
+            "its numbers"
         )
     places = {word: place for place, word in enumerate(words) if place > 1}
-    found, dim = {}, 0
+    rows, dim = {}, 0
     with open(path, encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, 1):
             dim = dim or len(line.split()) - 1
@@ -37,25 +38,29 @@ def vectors(path, words, seed):
             name, *values = line.rstrip().rsplit(" ", dim)
             if name != word and len(values) == dim:
                 continue  # GloVe's largest file has words with blanks in them, such as ". . ."
-            try:
-                with np.errstate(over="ignore"):  # infinite then
-                    vector = np.array(values, np.float32)
-            except ValueError:
-                vector = np.empty(0)
+            vector = _floats(values)
             if len(vector) != dim or not np.isfinite(vector).all():
-                raise ValueError(
-                    f"{path}, line {number}: expected a word and {dim} finite numbers, found {line[:60]!r}"
-                )
-            found[places[word]] = vector
-    if not found:
+                expected = f"expected a word and {dim} finite numbers, found {line[:60]!r}"
+                raise ValueError(f"{path}, line {number}: {expected}")
+            rows[places[word]] = vector
+    total = len(words) - 2
+    if not rows:
+        some = list(words[2:7])
         raise ValueError(
-            f"{path} has none of the {len(words) - 2} words, such as {list(words[2:7])}; is it a GloVe text file?"
+            f"{path} has none of the {total} words, such as {some}; is it a GloVe text file?"
         )
     draw = np.random.Generator(np.random.Philox(key=seed % 2**64))
     table = draw.standard_normal((len(words), dim), np.float32)
     table[0] = 0
-    table[list(found)] = list(found.values())
-    logging.info(
-        "%d of %d words have a vector of %d numbers in %s", len(found), len(words) - 2, dim, path
-    )
+    table[list(rows)] = list(rows.values())
+    logging.info("%d of %d words have a vector of %d numbers in %s", len(rows), total, dim, path)
     return table
+
+
+def _floats(values):
+    """f32 array of texts; empty if one is no number."""
+    try:
+        with np.errstate(over="ignore"):  # too large becomes infinite
+            return np.array(values, np.float32)
+    except ValueError:
+        return np.empty(0)

@@ -1,5 +1,4 @@
-"""The parameters and statistics that a stage starts from: inherited, pretrained, or drawn from the
-seed."""
+"""The parameters and statistics that a stage starts from: inherited, pretrained or drawn."""
 
 import functools
 import os
@@ -12,13 +11,15 @@ import numpy as np
 from jaxord import trees
 from jaxord.weights import glove, hf_clip, torchvision
 
+# Each program runs once: half the compile time counts for more than its speed.
+FAST = {"xla_backend_optimization_level": 0}
+
 
 def variables(config, model, constants, records, vectors=None, start=None):
-    """All parameters and statistics, flat: of the stage before, pretrained where there are weights,
-    the rest drawn.
+    """All parameters and statistics: of the stage before, else pretrained, else drawn.
 
-    Prompts start from word embeddings, so the towers are loaded first and what is missing is
-    initialised around them.
+    Prompts start from word embeddings, so the towers are loaded first and the missing parameters
+    are initialised around them.
 
     Args:
       config: of one stage.
@@ -32,76 +33,64 @@ def variables(config, model, constants, records, vectors=None, start=None):
       {"params": {path: numpy array}, "stats": {path: numpy array}}.
 
     Raises:
-      ValueError: a parameter that the stage before does not have and that config.fresh does not
-        name.
+      ValueError: the stage before lacks a parameter that config.fresh does not name.
     """
-    key = jax.random.fold_in(
-        jax.random.key(config.seed), 0x1A17
-    )  # apart from the stream of augmentation
-    size = config.data.image_size
-    inputs = {
-        name: array for name, array in records.inputs.items() if name not in ("frames", "size")
-    }
+    # Folded in, so that the stream differs from that of augmentation.
+    key = jax.random.fold_in(jax.random.key(config.seed), 0x1A17)
     arrays = {
-        name: jnp.zeros((1, *array.shape[1:]), array.dtype) for name, array in inputs.items()
-    } | constants
+        name: jnp.zeros((1, *array.shape[1:]), array.dtype)
+        for name, array in records.inputs.items()
+        if name not in ("frames", "size")
+    }
+    arrays |= constants
     if records.read is not None or "frames" in records.inputs:
+        size = config.data.image_size
         arrays["image"] = jnp.zeros((1, 1, size, size, 3))
 
     shapes = jax.eval_shape(functools.partial(model.init, key), arrays)
     shapes = {name: trees.flatten(shapes.get(name, {})) for name in ("params", "stats")}
     loaded = inherited(config, shapes, start) if start else pretrained(config, shapes, vectors)
+
     # The key is an argument, so that runs that differ in the seed share one compiled program.
-    fast = {
-        "xla_backend_optimization_level": 0
-    }  # each runs once: half the compile time counts for more than speed
-    if shapes["stats"]:
-        fresh = jax.jit(
-            lambda key, arrays: model.init(key, arrays)["stats"], compiler_options=fast
-        )(key, arrays)
-        loaded["stats"] = {**trees.flatten(fresh), **loaded["stats"]}
+    def statistics(key, arrays):
+        return model.init(key, arrays)["stats"]
 
     def fill(loaded, key):
         return model.apply(loaded, arrays, rngs={"params": key}, mutable=["params"])[1]["params"]
 
+    if shapes["stats"]:
+        drawn = jax.jit(statistics, compiler_options=FAST)(key, arrays)
+        loaded["stats"] = {**trees.flatten(drawn), **loaded["stats"]}
     if set(loaded["params"]) < set(shapes["params"]):
-        drawn = jax.jit(fill, compiler_options=fast)(trees.nested(loaded), key)
+        drawn = jax.jit(fill, compiler_options=FAST)(trees.nested(loaded), key)
         loaded["params"] = trees.flatten(drawn)
     return jax.tree.map(np.asarray, loaded)
 
 
 def pretrained(config, shapes, vectors):
-    """What the config's weights files give: {"params": flat, "stats": flat}."""
-    m, found = config.model, {"params": {}, "stats": {}}
+    """The arrays of the config's weights files: {"params": flat, "stats": flat}."""
+    m, loaded = config.model, {"params": {}, "stats": {}}
     if m.weights:
-        parts = [part for part in hf_clip.PARTS if part != "vision_model" or not m.image_tower]
-        parts = [part for part in parts if part != "visual_projection" or not m.image_tower]
-        wanted = {
-            path: shape for path, shape in shapes["params"].items() if path.split("/")[0] in parts
-        }
-        found["params"] |= hf_clip.load(m.weights, wanted) if wanted else {}
+        # Another image tower replaces CLIP's and its projection.
+        replaced = {"vision_model", "visual_projection"} if m.image_tower else set()
+        parts = set(hf_clip.PARTS) - replaced
+        wanted = {path: x for path, x in shapes["params"].items() if path.split("/")[0] in parts}
+        loaded["params"] |= hf_clip.load(m.weights, wanted) if wanted else {}
     if m.image_weights:
-        (prefix,) = {path.split("/")[0] for path in shapes["params"]} & {"resnet", "vgg"}
-        wanted = {
-            name: {path: shape for path, shape in flat.items() if path.startswith(f"{prefix}/")}
-            for name, flat in shapes.items()
-        }
-        both = {
-            path.removeprefix(f"{prefix}/"): shape
-            for flat in wanted.values()
-            for path, shape in flat.items()
-        }
-        read = torchvision.load(m.image_weights, both)
-        for name, flat in wanted.items():
-            found[name] |= {path: read[path.removeprefix(f"{prefix}/")] for path in flat}
+        (tower,) = {path.split("/")[0] for path in shapes["params"]} & {"resnet", "vgg"}
+        wanted = {path: x for flat in shapes.values() for path, x in flat.items()}
+        wanted = {path: x for path, x in wanted.items() if path.startswith(f"{tower}/")}
+        short = {path: path.removeprefix(f"{tower}/") for path in wanted}
+        arrays = torchvision.load(m.image_weights, {short[path]: wanted[path] for path in wanted})
+        for name, flat in shapes.items():
+            loaded[name] |= {path: arrays[short[path]] for path in flat if path in short}
     if m.vectors:
-        found["params"]["sentence/embedding"] = vectors
-    return found
+        loaded["params"]["sentence/embedding"] = vectors
+    return loaded
 
 
 def word_vectors(config, vocabulary):
-    """The table f32[words, size] that a tower of sentences starts from; without a file only its
-    shape means something."""
+    """The table f32[words, size] that a tower of sentences starts from; zeros without a file."""
     path = config.model.vectors
     if not path:
         return np.zeros((len(vocabulary), config.model.vector_size), np.float32)
@@ -110,39 +99,30 @@ def word_vectors(config, vocabulary):
 
 
 def inherited(config, shapes, start):
-    """What a stage takes over from the one before."""
+    """The arrays that a stage takes over from the one before; config.fresh names the others."""
     fresh = re.compile(config.fresh)
-    found = {
-        name: {
-            path: start[name][path]
-            for path in shapes[name]
-            if path in start[name] and not fresh.fullmatch(path)
-        }
-        for name in ("params", "stats")
-    }
-    missing = [
-        path
-        for path in shapes["params"]
-        if path not in found["params"] and not fresh.fullmatch(path)
-    ]
+    kept = {name: [p for p in flat if not fresh.fullmatch(p)] for name, flat in shapes.items()}
+    missing = [path for path in kept["params"] if path not in start["params"]]
     if missing:
         raise ValueError(
-            f"the stage before has no {missing}; parameters that begin anew are named by the stage's `fresh`"
+            f"the stage before has no {missing}; parameters that begin anew are named by the "
+            "stage's `fresh`"
         )
-    return found
+    return {
+        name: {path: start[name][path] for path in paths if path in start[name]}
+        for name, paths in kept.items()
+    }
 
 
 def check_scratch(config, groups):
-    """A tower that starts at random and is never trained is a mistake."""
-    sources = {
-        "resnet": config.model.image_weights,
-        "vgg": config.model.image_weights,
-        "sentence": config.model.vectors,
-    }
+    """Refuses a tower that would start at random and never be trained."""
+    m = config.model
+    sources = {"resnet": m.image_weights, "vgg": m.image_weights, "sentence": m.vectors}
     frozen = {path.split("/")[0] for path, group in groups.items() if group == "frozen"}
-    random = sorted(tower for tower in frozen if not sources.get(tower, config.model.weights))
+    random = sorted(tower for tower in frozen if not sources.get(tower, m.weights))
     if random:
         raise ValueError(
-            f"{config.method} keeps {random} frozen, which without weights would stay random; give model.weights (or "
-            "model.image_weights), or start everything from scratch with the config argument 'backbone=tiny'"
+            f"{config.method} keeps {random} frozen, which without weights would stay random; give "
+            "model.weights (or model.image_weights), or start everything from scratch with the "
+            "config argument 'backbone=tiny'"
         )

@@ -4,7 +4,7 @@ import hashlib
 import re
 
 from jaxord import trees
-from jaxord.weights import torchvision
+from jaxord.weights import reading, torchvision
 
 RANDOM = "random"  # in place of a file
 FAST = ".multipathway_blocks.1."
@@ -51,7 +51,7 @@ def load(file, shapes):
     def expected(name):
         return FAST in name and not name.endswith("num_batches_tracked")
 
-    arrays = torchvision.read(file, leaves, source_name, from_source, expected, CONVERT)
+    arrays = reading.read(file, leaves, source_name, from_source, expected, CONVERT)
     return {
         kind: trees.unflatten({path: arrays[path] for path in tree}) for kind, tree in flat.items()
     }

@@ -301,7 +301,7 @@ def test_an_export_verifies_itself(done):
 
 def test_export_import_export_is_the_same_bytes(done, tmp_path):
     selected, out, _ = done
-    found = hf_clip.settings(out)
+    found = hf_clip.read_settings(out)
     params = hf_clip.load(out, hf_clip.parameters(found))
     for path, array in params.items():
         np.testing.assert_array_equal(array, selected.variables["params"][path], err_msg=path)
@@ -323,7 +323,7 @@ def test_another_run_starts_from_the_folder(done, photos):
     """Its tokenizer gives the ids of the bytes; the towers are those of the folder, by either
     naming."""
     _, out, _ = done
-    words, plain = tokens.clip(out), tokens.byte_tokenizer()
+    words, plain = tokens.clip_tokenizer(out), tokens.byte_tokenizer()
     for text in ("A photo of a 4 year old", "  two\n words ", "caf\u00e9.", ""):
         assert words.encode(text) == plain.encode(text), text
     assert (words.sot, words.eot, words.full_stop, words.vocab_size) == (256, 257, ord("."), 258)
@@ -336,7 +336,7 @@ def test_another_run_starts_from_the_folder(done, photos):
         40,
     )
     task = make_task(c, "")
-    stored = hf_clip.load(out, hf_clip.parameters(hf_clip.settings(out)))
+    stored = hf_clip.load(out, hf_clip.parameters(hf_clip.read_settings(out)))
     for path, array in {**task.trained, **task.frozen}.items():
         if path in stored:
             np.testing.assert_array_equal(array, stored[path], err_msg=path)
@@ -393,7 +393,7 @@ def test_the_tokenizer_of_the_weights_comes_along(done, tmp_path):
     towers.write_tokenizer(write_vocabulary(tmp_path / "weights"), tmp_path / "out")
     processor, own = (
         CLIPProcessor.from_pretrained(tmp_path / "out"),
-        tokens.clip(tmp_path / "weights"),
+        tokens.clip_tokenizer(tmp_path / "weights"),
     )
     texts = ["A photo of a person's 4 ...", "caf\u00e9"]
     assert processor(text=texts)["input_ids"] == [

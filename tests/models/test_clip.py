@@ -204,15 +204,17 @@ def test_half_precision_keeps_parameters_and_result_in_float32(vision):
 
 def test_positions_of_the_same_grid_are_untouched_and_a_plane_stays_one():
     positions = jax.random.normal(jax.random.key(3), (17, 6))
-    assert clip.resize_positions(positions, 4) is positions
+    assert hf_clip.resize_positions(positions, 4) is positions
     flat = jnp.full((17, 6), 2.5).at[0].set(-1.0)
-    resized = clip.resize_positions(flat, 7)
+    resized = hf_clip.resize_positions(flat, 7)
     assert resized.shape == (50, 6)
     np.testing.assert_allclose(resized[0], -1.0)
     np.testing.assert_allclose(resized[1:], 2.5, atol=1e-6)
     # Rows of the grid stay rows: a ramp along the height only.
     ramp = jnp.repeat(jnp.arange(8.0), 8)[:, None]
-    grid = clip.resize_positions(jnp.concatenate([jnp.zeros((1, 1)), ramp]), 16)[1:].reshape(16, 16)
+    grid = hf_clip.resize_positions(jnp.concatenate([jnp.zeros((1, 1)), ramp]), 16)[1:].reshape(
+        16, 16
+    )
     np.testing.assert_allclose(grid, grid[:, :1] + jnp.zeros((1, 16)), atol=1e-5)
     np.testing.assert_allclose(np.diff(grid[4:12, 0]), 0.5, atol=1e-5)
 
@@ -227,7 +229,7 @@ def test_errors_say_what_to_do(text, vision):
     ):
         clip.TextModel(SMALL).apply(text, jnp.zeros((1, 13, 16)), jnp.zeros((1,), jnp.int32))
     with pytest.raises(ValueError, match=r"resize 12 position embeddings: expected 1 \+ n²"):
-        clip.resize_positions(jnp.zeros((12, 4)), 4)
+        hf_clip.resize_positions(jnp.zeros((12, 4)), 4)
     with pytest.raises(ValueError) as error:
         clip.ClipSettings(
             vision=clip.Tower(width=24, layers=2, heads=5, mlp=40, hidden_act="relu"),
@@ -252,7 +254,7 @@ def test_short_and_old_forms_of_config_json(tmp_path):
     `..._config`."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"model_type": "clip"}))
-    assert hf_clip.settings(tmp_path) == VARIANTS["ViT-B/32"]
+    assert hf_clip.read_settings(tmp_path) == VARIANTS["ViT-B/32"]
     large = dict(
         hidden_size=1024,
         intermediate_size=4096,
@@ -273,7 +275,7 @@ def test_short_and_old_forms_of_config_json(tmp_path):
             }
         )
     )
-    assert hf_clip.settings(tmp_path) == VARIANTS["ViT-L/14"]
+    assert hf_clip.read_settings(tmp_path) == VARIANTS["ViT-L/14"]
     assert hf_clip.preprocessing(tmp_path) == dict(mean=MEAN, std=STD, size=224)
     old = {
         "crop_size": 336,
@@ -305,15 +307,15 @@ def test_another_architecture_is_refused_with_every_field():
         eos_token_id=40,
     )
     with pytest.raises(ValueError) as error:
-        hf_clip.compare(other, SMALL)
+        hf_clip.check_architecture(other, SMALL)
     lines = str(error.value).splitlines()
     assert "  vision.hidden_act: 'gelu' in the weights, 'quick_gelu' in the model" in lines
     assert "  text.layer_norm_eps: 1e-06 in the weights, 1e-05 in the model" in lines
     assert len(lines) == 1 + 6 + 6 + 5 and not any("image_size" in line for line in lines)
     b16, b32 = VARIANTS["ViT-B/16"], VARIANTS["ViT-B/32"]
     with pytest.raises(ValueError, match="patch_size: 32 in the weights, 16 in the model"):
-        hf_clip.compare(b32, b16)
-    hf_clip.compare(
+        hf_clip.check_architecture(b32, b16)
+    hf_clip.check_architecture(
         VARIANTS["ViT-L/14-336"], VARIANTS["ViT-L/14"]
     )  # another image size is no other architecture
 
@@ -325,7 +327,7 @@ def test_no_weights_there(tmp_path, monkeypatch):
         with pytest.raises(
             ValueError, match="not a folder, and .* hub .*--config.model.weights=<folder>"
         ) as error:
-            hf_clip.settings(source)
+            hf_clip.read_settings(source)
         assert repr(source) in str(error.value)
 
 
@@ -343,4 +345,4 @@ def test_a_config_of_the_wrong_kind_is_refused(tmp_path, change, words):
     config = {"model_type": "clip", **change} if isinstance(change, dict) else change
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=words):
-        hf_clip.settings(str(tmp_path))
+        hf_clip.read_settings(str(tmp_path))

@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 
 def test_byte_pairs_by_hand(folder):
-    clip = tokens.clip(folder)
+    clip = tokens.clip_tokenizer(folder)
     vocab = json.loads((folder / "vocab.json").read_text())
     expected = [vocab[word] for word in ("a</w>", "photo</w>", "of</w>", "a</w>", "person</w>")]
     assert clip.encode("a photo of a person") == expected
@@ -49,7 +49,7 @@ def test_byte_pairs_are_those_of_transformers(folder, tmp_path):
     theirs.model_max_length = 77
     theirs.save_pretrained(tmp_path)
     shutil.copy(folder / "vocab.json", tmp_path)  # alone it must not be taken for the pair
-    ours, single = tokens.clip(folder), tokens.clip(tmp_path)
+    ours, single = tokens.clip_tokenizer(folder), tokens.clip_tokenizer(tmp_path)
     assert (tmp_path / "tokenizer.json").is_file()
     for text in TEXTS:
         expected = theirs(text, add_special_tokens=False)["input_ids"]
@@ -73,8 +73,8 @@ def test_truncation_and_padding_of_the_file_are_off(folder, tmp_path):
     loaded.enable_truncation(3)
     loaded.enable_padding(length=8)
     loaded.save(str(tmp_path / "tokenizer.json"))
-    assert len(tokens.clip(tmp_path).encode("a a a a a")) == 5
-    assert len(tokens.clip(tmp_path).encode("a")) == 1
+    assert len(tokens.clip_tokenizer(tmp_path).encode("a a a a a")) == 5
+    assert len(tokens.clip_tokenizer(tmp_path).encode("a")) == 1
 
 
 def test_bytes():
@@ -87,7 +87,7 @@ def test_bytes():
 
 @pytest.mark.parametrize("kind", ["bytes", "pairs"])
 def test_a_sentence_is_its_parts_in_a_row(kind, folder):
-    found = tokens.byte_tokenizer() if kind == "bytes" else tokens.clip(folder)
+    found = tokens.byte_tokenizer() if kind == "bytes" else tokens.clip_tokenizer(folder)
     whole = found.encode("a photo of a 35 year old person")
     assert whole == found.encode("a photo of a") + found.encode("35") + found.encode(
         "year old person"
@@ -100,15 +100,15 @@ def test_errors_name_the_files(folder, tmp_path):
         ValueError,
         match="expected tokenizer.json, or vocab.json and merges.txt; found no such folder",
     ):
-        tokens.clip(tmp_path / "nowhere")
+        tokens.clip_tokenizer(tmp_path / "nowhere")
     shutil.copy(folder / "vocab.json", tmp_path)
     with pytest.raises(ValueError, match=r"has no tokenizer: .* found \['vocab.json'\]"):
-        tokens.clip(tmp_path)
+        tokens.clip_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read .*: download it again"):
-        tokens.clip(tmp_path)
+        tokens.clip_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "a</w>": 1, "<|endoftext|>": 2}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(ValueError, match="is not CLIP's: .* found None, 2 and"):
-        tokens.clip(tmp_path)
+        tokens.clip_tokenizer(tmp_path)

@@ -252,7 +252,7 @@ def test_the_fault_goes_back_to_the_model_and_attempts_end():
 
 def test_texts_must_pass_clips_vocabulary(tmp_path):
     write_vocabulary(tmp_path)
-    words = tokens.clip(tmp_path)
+    words = tokens.clip_tokenizer(tmp_path)
     make_concepts.check_tokens(["child", "older adult"], words)
     with pytest.raises(ValueError, match="same tokens"):
         make_concepts.check_tokens(["child", "Child"], words)
@@ -262,7 +262,7 @@ def test_texts_must_pass_clips_vocabulary(tmp_path):
     )  # a vocabulary that lacks a letter at the end of a word
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     with pytest.raises(ValueError, match="'quiz' has .* tokens; expected"):
-        make_concepts.check_tokens(["quiz", "child"], tokens.clip(tmp_path))
+        make_concepts.check_tokens(["quiz", "child"], tokens.clip_tokenizer(tmp_path))
 
 
 def test_the_command_with_a_server(tmp_path, monkeypatch, capsys):

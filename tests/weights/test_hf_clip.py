@@ -134,7 +134,7 @@ def torch_features(model, image, tokens):
 
 def test_settings_are_read_from_config_json(case):
     settings, _, folder, _ = case
-    assert hf_clip.settings(folder) == settings
+    assert hf_clip.read_settings(folder) == settings
 
 
 def test_features_and_gradients_are_torchs(case):
@@ -221,7 +221,7 @@ def test_export_of_import_is_the_same_bytes(case, tmp_path):
         )
         assert ours[name].tobytes() == theirs[name].tobytes(), name
     assert ours["logit_scale"].shape == ()
-    assert hf_clip.settings(tmp_path) == settings
+    assert hf_clip.read_settings(tmp_path) == settings
     again = hf_clip.load(tmp_path, hf_clip.parameters(settings))
     assert list(again) == list(flat) == sorted(flat)
     for path in flat:
@@ -452,21 +452,21 @@ def test_config_json_is_checked(copy):
     config = json.loads(file.read_text())
     file.write_text(json.dumps(config | {"model_type": "siglip"}))
     with pytest.raises(ValueError, match="is of model_type 'siglip', expected 'clip'"):
-        hf_clip.settings(copy)
+        hf_clip.read_settings(copy)
     file.write_text(
         json.dumps(config | {"text_config": config["text_config"] | {"hidden_act": "relu"}})
     )
     with pytest.raises(ValueError, match="text hidden_act 'relu' is unknown"):
-        hf_clip.settings(copy)
+        hf_clip.read_settings(copy)
     file.write_text("{")
     with pytest.raises(ValueError, match="config.json is not JSON .*: download it again"):
-        hf_clip.settings(copy)
+        hf_clip.read_settings(copy)
     file.unlink()
     with pytest.raises(
         ValueError,
         match=r"no config.json; found \['model.safetensors', 'preprocessor_config.json'\]",
     ):
-        hf_clip.settings(copy)
+        hf_clip.read_settings(copy)
 
 
 def test_save_refuses_what_does_not_fit(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxord.models.clip import ClipSettings, Tower
-from jaxord.weights import hf_clip
+from jaxord.weights import hf_clip, hub
 
 OLD, NEW = "1" * 40, "2" * 40  # commits
 TOWER = Tower(width=8, layers=1, heads=2, mlp=8)
@@ -30,10 +30,10 @@ SETTINGS = ClipSettings(
 )
 CODE = """
 import json, sys
-from jaxord.weights import hf_clip
+from jaxord.weights import hf_clip, hub
 for source in sys.argv[1:]:
-    folder = hf_clip.resolve(source)
-    scale = hf_clip.load(folder, hf_clip.parameters(hf_clip.settings(folder)))["logit_scale"]
+    folder = hub.resolve(source)
+    scale = hf_clip.load(folder, hf_clip.parameters(hf_clip.read_settings(folder)))["logit_scale"]
     print(json.dumps([folder.name, sorted(file.name for file in folder.iterdir()), float(scale)]), flush=True)
 """
 

@@ -97,8 +97,8 @@ def test_names_go_there_and_back_and_the_rows_are_where_they_belong():
 
 
 def test_sizes_come_from_the_config_or_from_the_shapes():
-    assert open_clip.settings(open_clip.config(SMALL)["model_cfg"]) == SMALL
-    assert open_clip.sizes(tensors(SMALL), "quick_gelu") == SMALL
+    assert open_clip.settings_from_config(open_clip.config(SMALL)["model_cfg"]) == SMALL
+    assert open_clip.settings_from_shapes(tensors(SMALL), "quick_gelu") == SMALL
     vit = {
         "embed_dim": 512,
         "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
@@ -110,7 +110,7 @@ def test_sizes_come_from_the_config_or_from_the_shapes():
             "layers": 12,
         },
     }
-    found = open_clip.settings(vit)
+    found = open_clip.settings_from_config(vit)
     assert (found.vision.heads, found.vision.mlp, found.vision.hidden_act, found.eos_token_id) == (
         12,
         3072,
@@ -118,11 +118,13 @@ def test_sizes_come_from_the_config_or_from_the_shapes():
         49407,
     )
     with pytest.raises(ValueError, match="no plain CLIP.*vision_cfg.timm_model_name"):
-        open_clip.settings(vit | {"vision_cfg": {"timm_model_name": "convnext", "image_size": 224}})
+        open_clip.settings_from_config(
+            vit | {"vision_cfg": {"timm_model_name": "convnext", "image_size": 224}}
+        )
 
 
 def test_a_folder_with_these_files_is_a_checkpoint(folder):
-    assert hf_clip.settings(folder) == SMALL
+    assert hf_clip.read_settings(folder) == SMALL
     assert hf_clip.preprocessing(folder) == dict(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), size=16)
     found, theirs = hf_clip.load(folder, hf_clip.parameters(SMALL)), tensors(SMALL)
     np.testing.assert_array_equal(found["visual_projection/kernel"], theirs["visual.proj"])
@@ -154,7 +156,7 @@ def test_pickles_are_converted_by_the_tool(folder, tmp_path):
     ):
         hf_clip.load(tmp_path / "clip.pt", hf_clip.parameters(SMALL))
     convert_weights.convert(tmp_path / "clip.pt", tmp_path / "out")
-    assert hf_clip.settings(tmp_path / "out") == SMALL
+    assert hf_clip.read_settings(tmp_path / "out") == SMALL
     found = hf_clip.load(tmp_path / "out", hf_clip.parameters(SMALL))
     expected = hf_clip.load(folder, hf_clip.parameters(SMALL))
     for path, array in expected.items():
@@ -277,7 +279,7 @@ def test_an_archive_of_openai_becomes_a_checkpoint_without_torch(archive, tmp_pa
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch", None)  # importing it is an error
         convert_weights.main([f"--source={file}", f"--output={tmp_path / 'out'}"])
-    assert hf_clip.settings(tmp_path / "out") == SMALL
+    assert hf_clip.read_settings(tmp_path / "out") == SMALL
     model, report = CLIPModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values()), report
     with torch.no_grad():
