@@ -11,6 +11,7 @@ Shapes: N images, K sentences (ranks), T tokens, C width, D embedding, H W image
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -75,17 +76,11 @@ class ClipSettings:
                 yield f"{side} hidden_act {tower.hidden_act!r} is unknown, known are {known}"
 
 
-def quick_gelu(x):
-    """x sigmoid(1.702 x), the approximation that OpenAI's CLIP was trained with."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-def gelu(x):
-    """The exact GELU. jax's default is the tanh approximation, which no CLIP checkpoint means."""
-    return jax.nn.gelu(x, approximate=False)
-
-
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
+ACTIVATIONS = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's approximation
+    # The exact one; jax's default is the tanh approximation, which no CLIP checkpoint means.
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
 
 
 class Dense(nn.Dense):

@@ -110,6 +110,7 @@ def image_tower(config, settings, dtype, vectors, attention):
         raise ValueError(
             f"model.image_tower is {name!r}; it takes one of {sorted(towers)}, '' is CLIP's own"
         )
+    # A function: the module gets its name from the attribute that `setup` assigns it to.
     path, module, form = towers[name]
     return path, functools.partial(module, dtype=dtype, **form)
 

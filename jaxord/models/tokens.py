@@ -126,6 +126,7 @@ def sentences(config: Any, names: Sequence[str], tokenizer: Tokenizer, longest: 
     ahead = _context_ahead(config)
     rows = []
     for name in names:
+        # Placeholders have id 0: a prompt overwrites their embeddings.
         rank = [0] * rank_tokens if rank_tokens else tokenizer.encode(name.replace("_", " "))
         parts = [
             ([tokenizer.sot], TEMPLATE),

@@ -27,11 +27,11 @@ class FrozenNorm(nn.Module):
         return (x - mean) * (scale * jax.lax.rsqrt(var + 1e-5)) + bias
 
 
-def convolution(features, size, stride, name):
-    """3-D convolution without bias, padded by size // 2 at each end, which "SAME" is not."""
+def convolution(x, features, size, stride=1, names=("conv", "norm")):
+    """3-D convolution without bias, padded by size // 2 at each end ("SAME" is not), and norm."""
     padding = [(length // 2, length // 2) for length in size]
     form = dict(strides=(1, stride, stride), padding=padding, use_bias=False)
-    return nn.Conv(features, size, name=name, **form)
+    return FrozenNorm(name=names[1])(nn.Conv(features, size, name=names[0], **form)(x))
 
 
 class Stem(nn.Module):
@@ -41,22 +41,21 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = nn.relu(FrozenNorm(name="norm")(convolution(self.width, (5, 7, 7), 2, "conv")(x)))
+        x = nn.relu(convolution(x, self.width, (5, 7, 7), 2))
         return nn.max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
 
 
 class Branch(nn.Module):
-    """Convolutions over time, space and channels: [..., h, w, C] -> [..., 4 inner]."""
+    """Convolutions over time, space and channels: [N, F, h, w, C] -> [..., 4 inner]."""
 
     inner: int
     stride: int
 
     @nn.compact
     def __call__(self, x):
-        x = nn.relu(FrozenNorm(name="norm_a")(convolution(self.inner, (3, 1, 1), 1, "conv_a")(x)))
-        x = convolution(self.inner, (1, 3, 3), self.stride, "conv_b")(x)
-        x = nn.relu(FrozenNorm(name="norm_b")(x))
-        return FrozenNorm(name="norm_c")(convolution(4 * self.inner, (1, 1, 1), 1, "conv_c")(x))
+        x = nn.relu(convolution(x, self.inner, (3, 1, 1), names=("conv_a", "norm_a")))
+        x = nn.relu(convolution(x, self.inner, (1, 3, 3), self.stride, ("conv_b", "norm_b")))
+        return convolution(x, 4 * self.inner, (1, 1, 1), names=("conv_c", "norm_c"))
 
 
 class Bottleneck(nn.Module):
@@ -70,8 +69,8 @@ class Bottleneck(nn.Module):
     def __call__(self, x):
         branch = Branch(self.inner, self.stride, name="branch2")(x)
         if self.first:
-            x = convolution(4 * self.inner, (1, 1, 1), self.stride, "branch1_conv")(x)
-            x = FrozenNorm(name="branch1_norm")(x)
+            names = ("branch1_conv", "branch1_norm")
+            x = convolution(x, 4 * self.inner, (1, 1, 1), self.stride, names)
         return nn.relu(x + branch)
 
 

@@ -7,17 +7,15 @@ from absl import logging
 
 
 def vectors(path, words, seed):
-    """The table of word vectors that a tower of sentences starts from.
+    """The table f32[len(words), D] of word vectors that a tower of sentences starts from.
 
-    A word without a vector gets one from N(0, 1), padding zeros. Logs how many words have one.
+    A word without a vector gets one from N(0, 1), padding (the first word) zeros. Logs how many
+    words have one.
 
     Args:
-      path: of a GloVe text file: a word and its numbers a line, separated by blanks.
-      words: the vocabulary of Records; the first is padding, the second unknown.
+      path: of a GloVe text file: a word and its D numbers a line, separated by blanks.
+      words: the vocabulary of Records: padding, unknown, then words.
       seed: of the run.
-
-    Returns:
-      f32[len(words), D], D as in the file.
 
     Raises:
       ValueError: no such file, a line that is no vector, or none of the words in it.

@@ -1,11 +1,9 @@
 """Hugging Face's CLIP checkpoints: a folder or hub id -> our parameters, and back.
 
-A checkpoint is `config.json` with `model.safetensors` (or shards and their index). One rule names
-both directions: `text_model.encoder.layers.0.mlp.fc1.weight` is our
-`text_model/encoder/layers/0/mlp/fc1/kernel`. Pickles are never opened.
-
-A folder with OpenCLIP's files, open_clip_config.json and open_clip_model.safetensors, is read too:
-its tensors get Hugging Face's names first (`jaxord.weights.open_clip`).
+A checkpoint is `config.json` with `model.safetensors` (or shards and their index).
+`text_model.encoder.layers.0.mlp.fc1.weight` is our `text_model/encoder/layers/0/mlp/fc1/kernel`.
+Pickles are never opened. OpenCLIP's files (open_clip_config.json, open_clip_model.safetensors) are
+read too: their tensors get Hugging Face's names first.
 """
 
 import dataclasses
@@ -66,20 +64,11 @@ def from_source(path, array):
 
 
 def resize_positions(embedding, grid):
-    """Interpolates an image tower's position embeddings to another resolution.
+    """Interpolates an image tower's position embeddings, f32[1 + n², C] -> f32[1 + grid², C].
 
-    The class token's stays. Bicubic with the Catmull-Rom kernel (a = -1/2) and antialiasing, like
-    Pillow and torch's `interpolate(antialias=True)`; torch without antialias has a = -3/4.
-
-    Args:
-      embedding: f32[1 + n², C], class token first, then the n x n grid row by row.
-      grid: patches along each side of the new image.
-
-    Returns:
-      f32[1 + grid², C].
-
-    Raises:
-      ValueError: the positions behind the first are no square.
+    The class token's, the first, stays; n x n patches follow row by row. Bicubic with the
+    Catmull-Rom kernel (a = -1/2) and antialiasing, like Pillow and torch's
+    `interpolate(antialias=True)`; torch without antialias has a = -3/4.
     """
     count = embedding.shape[0]
     side = round((count - 1) ** 0.5)
@@ -102,6 +91,7 @@ def parameters(settings):
 
     image = jnp.zeros((1, settings.image_size, settings.image_size, 3))
     tokens, end = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
+    # The tower's own `init` would not reach `embed`, which holds the table of tokens.
     text = nn.init(lambda model: model(model.embed(tokens), end), TextModel(settings))
     key, dim = jax.random.key(0), settings.projection_dim
     vision = jax.eval_shape(VisionModel(settings).init, key, image)["params"]
@@ -120,10 +110,7 @@ def read_settings(source):
 
     Old files give each tower twice, as `vision_config` and `vision_config_dict`; if the second is
     there it counts, as in transformers. An `eos_token_id` of 2, a well-known mistake of theirs,
-    stands for the highest id.
-
-    Raises:
-      ValueError: no config.json, another kind of model, or settings that cannot be built.
+    stands for the highest id. A missing file and settings that cannot be built are a ValueError.
     """
     folder = hub.resolve(source)
     file, other = folder / "config.json", folder / open_clip.CONFIG
@@ -206,13 +193,9 @@ def preprocessing(source):
 
 
 def check_architecture(found, expected):
-    """Refuses weights of another architecture, with every field that differs.
+    """Refuses a checkpoint's ClipSettings that differ from a model's, and lists every field.
 
-    Another image_size is none: `load` resizes the positions.
-
-    Args:
-      found: ClipSettings of the checkpoint.
-      expected: ClipSettings of the model.
+    Another image_size is no other architecture: `load` resizes the positions.
     """
     found, expected = (trees.flatten(dataclasses.asdict(s)) for s in (found, expected))
     lines = [
@@ -245,7 +228,7 @@ def _open(folder):
 
 
 def load(source, wanted):
-    """Reads a checkpoint's parameters, strictly.
+    """Reads a checkpoint's parameters strictly, see `reading.fit`.
 
     Args:
       source: folder or hub id.
@@ -255,9 +238,6 @@ def load(source, wanted):
     Returns:
       Flat dict path -> float32 numpy array with the paths of `wanted`. Position embeddings of the
       image tower are resized if `wanted` has another grid.
-
-    Raises:
-      ValueError: `reading.fit`'s.
     """
     folder = hub.resolve(source)
     tensors = _open(folder)
@@ -286,7 +266,8 @@ def save(folder, params, settings, *, mean=MEAN, std=STD, resize="shorter", stor
     """Writes a checkpoint for `load` and for transformers' `CLIPModel.from_pretrained`.
 
     Without the text tower it is one for `CLIPVisionModelWithProjection` (or, without projection,
-    `CLIPVisionModel`).
+    `CLIPVisionModel`). Parameters that do not fit `settings`, and parts that no class of
+    transformers takes, are a ValueError.
 
     Args:
       folder: made if need be.
@@ -295,10 +276,6 @@ def save(folder, params, settings, *, mean=MEAN, std=STD, resize="shorter", stor
       mean, std: of the channels, RGB in [0, 1].
       resize: before the centre crop; "shorter" makes the shorter side stored_size, "square" both.
       stored_size: pixels; 0 is settings.image_size, so nothing is cropped off a square image.
-
-    Raises:
-      ValueError: lists every parameter that does not fit `settings`; parts that no class of
-        transformers takes.
     """
     parts = tuple(part for part in PARTS if any(path.split("/")[0] == part for path in params))
     if parts not in ARCHITECTURES:

@@ -13,17 +13,11 @@ CONVERT = reading.PICKLED.format(".bin, .pt") + ", and pass that folder"
 
 
 def resolve(source):
-    """The local folder of a checkpoint.
+    """The local folder of a checkpoint: a folder itself, or a hub id, downloaded once.
 
-    Args:
-      source: a folder, or a hub id such as "openai/clip-vit-base-patch16", downloaded once and then
-        cached; "<hub id>@<commit>" is that commit for ever, the id alone the newest of its branch.
-
-    Returns:
-      pathlib.Path. Each file from the hub has the hash that the hub gave for that commit.
-
-    Raises:
-      ValueError: no such folder or repository, or a file of the hub's cache with other content.
+    "<hub id>@<commit>" is that commit for ever, the id alone the newest of its branch. Every file
+    from the hub has the hash that the hub gave for that commit. A missing folder or repository and
+    a changed file are a ValueError.
     """
     folder = pathlib.Path(source).expanduser()
     if folder.is_dir():

@@ -31,9 +31,6 @@ def variables(config, model, constants, records, vectors=None, start=None):
 
     Returns:
       {"params": {path: numpy array}, "stats": {path: numpy array}}.
-
-    Raises:
-      ValueError: the stage before lacks a parameter that config.fresh does not name.
     """
     # Folded in, so that the stream differs from that of augmentation.
     key = jax.random.fold_in(jax.random.key(config.seed), 0x1A17)
@@ -99,7 +96,10 @@ def word_vectors(config, vocabulary):
 
 
 def inherited(config, shapes, start):
-    """The arrays that a stage takes over from the one before; config.fresh names the others."""
+    """The arrays that a stage takes over from the one before.
+
+    A parameter that neither the stage before nor config.fresh has is a ValueError.
+    """
     fresh = re.compile(config.fresh)
     kept = {name: [p for p in flat if not fresh.fullmatch(p)] for name, flat in shapes.items()}
     missing = [path for path in kept["params"] if path not in start["params"]]

@@ -96,15 +96,14 @@ def from_hf(tensors):
 def settings_from_config(model):
     """ClipSettings from open_clip_config.json's `model_cfg`.
 
-    Raises:
-      ValueError: an image tower that is no plain vision transformer, or a text tower that is not
-        CLIP's own.
+    Only plain vision transformers and CLIP's own text tower; others are a ValueError.
     """
     vision, text = VISION | model["vision_cfg"], TEXT | model["text_cfg"]
     keys = ("timm_model_name", "attentional_pool", "ls_init_value")
     strange = [f"vision_cfg.{key}" for key in keys if vision.get(key)]
     keys = ("hf_model_name", "embed_cls", "ls_init_value")
     strange += [f"text_cfg.{key}" for key in keys if text.get(key)]
+    # A ResNet has a list of numbers of layers.
     strange += [] if isinstance(vision["layers"], int) else ["vision_cfg.layers, of a ResNet"]
     if strange:
         plain = "no plain CLIP with a vision transformer"
@@ -140,6 +139,7 @@ def settings_from_shapes(tensors, hidden_act):
         mlp = tensors[f"{start}0.mlp.c_fc.weight"].shape[0]
         return Tower(width, len(numbers), width // 64, mlp, hidden_act)
 
+    # The positions are a class token and a square grid of patches.
     width, _, patch, _ = tensors["visual.conv1.weight"].shape
     grid = round((tensors["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     vocabulary, text = tensors["token_embedding.weight"].shape
@@ -156,13 +156,10 @@ def settings_from_shapes(tensors, hidden_act):
 
 
 def config(settings, mean=MEAN, std=STD):
-    """open_clip_config.json of a CLIP, the inverse of `settings_from_config`.
-
-    Raises:
-      ValueError: settings that OpenCLIP cannot express.
-    """
+    """open_clip_config.json of a CLIP; ValueError for settings that OpenCLIP cannot express."""
     vision, text = settings.vision, settings.text
     forms = {(tower.hidden_act, tower.layer_norm_eps) for tower in (vision, text)}
+    # Its config has no field for these.
     last_id = settings.vocab_size - 1
     if len(forms) > 1 or vision.layer_norm_eps != 1e-5 or settings.eos_token_id != last_id:
         raise ValueError(

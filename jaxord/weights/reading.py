@@ -57,9 +57,7 @@ class Checkpoint(collections.abc.Mapping):
 def read(file, wanted, source_name, from_source, expected, hint):
     """Reads one safetensors file by any naming rule; see `fit` for the arguments.
 
-    Raises:
-      ValueError: `fit`'s, or a file that is missing or unreadable; these end with `hint`, the way
-        to make such a file.
+    A missing or unreadable file is a ValueError that ends with `hint`, the way to make one.
     """
     file = pathlib.Path(file).expanduser()
     if not file.is_file():
@@ -68,7 +66,7 @@ def read(file, wanted, source_name, from_source, expected, hint):
 
 
 def fit(tensors, wanted, source_name, from_source, expected, source):
-    """Turns the tensors of a checkpoint into the arrays of a model.
+    """Turns a checkpoint's {name: tensor} into float32 arrays {path: array}, sorted by path.
 
     Args:
       tensors: mapping of name -> array.
@@ -77,10 +75,6 @@ def fit(tensors, wanted, source_name, from_source, expected, source):
       from_source: (path, tensor) -> our array, of any shape if the tensor has the wrong one.
       expected: name -> whether a tensor that is not wanted is a fault.
       source: of the checkpoint, for messages.
-
-    Returns:
-      Flat dict path -> float32 numpy array with the paths of `wanted`, sorted. Half precision
-      becomes float32.
 
     Raises:
       ValueError: lists every tensor that is missing, unexpected, of another shape, not of floating
@@ -96,6 +90,7 @@ def fit(tensors, wanted, source_name, from_source, expected, source):
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             problems.append(f"{name}: {tensor.dtype} in the weights, expected floating point")
             continue
+        # After a wrong shape the values are still looked at, so that all faults show at once.
         array, shape = from_source(path, tensor), tuple(wanted[path].shape)
         if array.shape != shape:
             sizes = f"shape {array.shape} in the weights, {shape} in the model"

@@ -1,11 +1,9 @@
 """torchvision's ResNets and VGGs in one safetensors file <-> our parameters and statistics.
 
-One rule names both directions: `layer1.0.conv1.weight` is our `layer1/0/conv1/kernel`, `bn1.weight`
-our `bn1/scale`, `bn1.running_mean` our `bn1/mean` of the collection "stats". Both collections are
-one flat dict here, since they share no path, without the prefix of the tower (`resnet/`, `vgg/`).
-
-The classifier of ImageNet (`fc` of a ResNet, `classifier.6` of a VGG) and `num_batches_tracked`,
-which torch counts for a momentum of None, are ignored and not written.
+`layer1.0.conv1.weight` is our `layer1/0/conv1/kernel`, `bn1.weight` our `bn1/scale`,
+`bn1.running_mean` our `bn1/mean` of the collection "stats". Both collections are one flat dict
+here, without the prefix of the tower (`resnet/`, `vgg/`). The classifier of ImageNet and
+`num_batches_tracked`, which torch counts for a momentum of None, are ignored and not written.
 """
 
 import pathlib
@@ -47,30 +45,16 @@ def from_source(path, array):
 
 
 def load(file, wanted):
-    """Reads a tower's parameters and statistics, strictly.
+    """Reads a tower's parameters and statistics strictly, see `reading.read`.
 
-    Args:
-      file: a safetensors file with torchvision's names.
-      wanted: flat dict path -> ShapeDtypeStruct (or array): parameters and statistics of a `ResNet`
-        or `VGG`.
-
-    Returns:
-      Flat dict path -> float32 numpy array with the paths of `wanted`.
-
-    Raises:
-      ValueError: `reading.read`'s. Trap: torchvision's VGG16_Weights.IMAGENET1K_FEATURES has a
-        classifier of NaN, which is refused.
+    `wanted` is flat, path -> ShapeDtypeStruct (or array), as is the result. Trap: torchvision's
+    VGG16_Weights.IMAGENET1K_FEATURES has a classifier of NaN, which is refused.
     """
     expected = lambda name: not IGNORED.fullmatch(name)  # noqa: E731
     return reading.read(file, wanted, source_name, from_source, expected, CONVERT)
 
 
 def save(file, flat):
-    """Writes a file for `load`, and for torchvision's model once its classifier is removed.
-
-    Args:
-      file: replaced if it exists; its folder is made.
-      flat: flat dict path -> float32 array, parameters and statistics.
-    """
+    """Writes flat {path: array} for `load`, and for torchvision's model without its classifier."""
     pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
     reading.save(file, flat, source_name, to_source)

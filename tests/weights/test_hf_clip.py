@@ -416,15 +416,17 @@ def test_every_problem_is_in_one_error(copy):
     assert sorted(line.strip() for line in lines) == sorted(
         [
             "missing: logit_scale, our logit_scale",
-            "missing: text_model.encoder.layers.0.mlp.fc1.bias, our text_model/encoder/layers/0/mlp/fc1/bias",
+            "missing: text_model.encoder.layers.0.mlp.fc1.bias, "
+            "our text_model/encoder/layers/0/mlp/fc1/bias",
             "unexpected: vision_model.encoder.layers.2.mlp.fc1.bias",
             "unexpected: classifier.weight",
-            "visual_projection.weight: shape (24, 9) in the weights, (24, 8) in the model (as visual_projection/kernel)",
+            "visual_projection.weight: shape (24, 9) in the weights, (24, 8) in the model "
+            "(as visual_projection/kernel)",
             "text_projection.weight: int8 in the weights, expected floating point",
-            "vision_model.embeddings.patch_embedding.weight: shape (192, 24) in the weights, (8, 8, 3, 24) in the model "
-            "(as vision_model/embeddings/patch_embedding/kernel)",
-            "text_model.embeddings.position_embedding.weight: shape (10, 16) in the weights, (12, 16) in the model (as "
-            "text_model/embeddings/position_embedding/embedding)",
+            "vision_model.embeddings.patch_embedding.weight: shape (192, 24) in the weights, "
+            "(8, 8, 3, 24) in the model (as vision_model/embeddings/patch_embedding/kernel)",
+            "text_model.embeddings.position_embedding.weight: shape (10, 16) in the weights, "
+            "(12, 16) in the model (as text_model/embeddings/position_embedding/embedding)",
         ]
     )
 

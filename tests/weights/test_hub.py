@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxord.models.clip import ClipSettings, Tower
-from jaxord.weights import hf_clip, hub
+from jaxord.weights import hf_clip
 
 OLD, NEW = "1" * 40, "2" * 40  # commits
 TOWER = Tower(width=8, layers=1, heads=2, mlp=8)
@@ -34,7 +34,8 @@ from jaxord.weights import hf_clip, hub
 for source in sys.argv[1:]:
     folder = hub.resolve(source)
     scale = hf_clip.load(folder, hf_clip.parameters(hf_clip.read_settings(folder)))["logit_scale"]
-    print(json.dumps([folder.name, sorted(file.name for file in folder.iterdir()), float(scale)]), flush=True)
+    names = sorted(file.name for file in folder.iterdir())
+    print(json.dumps([folder.name, names, float(scale)]), flush=True)
 """
 
 

@@ -340,7 +340,8 @@ def test_every_fault_is_reported_at_once(tmp_path):
         "  unexpected: bn9.bias",
         "  bn1.weight: int32 in the weights, expected floating point",
         "  classifier.0.weight: not finite in the weights",
-        "  conv1.weight: shape (5, 5, 2, 4) in the weights, (3, 3, 2, 4) in the model (as conv1/kernel)",
+        "  conv1.weight: shape (5, 5, 2, 4) in the weights, (3, 3, 2, 4) in the model "
+        "(as conv1/kernel)",
     ]
 
 
