@@ -1,12 +1,10 @@
-"""Predictions of a whole split, the rules' values, the metrics over them, and the baselines beside
-them.
-
-Shapes: N records of a split.
-"""
+"""Predictions of a whole split of N records, their metrics, and the baselines beside them."""
 
 import csv
 import dataclasses
+import functools
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -18,33 +16,22 @@ from jaxord.runtime import devices, hosts, memory
 from jaxord.step import make_forward
 from jaxord.targets import shots
 from jaxord.task import configured_rules, gallery_of, make_task, text_embeds
-from jaxord.workdir import files, run_config
-from jaxord.workdir.layout import (
-    chosen_folds,
-    read_config,
-    read_done,
-    read_facts,
-    selected,
-    stages_of,
-)
+from jaxord.workdir import files, layout, run_config
 from jaxord.workdir.results import summarise
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A split's predictions and what they are worth.
+    """A split's predictions and how good they are.
 
     Attributes:
       predictions: rule -> f32[N] (or [N, 2]) on the label's scale, in the order of the records; the
         first is the headline.
-      scores: row -> metric -> number. Rows are the rules, the baselines `constant` and `majority`,
-        each again for many-, median- and few-shot labels where config.shots says what they are
-        ("value, few"), and `model` for metrics of the model alone. A row has the metrics that are
-        defined for it.
-      groups: where there are groups: how many samples each truly has and is predicted to have, and
-        how far its samples miss (jaxord.targets.shots.histogram), each a list [G]; else {}.
-      gallery: what rules with neighbours searched: {"embeds": f32[M, D], "targets": f32[M]}, else
-        {}.
+      scores: row -> metric -> number. Rows are the rules and the baselines `constant` and
+        `majority`; with config.shots each again for many-, median- and few-shot labels ("value,
+        few"); and `model` for metrics of the model alone.
+      groups: {} or the lists [G] of jaxord.targets.shots.histogram.
+      gallery: {} or the neighbours that rules searched, {"embeds": f32[M, D], "targets": f32[M]}.
     """
 
     predictions: dict
@@ -54,174 +41,140 @@ class Evaluation:
 
 
 def make_gather(task, names):
-    """Builds gather(variables, split name) -> {name: numpy array [N, ...]} of outputs or batch
-    arrays; compiles once.
+    """Builds gather(variables, split) -> {name: numpy array [N, ...]}, in the records' order."""
+    replicated = devices.replicated(task.mesh)
+    forward = make_forward(task.model, task.prepare(train=False), names, replicated)
 
-    Every record counts once, in the order of the records, whatever the batch.
-    """
-    forward = make_forward(
-        task.model, task.prepare(train=False), names, devices.replicated(task.mesh)
-    )
-
-    def gather(variables, name):
-        size, constants, batch = task.config.data.eval_batch, with_text(task, variables), {}
-
-        def takes():
-            return (
-                memory.of_program(forward, variables, batch, task.labels[name], constants)
-                if batch
-                else "none is there yet"
-            )
+    def gather(variables, split):
+        size, constants, call = task.config.data.eval_batch, with_text(task, variables), []
 
         def run(arrays):
-            batch.update(arrays)
-            return forward(variables, arrays, task.labels[name], constants)
+            call[:] = variables, arrays, task.labels[split], constants
+            return forward(*call)
 
-        with memory.explained("an evaluation", f"data.eval_batch={size}", takes):
-            return outputs(task.splits[name], run, batch=size)
+        needed = functools.partial(call_size, forward, call)
+        with memory.explained("an evaluation", f"data.eval_batch={size}", needed):
+            return outputs(task.splits[split], run, batch=size)
 
     return gather
 
 
+def call_size(program, arguments):
+    """Text on the memory that a jitted program takes with these arguments, [] before a call."""
+    return memory.of_program(program, *arguments) if arguments else "the batch was not placed yet"
+
+
 def with_text(task, variables):
-    """The constants of the run, with text_embeds where the model has a text side: they are the same
-    for every image."""
+    """The constants of the run, with text_embeds, the same for every image, if texts are used."""
     if "prompt_tokens" not in task.constants or "text_embeds" in task.constants:
         return task.constants
-    whole = jax.device_put(variables["params"], devices.replicated(task.mesh))
-    return {**task.constants, "text_embeds": text_embeds(task.model, whole, task.constants)}
+    parameters = jax.device_put(variables["params"], devices.replicated(task.mesh))
+    return {**task.constants, "text_embeds": text_embeds(task.model, parameters, task.constants)}
 
 
 def make_evaluate(task, gathering=make_gather):
-    """Builds evaluate(variables, split name, gallery=None) -> Evaluation for a task; `gathering` is
-    as `make_gather`.
+    """Builds evaluate(variables, split, gallery=None) -> Evaluation for a task.
 
-    Metrics are computed over the whole split, never averaged over batches. A rule that takes
-    `gallery_embeds` makes the training split be embedded first, under the evaluation's transform,
-    unless a gallery is given.
+    Metrics are computed over the whole split, never averaged over batches. For a rule that takes
+    `gallery_embeds` the training split is embedded first, under the evaluation's transform, unless
+    a gallery is given. `gathering` is `make_gather` or a function like it.
     """
     config, scale = task.config, task.config.data.target_scale
     rules = configured_rules(config)
     scorers = {name: lookup(metrics, name) for name in config.metrics}
-    wanted = {
-        renames.get(name, name)
-        for rule, renames in rules.values()
-        for names in needs(rule)
-        for name in names
-    }
-    wanted |= {name for scorer in scorers.values() for name in needs(scorer)[0]}
-    gather = gathering(task, wanted | ({"logits"} if "probabilities" in wanted else set()))
-    target_of_train = task.splits["train"].records.targets
-    by_rule = {
-        rule: gallery_of(renames)
-        for rule, (function, renames) in rules.items()
-        if "gallery_embeds" in needs(function)[0]
-    }
-    gather_gallery = gathering(task, set(by_rule.values())) if by_rule else None
-    if len(set(by_rule.values())) > 1:
-        raise ValueError(
-            f"the rules compare with neighbours by {by_rule}; a run keeps one gallery, so take one array"
-        )
+    # One pass over a split gathers all arrays that rules and metrics name.
+    names, searched = set(), {}
+    for name, (rule, renames) in rules.items():
+        required, optional = needs(rule)
+        names |= {renames.get(array, array) for array in required + optional}
+        if "gallery_embeds" in required:
+            searched[name] = gallery_of(renames)
+    names |= {array for scorer in scorers.values() for array in needs(scorer)[0]}
+    gather = gathering(task, names | ({"logits"} if "probabilities" in names else set()))
+    gather_gallery = gathering(task, set(searched.values())) if searched else None
+    if len(set(searched.values())) > 1:
+        raise ValueError(f"a run keeps one gallery; the rules {searched} need to search one array")
 
-    def evaluate(variables, name, gallery=None):
-        target = task.splits[name].records.targets
-        arrays = {**jax.device_get(with_text(task, variables)), **gather(variables, name)}
-        if by_rule:
-            gallery = gallery or {
-                "embeds": gather_gallery(variables, "train").popitem()[1],
-                "targets": target_of_train,
-            }
-            arrays |= {
-                "gallery_embeds": gallery["embeds"],
-                "gallery_targets": gallery["targets"] / np.float32(scale),
-            }
-        predictions = {
-            rule: scale * np.asarray(bind(function, arrays, renames))
-            for rule, (function, renames) in rules.items()
-        }
-        scores = score(task, scorers, arrays, predictions, target)
+    def evaluate(variables, split, gallery=None):
+        targets = task.splits[split].records.targets
+        arrays = {**jax.device_get(with_text(task, variables)), **gather(variables, split)}
+        if searched:
+            if not gallery:
+                (embeds,) = gather_gallery(variables, "train").values()
+                gallery = {"embeds": embeds, "targets": task.splits["train"].records.targets}
+            arrays["gallery_embeds"] = gallery["embeds"]
+            arrays["gallery_targets"] = gallery["targets"] / np.float32(scale)
+        predictions = {name: bind(rule, arrays, renames) for name, (rule, renames) in rules.items()}
+        predictions = {name: scale * np.asarray(values) for name, values in predictions.items()}
+        scores = score(task, scorers, arrays, predictions, targets)
         return Evaluation(predictions, scores, groups_of(arrays), gallery or {})
 
     return evaluate
 
 
-def score(task, scorers, arrays, predictions, target):
-    """row -> metric -> number, see Evaluation."""
-    target_of_train, ranks = task.splits["train"].records.targets, task.ranks
-    shown = {
-        **predictions,
-        "constant": np.broadcast_to(np.median(target_of_train, axis=0), target.shape),
-    }
-    facts = {**arrays, "target": target}
+def score(task, scorers, arrays, predictions, targets):
+    """Evaluation.scores of predictions {row: [N]} and of the baselines.
+
+    `scorers` are the metrics by name, `arrays` what they may name beside predictions and targets.
+    """
+    train_targets, ranks = task.splits["train"].records.targets, task.ranks
+    median = np.median(train_targets, axis=0)
+    rows = {**predictions, "constant": np.broadcast_to(median, targets.shape)}
+    labels, facts = {"target": targets}, dict(arrays)
     if "logits" in arrays:
         facts["probabilities"] = np.asarray(jax.nn.softmax(arrays["logits"], axis=-1))
-    predicted = {}
     if ranks:
-        found, counts = np.unique(ranks.index(target_of_train), return_counts=True)
-        shown["majority"] = np.full(len(target), ranks.values[found[counts.argmax()]])
-        facts |= {"rank": ranks.index(target)}
-        predicted = {row: {"predicted_rank": ranks.index(values)} for row, values in shown.items()}
-    of_rows = {
-        name: scorer
-        for name, scorer in scorers.items()
-        if set(needs(scorer)[0]) & {"prediction", "predicted_rank"}
-    }
-    shot = (
-        shots.partition(task.config.shots, target_of_train, target)
-        if task.config.shots.kind
-        else None
-    )
+        seen, counts = np.unique(ranks.index(train_targets), return_counts=True)
+        rows["majority"] = np.full(len(targets), ranks.values[seen[counts.argmax()]])
+        labels["rank"] = ranks.index(targets)
+    facts |= labels
+    # Metrics that take no prediction describe the model alone.
+    of_rows, alone = {}, {}
+    for name, scorer in scorers.items():
+        of_row = {"prediction", "predicted_rank"} & set(needs(scorer)[0])
+        (of_rows if of_row else alone)[name] = scorer
+
+    def apply(functions, own):
+        return {name: float(bind(f, {**facts, **own})) for name, f in functions.items()}
+
+    settings, shot = task.config.shots, None
+    if settings.kind:
+        shot = shots.partition(settings, train_targets, targets)
     scores = {}
-    for row, values in shown.items():
-        own = {
-            "prediction": values,
-            **predicted.get(row, {}),
-            **{k: facts[k] for k in ("target", "rank") if k in facts},
-        }
-        scores[row] = {
-            name: float(bind(scorer, {**facts, **own})) for name, scorer in of_rows.items()
-        }
+    for row, values in rows.items():
+        own = {"prediction": values, **labels}
+        if ranks:
+            own["predicted_rank"] = ranks.index(values)
+        scores[row] = apply(of_rows, own)
         for part in shots.SHOTS if shot is not None else ():
             some = {name: array[shot == part] for name, array in own.items()}
-            scores[f"{row}, {part}"] = {
-                name: float(bind(scorer, {**facts, **some}))
-                if len(some["target"])
-                else float("nan")
-                for name, scorer in of_rows.items()
-            }
-    alone = {
-        name: float(bind(scorer, facts)) for name, scorer in scorers.items() if name not in of_rows
-    }
-    return {**scores, **({"model": alone} if alone else {})}
+            undefined = dict.fromkeys(of_rows, float("nan"))
+            scores[f"{row}, {part}"] = apply(of_rows, some) if len(some["target"]) else undefined
+    return {**scores, "model": apply(alone, {})} if alone else scores
 
 
 def groups_of(arrays):
     """Evaluation.groups."""
     if not {"group", "group_logits"} <= set(arrays):
         return {}
-    predicted = arrays["group_logits"].argmax(1)
-    true, hit, distance = shots.histogram(
-        arrays["group"], predicted, arrays["group_logits"].shape[1]
-    )
-    return {"true": true.tolist(), "predicted": hit.tolist(), "distance": distance.tolist()}
+    logits = arrays["group_logits"]
+    histogram = shots.histogram(arrays["group"], logits.argmax(1), logits.shape[1])
+    names = "true", "predicted", "distance"
+    return {name: counts.tolist() for name, counts in zip(names, histogram, strict=True)}
 
 
 def placed_references(task, variables, gathering=make_gather):
-    """{path: points} at the mean unit embedding of each one's training samples, where a
-    ReferencePoints head starts so.
+    """Reference points at the mean unit embedding of their training samples, {path: points}.
 
-    A point without samples starts at zero; `gathering` is as `make_gather`. Labels between two
-    points count for the nearer.
+    {} without a ReferencePoints head of initial="mean". Labels between two points count for the
+    nearer; a point without samples starts at zero.
     """
-    if not any(
-        entry["name"] == "ReferencePoints" and entry.get("initial") == "mean"
-        for entry in task.config.heads
-    ):
+    heads = task.config.heads
+    if not any(h["name"] == "ReferencePoints" and h.get("initial") == "mean" for h in heads):
         return {}
     path = next(path for path in variables["params"] if path.startswith("reference_points/"))
-    embeds = np.asarray(
-        vectors.unit(gathering(task, {"image_embeds"})(variables, "train")["image_embeds"])
-    )
+    embeds = gathering(task, {"image_embeds"})(variables, "train")["image_embeds"]
+    embeds = np.asarray(vectors.unit(embeds))
     reference = np.rint(np.asarray(task.labels["train"]["reference"])).astype(int)
     points = np.zeros(variables["params"][path].shape, np.float32)
     np.add.at(points, reference, embeds)
@@ -257,97 +210,96 @@ def numbered(name, values):
     }
 
 
-def report(task, evaluate, variables, folder, gallery=None):
-    """Evaluates validation and test split, and writes what it found, predictions and groups of the
-    test split.
-
-    A gallery that is given lies on disk already.
-    """
-    results, made = {}, gallery is None
-    for name in ("val", "test"):
-        if name in task.splits:
-            evaluation = evaluate(variables, name, gallery)
-            gallery = evaluation.gallery  # the same parameters made it: once is enough
-            results[name] = evaluation.scores
-    write(
-        folder, task, evaluation if made else dataclasses.replace(evaluation, gallery={}), results
-    )
+def evaluate_and_write(task, evaluate, variables, folder, gallery=None):
+    """Evaluates validation and test split, and writes the results; a given gallery is on disk."""
+    results, stored = {}, gallery is not None
+    for split in ("val", "test"):
+        if split in task.splits:
+            evaluation = evaluate(variables, split, gallery)
+            # The same parameters give the test split the same gallery.
+            gallery = evaluation.gallery
+            results[split] = evaluation.scores
+    if stored:
+        evaluation = dataclasses.replace(evaluation, gallery={})
+    write_results(folder, task, evaluation, results)
 
 
 @hosts.first
-def write(folder, task, evaluation, results):
-    """Writes predictions.csv, groups.json, the gallery and the vocabulary of an evaluation of the
-    test split; results.json."""
+def write_results(folder, task, evaluation, results):
+    """Writes the scores of all splits, and predictions, groups and gallery of the test split."""
     write_predictions(folder / "predictions.csv", task, "test", evaluation.predictions)
     if evaluation.groups:
         files.write_json(folder / "groups.json", evaluation.groups)
     if evaluation.gallery:
         with files.replacing(folder / "gallery.npz", "wb") as file:
             np.savez(file, **evaluation.gallery)
+    # Predicting needs the words beside the parameters.
     vocabulary = task.splits["test"].records.vocabulary
-    if vocabulary:  # what predicting needs beside the parameters
+    if vocabulary:
         files.write_json(folder / "vocabulary.json", vocabulary)
     files.write_json(folder / "results.json", results)
 
 
-@hosts.first
-def begin(folder):
-    """Makes the folder of an evaluation. One that was done is not done any more: a kill may leave
-    some files of each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "DONE.json").unlink(missing_ok=True)
+def finish(folder, task, began, step, total, selected):
+    """Writes run.json and DONE.json of a stage that `began` at that time.monotonic()."""
+    sizes = {name: len(split.records) for name, split in task.splits.items()}
+    layout.write_run(folder, time.monotonic() - began, sizes)
+    done = {"step": step, "steps": total, "selected": selected}
+    hosts.first(files.write_json)(folder / "DONE.json", done)
 
 
 def evaluate_run(workdir, config=None, output=""):
-    """Evaluates the selected parameters of a finished run again and prints the table; nothing is
-    trained.
+    """Evaluates the selected parameters of a finished run again and prints the table.
 
     Args:
       workdir: of the run.
-      config: what to evaluate it on: data, rules and metrics of this config under the run's own
-        transform, so that another data set, another k or data.corruption is another config; None is
-        the run's own. The gallery of neighbours stays that of the training.
-      output: folder of the results; "" with a config is <workdir>/evaluated/<name of the config>,
-        without one the run's own.
+      config: gives other data, rules, metrics or corruption; None is the run's own. The transform
+        and the gallery of neighbours stay those of the training.
+      output: folder of the results; "" is the run's own, or <workdir>/evaluated/<config's name>.
 
     Raises:
       ValueError: no finished run there, or folds that do not pair up.
     """
     workdir = pathlib.Path(workdir)
-    trained = read_config(workdir)
-    own = chosen_folds(trained)
-    wanted = chosen_folds(config) if config else own
-    pairs = [(own[0], fold) for fold in wanted] if len(own) == 1 else [(fold, fold) for fold in own]
-    if not {fold for _, fold in pairs} <= set(wanted):
-        raise ValueError(
-            f"the run has the folds {own}, the data {wanted}; evaluate one fold with --config=...:fold="
-        )
-    target = (
-        pathlib.Path(output) if output else workdir / "evaluated" / config.name if config else None
-    )
+    trained = layout.read_config(workdir)
+    pairs = fold_pairs(layout.chosen_folds(trained), layout.chosen_folds(config or trained))
+    target = workdir / "evaluated" / config.name if config else None
+    target = pathlib.Path(output) if output else target
     folders = []
-    for fold, other in pairs:
-        source, stage = stages_of(trained, workdir, fold)[-1]
-        folder = source
-        if target:
-            folder = target / f"fold_{other}" if other else target
-        variables = selected(source)
-        task = make_task(run_config.evaluated(stage, config), other, variables, read_facts(source))
+    for fold, data_fold in pairs:
+        source, stage = layout.stages_of(trained, workdir, fold)[-1]
+        folder = (target / f"fold_{data_fold}" if data_fold else target) if target else source
+        # Ranks and constants are those of the training, whatever labels the data have.
+        variables, facts = layout.selected(source), layout.read_facts(source)
+        task = make_task(run_config.evaluated(stage, config), data_fold, variables, facts)
         placed = devices.put(variables, devices.by_size(variables, task.mesh, stage.model.fsdp))
         if target:
-            begin(target)
-            begin(folder)
-        gallery = source / "gallery.npz"
-        report(
-            task,
-            make_evaluate(task),
-            placed,
-            folder,
-            files.read_arrays(gallery) if gallery.exists() else None,
-        )
+            start_over(target)
+            start_over(folder)
+        file = source / "gallery.npz"
+        gallery = files.read_arrays(file) if file.exists() else None
+        evaluate_and_write(task, make_evaluate(task), placed, folder, gallery)
         if target:
-            hosts.first(files.write_json)(folder / "DONE.json", read_done(source))
+            hosts.first(files.write_json)(folder / "DONE.json", layout.read_done(source))
         folders.append(folder)
     if target and target not in folders:
-        hosts.first(files.write_json)(target / "DONE.json", {"folds": [fold for _, fold in pairs]})
+        done = {"folds": [fold for _, fold in pairs]}
+        hosts.first(files.write_json)(target / "DONE.json", done)
     summarise(config or trained, folders)
+
+
+def fold_pairs(trained, data):
+    """[(fold of the run, fold of the data)]; a run of one fold takes all folds of the data."""
+    if len(trained) == 1:
+        return [(trained[0], fold) for fold in data]
+    if not set(trained) <= set(data):
+        words = f"the run has the folds {trained}, the data {data}"
+        raise ValueError(f"{words}; evaluate one fold with --config=...:fold=")
+    return [(fold, fold) for fold in trained]
+
+
+@hosts.first
+def start_over(folder):
+    """Makes the folder of an evaluation; removes DONE.json first, so a kill leaves none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "DONE.json").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The train step: augment, forward, losses, gradient, update. One for all methods."""
+"""The train step of every method: augment, forward, losses, gradient, update."""
 
 import flax
 import jax
@@ -8,126 +8,85 @@ import optax
 from jaxord import losses, trees
 from jaxord.binding import bind, configured
 
-DROPOUT = (
-    0xD50  # keeps the stream of dropout apart from those of augmentation and of initial values
-)
+# Keeps the random numbers of dropout apart from those of augmentation and initial values.
+DROPOUT = 0xD50
 
 
 @flax.struct.dataclass
 class State:
-    """All that a run needs to go on. Parameters are flat dicts of path -> array.
+    """All that a run needs to go on. Parameters are flat dicts of path -> array."""
 
-    Attributes:
-      step: i32[], steps taken; schedules and the order of the data are functions of it.
-      trained: parameters the optimizer knows.
-      frozen: parameters nobody differentiates.
-      stats: running statistics of modules (batch normalisation, feature smoothing), flat as the
-        parameters.
-      opt_state: of the optimizer, over `trained` only.
-      skipped: i32[2], steps that were taken without an update: those in a row up to now, and all.
-    """
-
-    step: jax.Array
-    trained: dict
-    frozen: dict
-    stats: dict
-    opt_state: optax.OptState
-    skipped: jax.Array
+    step: jax.Array  # i32[], steps taken; schedules and the order of the data are functions of it
+    trained: dict  # parameters that the optimizer updates
+    frozen: dict  # parameters without a gradient
+    stats: dict  # running statistics (batch normalisation, feature smoothing), flat too
+    opt_state: optax.OptState  # of the optimizer, over `trained` only
+    skipped: jax.Array  # i32[2], steps without an update: in a row up to now, and in all
 
     @property
     def variables(self):
-        """Parameters and statistics as the evaluation takes them: {"params": flat dict, "stats":
-        flat dict}."""
+        """{"params": flat dict, "stats": flat dict}, as evaluation takes them."""
         return {"params": {**self.frozen, **self.trained}, "stats": self.stats}
 
 
 def objective(config, weights=None):
-    """The weighted sum of the config's losses.
+    """The sum of the config's losses: a function of named arrays -> (f32[], {loss name: f32[]}).
 
-    Args:
-      config: a whole config.
-      weights: {loss name: number or f32[]} in place of the config's.
-
-    Returns:
-      A function of named arrays, giving (f32[], {loss name: f32[]}).
+    `weights` are {loss name: number or f32[]} in place of the config's.
     """
-    terms = {
-        entry["name"]: (configured(losses, entry), entry.get("arrays")) for entry in config.losses
-    }
+    terms = {loss["name"]: (configured(losses, loss), loss.get("arrays")) for loss in config.losses}
     weights = weights or loss_weights(config)
 
     def total(arrays):
-        values = {
-            name: bind(function, arrays, renames) for name, (function, renames) in terms.items()
-        }
+        values = {name: bind(loss, arrays, renames) for name, (loss, renames) in terms.items()}
         return sum(weights[name] * value for name, value in values.items()), values
 
     return total
 
 
 def loss_weights(config):
-    """{loss name: its weight}."""
-    return {entry["name"]: entry.get("weight", 1.0) for entry in config.losses}
+    """{loss name: weight}."""
+    return {loss["name"]: loss.get("weight", 1.0) for loss in config.losses}
 
 
 def make_step(
-    model,
-    total_loss,
-    optimizer,
-    prepare,
-    *,
-    skips,
-    statistics="update",
-    layout=None,
-    replicated=None,
+    model, total_loss, optimizer, prepare, *, skips, statistics="update", layout=None, whole=None
 ):
-    """The update as a plain function, for jit, loops and vmap: step(state, batch, labels,
-    constants) -> (state, metrics).
+    """The update as a plain function: step(state, batch, labels, constants) -> (state, metrics).
 
-    Dropout is a function of (constants["seed"], step): an argument, so that runs that differ in the
-    seed share one program. Metrics, f32[] each: `loss`, each loss by its name without its weight,
-    `gradient_norm` over all trained parameters; and `skipped`, as State has it.
+    Metrics are `loss`, each loss by name without its weight and `gradient_norm` over all trained
+    parameters, f32[] each, and `skipped` as in State. Dropout is a function of (constants["seed"],
+    step), so runs of different seeds share a program.
 
-    Where the loss or the norm of the gradient is not finite, parameters, statistics and the
-    optimizer's moments stay as they were; the step counts all the same. After `skips` of them in a
-    row no step changes anything any more: whoever looks at the metrics, a while later, finds the
-    count and the State before the first of them.
+    A step whose loss or gradient norm is not finite leaves parameters, statistics and moments as
+    they are, and counts. After `skips` of them in a row no step changes anything any more: whoever
+    reads the metrics later finds the count, and the State before the first of them.
 
     Args:
-      model: from models.ordinal.build.
-      total_loss: from `objective`.
+      model, total_loss: from models.ordinal.build and `objective`.
       optimizer: an optax transformation over the trained parameters.
       prepare: (stored batch, labels, constants) -> batch with `image`, `target` and `rank`.
-      skips: config.train.skips.
-      statistics: "update" trains as usual; "keep" lets every module behave as in evaluation, as for
-        a new head on finished features.
-      layout, replicated: of `make_train_step`.
-
-    Raises:
-      ValueError: unknown `statistics`.
+      statistics: "update", or "keep", by which every module behaves as in evaluation, for a new
+        head on finished features.
+      layout, whole: for split parameters, the State's shardings and that of whole parameters.
     """
-    if statistics not in ("update", "keep"):
+    mutables = {"update": ["stats"], "keep": []}
+    if statistics not in mutables:
         raise ValueError(f"train.statistics is {statistics!r}; it takes 'update' or 'keep'")
-    mutable = ["stats"] if statistics == "update" else []
 
     def placed(tree, sharding):
-        # Where a parameter is split as the batch is, the compiler left alone would send activations
-        # around instead of it.
+        # Left alone, the compiler may move activations instead of split parameters.
         return tree if layout is None else jax.lax.with_sharding_constraint(tree, sharding)
 
     def step(state, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels, constants)}
-        dropout = jax.random.fold_in(
-            jax.random.fold_in(jax.random.key(constants["seed"]), DROPOUT), state.step
-        )
+        key = jax.random.fold_in(jax.random.key(constants["seed"]), DROPOUT)
+        dropout = jax.random.fold_in(key, state.step)
 
         def loss(trained):
-            variables = trees.nested(
-                placed({"params": {**state.frozen, **trained}, "stats": state.stats}, replicated)
-            )
-            outputs, new = model.apply(
-                variables, arrays, rngs={"dropout": dropout}, mutable=mutable
-            )
+            variables = {"params": {**state.frozen, **trained}, "stats": state.stats}
+            variables, rngs = trees.nested(placed(variables, whole)), {"dropout": dropout}
+            outputs, new = model.apply(variables, arrays, rngs=rngs, mutable=mutables[statistics])
             value, terms = total_loss({**arrays, **outputs})
             return value, (terms, {**state.stats, **trees.flatten(new.get("stats", {}))})
 
@@ -138,9 +97,9 @@ def make_step(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
         state = state.replace(
             step=state.step + 1,
-            trained=chosen(good, optax.apply_updates(state.trained, updates), state.trained),
-            stats=chosen(good, stats, state.stats),
-            opt_state=chosen(good, opt_state, state.opt_state),
+            trained=_accepted(good, optax.apply_updates(state.trained, updates), state.trained),
+            stats=_accepted(good, stats, state.stats),
+            opt_state=_accepted(good, opt_state, state.opt_state),
             skipped=jnp.stack([jnp.where(good, 0, in_a_row + 1), in_all + ~good]),
         )
         return state, {"loss": value, **terms, "gradient_norm": norm, "skipped": state.skipped}
@@ -148,37 +107,31 @@ def make_step(
     return step
 
 
-def chosen(good, new, old):
-    """The new tree where `good` bool[], else the old one, whose schedules go on: their count stands
-    for the step."""
+def _accepted(good, new, old):
+    """`new` where `good` bool[], else `old`; schedules go on: their count stands for the step."""
 
     def one(new, old):
         return new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(good, new, old)
 
-    return jax.tree.map(
-        one, new, old, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState)
-    )
+    return jax.tree.map(one, new, old, is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState))
 
 
-def in_a_row(step):
-    """The step that takes batches of pipeline.train_calls, makes all their updates, and gives the
-    metrics of the last."""
+def repeated(step):
+    """The step that makes all updates of a `train_calls` batch and gives the last metrics."""
 
     def steps(state, batches, labels, constants):
         batches = dict(batches)
         count = batches.pop("steps")
 
         def one(i, carry):
-            return step(
-                carry[0], {name: array[i] for name, array in batches.items()}, labels, constants
-            )
+            batch = {name: array[i] for name, array in batches.items()}
+            return step(carry[0], batch, labels, constants)
 
         first = {name: array[0] for name, array in batches.items()}
         _, metrics = jax.eval_shape(step, state, first, labels, constants)
-        # The number of steps is no part of the program, so that one program serves every call.
-        return jax.lax.fori_loop(
-            0, count, one, (state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics))
-        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+        # The count is an argument, so that one program serves calls of every length.
+        return jax.lax.fori_loop(0, count, one, (state, zeros))
 
     return steps
 
@@ -186,59 +139,32 @@ def in_a_row(step):
 def make_train_step(
     model, total_loss, optimizer, prepare, shardings, *, skips, statistics="update", several=False
 ):
-    """The jitted update of `make_step`; the old state is donated.
+    """The jitted update of `make_step`, with `several` that of `repeated`; donates the old state.
 
-    Args:
-      model, total_loss, optimizer, prepare, skips, statistics: as of `make_step`; `prepare` runs
-      inside jit. shardings: one that replicates state and metrics; or (tree of the state's, that of
-      the metrics) where parameters are
-        split over the devices (jaxord.runtime.devices.by_size): a step brings them together, and keeps of
-        their gradients its part.
-      several: a call makes several updates, see `in_a_row`.
+    `shardings` is one that replicates state and metrics, or (tree of the State's, that of the
+    metrics): a step gathers split parameters, and each device keeps its part of the gradients.
     """
-    layout, replicated = shardings if isinstance(shardings, tuple) else (None, shardings)
-    step = make_step(
-        model,
-        total_loss,
-        optimizer,
-        prepare,
-        skips=skips,
-        statistics=statistics,
-        layout=layout,
-        replicated=replicated,
-    )
-    return jax.jit(in_a_row(step) if several else step, donate_argnums=0, out_shardings=shardings)
+    layout, whole = shardings if isinstance(shardings, tuple) else (None, shardings)
+    settings = {"skips": skips, "statistics": statistics, "layout": layout, "whole": whole}
+    step = make_step(model, total_loss, optimizer, prepare, **settings)
+    return jax.jit(repeated(step) if several else step, donate_argnums=0, out_shardings=shardings)
 
 
 def make_forward(model, prepare, names, replicated):
-    """The jitted evaluation of one batch.
-
-    Returns:
-      forward(variables, batch, labels, constants) -> {name: array} of those outputs and batch
-      arrays in `names`; variables as of State.
-    """
+    """The jitted forward(variables, batch, labels, constants) -> {name: array} of these names."""
 
     def forward(variables, batch, labels, constants):
         arrays = {**constants, **prepare(batch, labels, constants)}
-        outputs = model.apply(
-            trees.nested(jax.lax.with_sharding_constraint(variables, replicated)), arrays
-        )
-        return {
-            name: value
-            for name, value in {**arrays, **outputs}.items()
-            if name in names and name not in constants
-        }
+        variables = jax.lax.with_sharding_constraint(variables, replicated)
+        arrays |= model.apply(trees.nested(variables), arrays)
+        wanted = set(names) - constants.keys()
+        return {name: value for name, value in arrays.items() if name in wanted}
 
     return jax.jit(forward, out_shardings=replicated)
 
 
 @jax.jit
 def finite(state):
-    """bool[]: whether all that steps change is finite: parameters, statistics and what the
-    optimizer keeps."""
-    return jnp.array(
-        [
-            jnp.isfinite(x).all()
-            for x in jax.tree.leaves((state.trained, state.stats, state.opt_state))
-        ]
-    ).all()
+    """bool[]: whether parameters, statistics and the optimizer's state are all finite."""
+    leaves = jax.tree.leaves((state.trained, state.stats, state.opt_state))
+    return jnp.array([jnp.isfinite(x).all() for x in leaves]).all()

@@ -1,5 +1,4 @@
-"""From a config and a fold to everything a run is made of: data, ranks, model, constants, initial
-parameters."""
+"""A Task: data, ranks, model, constants and initial parameters of one fold of a config."""
 
 import copy
 import dataclasses
@@ -14,129 +13,95 @@ from jaxord.binding import bind, configured, lookup
 from jaxord.data import augment, corrupt, features, readers, storage
 from jaxord.data.batches import eval_batches
 from jaxord.models import ordinal, tokens, variants
-from jaxord.runtime import attention, devices, narrow
+from jaxord.runtime import attention, devices, rounding
 from jaxord.targets import labels, ranks
 from jaxord.weights import hf_clip, hub, initial
+from jaxord.workdir import layout
 
-TEXT_SIDE = ("prompt", "text_model", "text_projection")  # what text_embeds are a function of
+TEXT_SIDE = ("prompt", "text_model", "text_projection")  # parameters that text_embeds depend on
+STORED = ("stored", "size")  # images and their true sizes
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One fold of one config, ready to train or to evaluate.
 
-    Attributes:
-      config: the whole config.
-      splits: split name -> jaxord.data.storage.Split.
-      labels: split name -> dict of replicated arrays [N], what jaxord.targets.labels makes of the targets;
-        "annotations" -> the same [N, A] for a training split whose images have several labels.
-      ranks: the task's ranks; None where a target is two angles.
-      model: the linen module.
-      constants: name -> replicated array; with `text_embeds` where everything they depend on is
-        frozen.
-      trained, frozen: initial parameters, flat, on the host.
-      stats: initial running statistics, flat, on the host.
-      groups: path -> parameter group.
-      mesh: of the devices.
-      rounded: paths of frozen parameters that training and evaluation only ever round to the dtype
-        of the activations.
+    `labels` has the replicated columns [N] that jaxord.targets.labels makes of the targets, and
+    with several labels an image "annotations": the same [N, A] of the training split.
     """
 
     config: object
-    splits: dict
-    labels: dict
-    ranks: ranks.Ranks | None
+    splits: dict  # split name -> jaxord.data.storage.Split
+    labels: dict  # split name -> {name: [N]}
+    ranks: ranks.Ranks | None  # None if a target is two angles
     model: ordinal.OrdinalModel
-    constants: dict
-    trained: dict
+    constants: dict  # name -> replicated array; text_embeds if all they depend on is frozen
+    trained: dict  # initial parameters, flat, on the host, as `frozen` and `stats`
     frozen: dict
-    stats: dict
-    groups: dict
+    stats: dict  # running statistics
+    groups: dict  # path -> parameter group
     mesh: jax.sharding.Mesh
-    rounded: frozenset = frozenset()
+    rounded: frozenset = frozenset()  # frozen paths that are only rounded to the activations' dtype
 
     def held(self, frozen):
-        """Frozen parameters as the devices hold them: rounded where nothing reads more of them, so
-        without a float32 copy."""
-        return {
-            path: x.astype(self.model.dtype) if path in self.rounded else x
-            for path, x in frozen.items()
-        }
+        """Frozen parameters as the devices hold them, rounded if nothing reads more of them."""
+        dtype = self.model.dtype
+        return {path: x.astype(dtype) if path in self.rounded else x for path, x in frozen.items()}
+
+    def write_facts(self, folder):
+        """Writes what the sizes of the model follow from; see layout.write_facts."""
+        parameters, targets = {**self.trained, **self.frozen}, self.splits["train"].records.targets
+        settings = self.model.settings
+        layout.write_facts(folder, parameters, self.ranks, self.constants, targets, settings)
 
     def prepare(self, train):
-        """The function (stored batch, labels, constants) -> batch with image, target and rank; to
-        be called inside jit."""
-        data = self.config.data
-        images = functools.partial(augment.transform, data=data, train=train)
+        """(stored batch, labels, constants) -> batch with image, target and rank; for jit."""
+        images = functools.partial(augment.transform, data=self.config.data, train=train)
 
-        def batch_of(batch, labels, constants):
+        def prepared(batch, labels, constants):
             index, epoch, seed = batch["index"], batch["epoch"], constants["seed"]
             if "slot" in labels:  # the images are on the device
                 slot = labels["slot"][index]
-                batch = {
-                    **batch,
-                    **{name: labels[name].at[slot].get(mode="clip") for name in ("stored", "size")},
-                }
-            arrays = {
-                name: array
-                for name, array in batch.items()
-                if name not in ("stored", "frames", "size", "epoch")
-            }
+                stored = {name: labels[name].at[slot].get(mode="clip") for name in STORED}
+                batch = {**batch, **stored}
+            arrays = {k: x for k, x in batch.items() if k not in (*STORED, "frames", "epoch")}
             for stored in {"stored", "frames"} & set(batch):
                 arrays["image"] = images(batch[stored], batch["size"], index, epoch, seed=seed)
+            row = index
             if "annotations" in labels:
                 row = index, augment.choice(labels["annotations"][index], index, epoch, seed)
-            else:
-                row = index
-            others = ("annotations", "slot", "stored", "size")
+            others = (*STORED, "slot", "annotations")
             arrays |= {name: column[row] for name, column in labels.items() if name not in others}
             return {**arrays, "epoch": epoch} if train else arrays
 
-        return batch_of
+        return prepared
 
 
 def make_task(config, fold, start=None, facts=None):
-    """Reads the data, builds the model, loads or draws its parameters.
+    """Reads the data, builds the model, loads or draws its parameters; ValueError for all mistakes.
 
     Args:
-      config: of one stage; its `fresh` says which parameters do not come from `start`.
-      fold: name of the fold, "" without folds.
-      start: the stage before: {"params": flat, "stats": flat}.
-      facts: (ranks, constants, targets) of the training of a run that is evaluated again; else
-        those of this data.
-
-    Raises:
-      ValueError: anything that a user can mend: files, labels, settings, weights; before any
-        training.
+      config, fold: of one stage; fold "" without folds.
+      start: selected variables of the stage before, {"params": flat, "stats": flat}; all
+        parameters but those of config.fresh come from it.
+      facts: (ranks, constants, targets) of the training of a run that is evaluated again; without
+        them they follow from the data.
     """
     mesh = devices.data_mesh()
-    for name, rows in (
-        ("batch", config.data.batch * config.data.copies),
-        ("eval_batch", config.data.eval_batch),
-    ):
-        devices.check_divides(rows, mesh, f"data.{name}")
+    devices.check_divides(config.data.batch * config.data.copies, mesh, "data.batch")
+    devices.check_divides(config.data.eval_batch, mesh, "data.eval_batch")
     if config.data.corruption.name:
         corrupt.check(config.data.corruption.name, config.data.corruption.severity)
     records = readers.load(config.data, fold, config.seed)
     train = records["train"]
     settings = clip_settings(config) if config.prompt.name or not config.model.image_tower else None
-    if facts is None:
-        angles, targets = train.targets.ndim > 1, train.targets
-        task_ranks = None if angles else ranks.build(config.ranks, targets, rank_names(train))
-        made = labels.build(config, targets, task_ranks)
-        derived = made.constants
-    else:
-        task_ranks, derived, targets = facts
-        made = labels.build(config, targets, task_ranks)
+    task_ranks, constants, targets = facts or (ranks_of(config, train), None, train.targets)
+    task_labels = labels.build(config, targets, task_ranks)
+    constants = task_labels.constants if facts is None else constants
     prompt = prompt_constants(config, settings, task_ranks.names) if config.prompt.name else {}
     vectors = initial.word_vectors(config, train.vocabulary)
-    dtype, rows = (
-        activations(config),
-        config.data.batch * config.data.copies * views(config, train, True) // mesh.size,
-    )
-    ways = attentions(config, settings, dtype, rows, prompt.get("prompt_tokens"))
-    model = ordinal.build(config, settings, dtype, prompt.get("prompt_slots"), vectors.shape, ways)
-    constants = {**derived, **prompt, "seed": np.uint32(config.seed % 2**32)}
+    model = build_model(config, settings, train, prompt, vectors.shape, mesh)
+    constants = {**constants, **prompt, "seed": np.uint32(config.seed % 2**32)}
     variables = initial.variables(config, model, constants, train, vectors, start)
     trained, frozen, groups = optim.split(variables["params"], config.optim)
     if start is None:
@@ -147,31 +112,33 @@ def make_task(config, fold, start=None, facts=None):
     if config.model.features:
         make_split = features.make_split(config, model, variables, trained, replicated)
     place = functools.partial(devices.put, sharding=by_row)
-    splits = {
-        name: make_split(part, data_of(config, name), place) for name, part in records.items()
-    }
-    columns = {name: made.columns(split.records.targets) for name, split in splits.items()}
+    splits = {name: make_split(r, data_of(config, name), place) for name, r in records.items()}
+    columns = {name: task_labels.columns(s.records.targets) for name, s in splits.items()}
     if splits["train"].records.annotations is not None:
-        columns["annotations"] = annotated(made, splits["train"].records.annotations)
+        columns["annotations"] = annotated(task_labels, splits["train"].records.annotations)
     constants, columns = devices.put((constants, columns), replicated)
+    # A frozen text side is computed once, here.
     if prompt and not any(path.split("/")[0] in TEXT_SIDE for path in trained):
         constants["text_embeds"] = text_embeds(model, devices.put(frozen, replicated), constants)
-    task = Task(
-        config,
-        splits,
-        columns,
-        task_ranks,
-        model,
-        constants,
-        trained,
-        frozen,
-        variables["stats"],
-        groups,
-        mesh,
-    )
-    return dataclasses.replace(
-        task, rounded=check(task, len(splits["train"].records if facts is None else targets))
-    )
+    parameters = trained, frozen, variables["stats"], groups
+    task = Task(config, splits, columns, task_ranks, model, constants, *parameters, mesh)
+    gallery_size = len(splits["train"].records if facts is None else targets)
+    return dataclasses.replace(task, rounded=trace_once(task, gallery_size))
+
+
+def ranks_of(config, train):
+    """Ranks of the training records; None if a target is two angles."""
+    angles = train.targets.ndim > 1
+    return None if angles else ranks.build(config.ranks, train.targets, rank_names(train))
+
+
+def build_model(config, settings, train, prompt, vectors, mesh):
+    """The model for these training records, prompt constants and shape of the word vectors."""
+    dtype = activations(config)
+    images = config.data.batch * config.data.copies * views(config, train, True) // mesh.size
+    implementations = attentions(config, settings, dtype, images, prompt.get("prompt_tokens"))
+    slots = prompt.get("prompt_slots")
+    return ordinal.build(config, settings, dtype, slots, vectors, implementations)
 
 
 def data_of(config, split):
@@ -183,77 +150,53 @@ def data_of(config, split):
     return data
 
 
-def annotated(made, annotations):
-    """Columns [N, A] of a training split whose images have several labels, and `annotations`
-    i32[N], how many they are.
-
-    Args:
-      made: jaxord.targets.labels.Labels.
-      annotations: f32[N, A], filled up with nan.
-    """
-    there = ~np.isnan(annotations)
-    filled = np.where(there, annotations, annotations[:, :1])
-    columns = {
-        name: column.reshape(filled.shape)
-        for name, column in made.columns(filled.reshape(-1)).items()
-    }
-    return {**columns, "annotations": there.sum(1).astype(np.int32)}
+def annotated(task_labels, annotations):
+    """Columns [N, A] of labels f32[N, A], filled up with nan; `annotations` i32[N] counts them."""
+    valid = ~np.isnan(annotations)
+    filled = np.where(valid, annotations, annotations[:, :1])
+    columns = task_labels.columns(filled.reshape(-1)).items()
+    columns = {name: column.reshape(filled.shape) for name, column in columns}
+    return {**columns, "annotations": valid.sum(1).astype(np.int32)}
 
 
-def check(task, size):
-    """Traces one training batch through crops, model, losses and rules, so that what does not fit
-    together fails at once.
+def trace_once(task, gallery_size):
+    """Traces a batch through crops, model, losses and rules, so that misfits fail at once.
 
-    Args:
-      task: the Task, but for `rounded`.
-      size: samples of the gallery of neighbours.
-
-    Returns:
-      `rounded` of the Task.
+    Returns Task.rounded. `gallery_size` is the number of samples that neighbours are searched in.
     """
     stored = next(eval_batches(task.splits["train"], batch=task.config.data.eval_batch))
+    stored.pop("valid")
     total_loss = step.objective(task.config)
     for name in task.config.metrics:
         lookup(metrics, name)
 
-    def everything(variables, stored, labels, constants):
-        for train in (False, True):
-            arrays = {**constants, **task.prepare(train)(stored, labels, constants)}
-            outputs, _ = task.model.apply(
-                trees.nested(variables),
-                arrays,
-                rngs={"dropout": jax.random.key(0)},
-                mutable=["stats"] if train else [],
-            )
-            arrays |= outputs
-            if not train:
-                with_gallery = {
-                    **arrays,
-                    "gallery_targets": jnp.zeros((size, *arrays["target"].shape[1:])),
-                }
-                values = [
-                    bind(
-                        rule,
-                        {
-                            **with_gallery,
-                            "gallery_embeds": jnp.zeros(
-                                (size, arrays[gallery_of(rename)].shape[1])
-                            ),
-                        },
-                        rename,
-                    )
-                    for rule, rename in configured_rules(task.config).values()
-                ]
-        return total_loss(arrays), values
+    def forward(train, variables, stored, labels, constants):
+        arrays = {**constants, **task.prepare(train)(stored, labels, constants)}
+        rngs, mutable = {"dropout": jax.random.key(0)}, ["stats"] if train else []
+        outputs, _ = task.model.apply(trees.nested(variables), arrays, rngs=rngs, mutable=mutable)
+        return {**arrays, **outputs}
 
-    stored.pop("valid")
+    # Rules that search no neighbours ignore the gallery.
+    def rule_value(rule, renames, arrays):
+        width = arrays[gallery_of(renames)].shape[1]
+        gallery = {
+            "gallery_embeds": jnp.zeros((gallery_size, width)),
+            "gallery_targets": jnp.zeros((gallery_size, *arrays["target"].shape[1:])),
+        }
+        return bind(rule, {**arrays, **gallery}, renames)
+
+    def everything(*inputs):
+        arrays = forward(False, *inputs)
+        values = [rule_value(*rule, arrays) for rule in configured_rules(task.config).values()]
+        return total_loss(forward(True, *inputs)), values
+
     variables = {"params": {**task.trained, **task.frozen}, "stats": task.stats}
-    given = variables, stored, task.labels["train"], task.constants
+    inputs = variables, stored, task.labels["train"], task.constants
     if task.model.dtype == jnp.float32:
-        jax.eval_shape(everything, *given)
+        jax.eval_shape(everything, *inputs)
         return frozenset()
-    params = narrow.only_rounded(everything, task.model.dtype, *given)[0]["params"]
-    return frozenset(path for path in task.frozen if params[path])
+    rounded = rounding.only_rounded(everything, task.model.dtype, *inputs)[0]["params"]
+    return frozenset(path for path in task.frozen if rounded[path])
 
 
 def gallery_of(renames):
@@ -264,79 +207,57 @@ def gallery_of(renames):
 def configured_rules(config):
     """{name: (inference rule, renamed arrays)} in the config's order."""
     if not config.rules:
-        raise ValueError(
-            "rules is empty; it names functions of jaxord.inference, the first is the headline"
-        )
-    return {
-        entry["name"]: (configured(inference, entry), entry.get("arrays") or {})
-        for entry in config.rules
-    }
+        words = "it names functions of jaxord.inference, the first is the headline"
+        raise ValueError(f"rules is empty; {words}")
+    rules = [(rule["name"], configured(inference, rule), rule) for rule in config.rules]
+    return {name: (function, rule.get("arrays") or {}) for name, function, rule in rules}
 
 
 def activations(config):
-    """The dtype of activations: the config's, or bfloat16 where there is an accelerator."""
-    if config.model.dtype == "auto":
+    """The dtype of activations; "auto" takes bfloat16 on an accelerator."""
+    name = config.model.dtype
+    if name == "auto":
         return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    if config.model.dtype not in ("float32", "bfloat16"):
-        raise ValueError(
-            f"model.dtype is {config.model.dtype!r}; it takes 'float32', 'bfloat16' or 'auto'"
-        )
-    return jnp.dtype(config.model.dtype)
+    if name not in ("float32", "bfloat16"):
+        raise ValueError(f"model.dtype is {name!r}; it takes 'float32', 'bfloat16' or 'auto'")
+    return jnp.dtype(name)
 
 
 def views(config, records, train):
-    """How many images the tower sees of an example: crops, times frames of a video."""
+    """How many images the tower sees of an example: crops, times the frames of a video."""
     if records.read is None and "frames" not in records.inputs:
         return 1
-    side = config.data.stored_size
-    frames = records.inputs["frames"].shape[1:2] if "frames" in records.inputs else ()
-    stored, ints = (
-        jax.ShapeDtypeStruct((1, *frames, side, side, 3), jnp.uint8),
-        jax.ShapeDtypeStruct((1, 2), jnp.int32),
-    )
-    seen = functools.partial(augment.transform, data=config.data, train=train)
-    return jax.eval_shape(
-        seen, stored, ints, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32)
-    ).shape[1]
+    data, frames = config.data, ()
+    if "frames" in records.inputs:
+        frames = records.inputs["frames"].shape[1:2]
+    stored = jax.ShapeDtypeStruct((1, *frames, data.stored_size, data.stored_size, 3), jnp.uint8)
+    size, row = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    augmented = functools.partial(augment.transform, data=data, train=train)
+    return jax.eval_shape(augmented, stored, size, row, row).shape[1]
 
 
-def attentions(config, settings, dtype, rows, tokens, gradient=True):
+def attentions(config, settings, dtype, images, tokens, gradient=True):
     """Implementations of attention in (image tower, text tower), see jaxord.runtime.attention.
 
-    Args:
-      config: a whole config.
-      settings: sizes of CLIP's towers, None where neither is used.
-      dtype: of the activations.
-      rows: images on one device.
-      tokens: [K, T] of the rank sentences, or None.
-      gradient: whether a training takes them.
+    `images` is their number on one device, `tokens` [K, T] are those of the rank sentences or None;
+    a model that only predicts needs no `gradient`.
     """
-    shapes = {"image": None, "text": None}
+
+    def choose(rows, positions, tower, causal):
+        shape = rows, positions, tower.heads, tower.width // tower.heads
+        return attention.choose(config.model.attention, shape, dtype, causal, gradient)
+
+    image = text = "xla"
     if not config.model.image_tower:
-        shapes["image"] = (
-            rows,
-            1 + (settings.image_size // settings.patch_size) ** 2,
-            settings.vision,
-        )
+        patches = (settings.image_size // settings.patch_size) ** 2
+        image = choose(images, 1 + patches, settings.vision, causal=False)
     if tokens is not None:
-        shapes["text"] = *tokens.shape, settings.text
-    return tuple(
-        attention.choose(
-            config.model.attention,
-            (*shape[:2], shape[2].heads, shape[2].width // shape[2].heads),
-            dtype,
-            causal=side == "text",
-            gradient=gradient,
-        )
-        if shape
-        else "xla"
-        for side, shape in shapes.items()
-    )
+        text = choose(*tokens.shape, settings.text, causal=True)
+    return image, text
 
 
 def rank_names(records):
-    """Names of the training split's labels in ascending order, where the data gives one per label
-    (folders)."""
+    """Names of the labels in ascending order if the data names them, as folders do; else ()."""
     if "rank_name" not in records.columns:
         return ()
     names = dict(zip(records.targets.tolist(), records.columns["rank_name"].tolist(), strict=True))
@@ -344,51 +265,45 @@ def rank_names(records):
 
 
 def clip_settings(config):
-    """Sizes of the towers: those of the variant, which pretrained weights must have too.
-
-    Raises:
-      ValueError: weights of another architecture or made for other normalisation; none where the
-        method needs them.
-    """
+    """Sizes of CLIP's towers: the variant's, which pretrained weights must have too, or theirs."""
     source, variant = config.model.weights, config.model.variant
     if variant and variant not in variants.VARIANTS:
-        known = sorted(variants.VARIANTS)
-        raise ValueError(
-            f"model.variant is {variant!r}; it takes one of {known}, or '' for what the weights are"
-        )
+        known = f"it takes one of {sorted(variants.VARIANTS)}, or '' for that of the weights"
+        raise ValueError(f"model.variant is {variant!r}; {known}")
     if not source and (config.model.pretrained or not variant):
         raise ValueError(
-            f"{config.method} needs pretrained CLIP weights, and model.weights is empty. Give a folder or a hub id of a "
-            "Hugging Face CLIP checkpoint (config.json, model.safetensors, tokenizer files): "
-            "--config.model.weights=openai/clip-vit-base-patch16"
+            f"{config.method} needs pretrained CLIP weights, and model.weights is empty. Give a "
+            "folder or a hub id of a Hugging Face CLIP checkpoint (config.json, model.safetensors, "
+            "tokenizer files): --config.model.weights=openai/clip-vit-base-patch16"
         )
     if not source:
         return dataclasses.replace(variants.VARIANTS[variant], image_size=config.data.image_size)
-    found = hf_clip.read_settings(source)
+    settings = hf_clip.read_settings(source)
     if variant:
-        hf_clip.check_architecture(found, variants.VARIANTS[variant])
-    wanted = hf_clip.preprocessing(source)
-    given = augment.NORMALISATIONS["clip"]
-    if config.data.normalize == "clip" and not np.allclose(
-        given, (wanted["mean"], wanted["std"]), atol=1e-6
-    ):
+        hf_clip.check_architecture(settings, variants.VARIANTS[variant])
+    # Images of another normalisation would make every prediction worse without an error.
+    expected, (mean, std) = hf_clip.preprocessing(source), augment.NORMALISATIONS["clip"]
+    same = np.allclose((mean, std), (expected["mean"], expected["std"]), atol=1e-6)
+    if config.data.normalize == "clip" and not same:
         raise ValueError(
-            f"the weights in {source} want images normalised by mean {wanted['mean']} and standard deviation {wanted['std']}, "
-            f"but data.normalize='clip' means {given[0]} and {given[1]}; choose one of {sorted(augment.NORMALISATIONS)}"
+            f"the weights in {source} want images normalised by mean {expected['mean']} and "
+            f"standard deviation {expected['std']}, but data.normalize='clip' means {mean} and "
+            f"{std}; choose one of {sorted(augment.NORMALISATIONS)}"
         )
-    return dataclasses.replace(found, image_size=config.data.image_size)
+    return dataclasses.replace(settings, image_size=config.data.image_size)
 
 
 def prompt_constants(config, settings, names):
-    """Tokens of the rank sentences."""
+    """Tokens of the rank sentences; see models.tokens.sentences."""
     source = config.model.weights
-    words = tokens.clip_tokenizer(hub.resolve(source)) if source else tokens.byte_tokenizer()
-    if words.vocab_size > settings.vocab_size:
+    tokenizer = tokens.clip_tokenizer(hub.resolve(source)) if source else tokens.byte_tokenizer()
+    if tokenizer.vocab_size > settings.vocab_size:
         raise ValueError(
-            f"the tokenizer has {words.vocab_size} ids, the text tower only {settings.vocab_size} of variant "
-            f"{config.model.variant!r}; from scratch choose backbone=tiny"
+            f"the tokenizer has {tokenizer.vocab_size} ids, the text tower of variant "
+            f"{config.model.variant!r} only {settings.vocab_size}; from scratch choose "
+            "backbone=tiny"
         )
-    return tokens.sentences(config.prompt, names, words, settings.max_positions)
+    return tokens.sentences(config.prompt, names, tokenizer, settings.max_positions)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -400,22 +315,15 @@ def text_embeds(model, parameters, constants):
 
 def overview(task):
     """Lines for the log: data, ranks, devices, parameter groups."""
-    lines = [
-        f"{name:<6} {len(split.records):>7,} examples, {split.tier}"
-        for name, split in task.splits.items()
-    ]
+    sizes = [(name, len(split.records), split.tier) for name, split in task.splits.items()]
+    lines = [f"{name:<6} {size:>7,} examples, {tier}" for name, size, tier in sizes]
     if task.ranks:
-        values = task.ranks.values
-        lines.append(
-            f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {', '.join(task.ranks.names[:6])}"
-            + (", ..." if len(values) > 6 else "")
-        )
-    lines.append(
-        f"device {task.mesh.size} x {jax.devices()[0].device_kind}, activations {task.model.dtype}"
-        + (
-            f", attention {task.model.tower[1].keywords['attention']}"
-            if not task.config.model.image_tower
-            else ""
-        )
-    )
+        values, names = task.ranks.values, ", ".join(task.ranks.names[:6])
+        more = ", ..." if len(values) > 6 else ""
+        lines.append(f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {names}{more}")
+    device = f"device {task.mesh.size} x {jax.devices()[0].device_kind}"
+    device += f", activations {task.model.dtype}"
+    if not task.config.model.image_tower:
+        device += f", attention {task.model.tower[1].keywords['attention']}"
+    lines.append(device)
     return lines + optim.describe({**task.trained, **task.frozen}, task.groups, task.config.optim)

@@ -1,8 +1,7 @@
-"""One small data set of each kind: functions (folder, method) that make its files there and give
-the config of a run on them.
+"""One small data set of each kind, and towers of one layer.
 
-And towers of one layer, for what is about losses, heads and stages: a step of real ones takes four
-times as long to compile.
+A function (folder, method) of each kind makes its files in the folder and returns the config of a
+run. A step of real towers takes four times as long to compile.
 """
 
 import contextlib
@@ -56,8 +55,7 @@ class Words(nn.Module):
 
 @contextlib.contextmanager
 def compiled_fast():
-    """Without optimising: compiling counts for more than the speed of a few steps. What took a
-    tenth of a second is kept."""
+    """Compiles without optimising, as a test takes few steps, and caches all over 0.1 seconds."""
     settings = {
         "jax_disable_most_optimizations": (True, False),
         "jax_persistent_cache_min_compile_time_secs": (0.1, 0.5),
@@ -71,8 +69,7 @@ def compiled_fast():
 
 @contextlib.contextmanager
 def small_towers():
-    """One-layer image and text towers, the smallest ResNet, no network for motion, and code that is
-    compiled fast."""
+    """Patches in one-layer towers, the smallest ResNet, no network for motion; compiles fast."""
     with pytest.MonkeyPatch.context() as patch, compiled_fast():
         patch.setattr(clip, "VisionModel", Flat)
         patch.setattr(clip, "TextModel", Words)
@@ -88,15 +85,14 @@ def brightness(clips):
 
 
 def paint(path, share, shape=(36, 48)):
-    """A picture whose brightness tells the label, a share of the scale."""
+    """Writes a picture whose brightness is the label, as a share of the scale."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(round(1e4 * share)).normal(0, 10, (*shape, 3))
     Image.fromarray(np.clip(30 + 190 * share + noise, 0, 255).astype(np.uint8)).save(path)
 
 
 def config(name, argument, root, rate=0.02, **fields):
-    """Nine steps by momentum, which keeps the size of gradients: Adam's first step would be their
-    sign."""
+    """A config of nine steps by momentum: Adam's first step would lose the size of gradients."""
     c = importlib.import_module(f"configs.{name}").get_config(argument).unlock()
     c.data.root, c.data.batch, c.data.eval_batch, c.data.image_size, c.data.stored_size = (
         str(root),
@@ -138,8 +134,7 @@ def config(name, argument, root, rate=0.02, **fields):
 
 
 def at(rate, groups):
-    """The square of the noise is the unit of balanced MSE's loss: it must change little for losses
-    to be compared."""
+    """Rates of the groups; the noise, whose square is the unit of balanced MSE, changes little."""
     rates = {
         group: {"lr": 1e-3 if group == "noise" else rate, "weight_decay": 0.0} for group in groups
     }
@@ -179,11 +174,10 @@ def gazes(root, method="conord"):
     lines = []
     for person in range(15):
         for i in range(4):
-            share = (4 * person + i) / 60
-            paint(root / f"p{person:02d}/{i}.png", share)
-            lines.append(
-                f"p{person:02d}/{i}.png,{0.6 * share - 0.3:.4f},{0.3 - 0.4 * share:.4f},p{person:02d}"
-            )
+            share, name = (4 * person + i) / 60, f"p{person:02d}"
+            paint(root / f"{name}/{i}.png", share)
+            angles = f"{0.6 * share - 0.3:.4f},{0.3 - 0.4 * share:.4f}"
+            lines.append(f"{name}/{i}.png,{angles},{name}")
     (root / "gaze.csv").write_text("\n".join(["path,pitch,yaw,participant", *lines]) + "\n")
     return config("mpiifacegaze", f"method={method},fold=0", root)
 

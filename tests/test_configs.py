@@ -284,7 +284,7 @@ def test_one_step_of_each_stage_has_shapes(name):
             assert outputs["logits"].shape == (4, len(built.values))
             return
         length = functools.partial(optim.steps, batch=4, examples=40, total=1000)
-        optimizer = optim.make(config.optim, groups, optim.schedule(config.optim, 1000, length))
+        optimizer = optim.make(config.optim, groups, optim.rate_factor(config.optim, 1000, length))
         state = step.State(
             jnp.int32(0),
             trained,

@@ -143,7 +143,7 @@ def torch_factors(make_scheduler, count):
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedule_is_torchs(name):
     fields, make_scheduler = SCHEDULERS[name]
-    factor = optim.schedule(
+    factor = optim.rate_factor(
         config(schedule=name, **fields), 200, functools.partial(STEPS_OF, total=200)
     )
     # Measured relative error 2.0e-7, to the last step, where cosine is 6e-5.
@@ -154,7 +154,7 @@ def test_schedule_is_torchs(name):
 
 def test_warm_up_then_cosine_is_torchs_sequence():
     c = config(schedule="cosine", warmup="3 epochs", warmup_start=0.2, final=0.001)
-    ours = jax.vmap(optim.schedule(c, 200, STEPS_OF))(jnp.arange(200))
+    ours = jax.vmap(optim.rate_factor(c, 200, STEPS_OF))(jnp.arange(200))
 
     def sequence(o):
         rise = torch.optim.lr_scheduler.LinearLR(o, 0.2, 1.0, total_iters=30)
@@ -165,30 +165,32 @@ def test_warm_up_then_cosine_is_torchs_sequence():
 
 
 def test_warm_up_by_hand():
-    factor = optim.schedule(config(warmup="4 steps", warmup_start=0.2, idle_steps=1), 10, STEPS_OF)
+    factor = optim.rate_factor(
+        config(warmup="4 steps", warmup_start=0.2, idle_steps=1), 10, STEPS_OF
+    )
     np.testing.assert_allclose(
         [factor(i) for i in range(6)], [0.0, 0.4, 0.6, 0.8, 1.0, 1.0], rtol=1e-6
     )
     flat = config(warmup="4 steps", warmup_start=0.05, warmup_shape="constant")
     np.testing.assert_allclose(
-        [optim.schedule(flat, 10, STEPS_OF)(i) for i in (0, 3, 4)], [0.05, 0.05, 1.0], rtol=1e-6
+        [optim.rate_factor(flat, 10, STEPS_OF)(i) for i in (0, 3, 4)], [0.05, 0.05, 1.0], rtol=1e-6
     )
     steps = config(schedule="multi_step", milestones=("2 steps", "6 steps"), warmup="4 steps")
-    factor = optim.schedule(steps, 10, STEPS_OF)
+    factor = optim.rate_factor(steps, 10, STEPS_OF)
     np.testing.assert_allclose(
         [factor(i) for i in range(7)], [0, 0.25, 0.05, 0.075, 0.1, 0.1, 0.01], rtol=1e-6
     )
 
 
 def test_cosine_ends_at_final_and_stays():
-    factor = optim.schedule(config(schedule="cosine", final=0.125), 50, STEPS_OF)
+    factor = optim.rate_factor(config(schedule="cosine", final=0.125), 50, STEPS_OF)
     assert factor(50) == factor(60) == 0.125
 
 
 def test_schedule_drives_the_optimiser():
     params, gradients = problem()
     c = config(name="adam", schedule="cosine", final=0.1)
-    ours = run(c, optim.schedule(c, STEPS, STEPS_OF), params, gradients)
+    ours = run(c, optim.rate_factor(c, STEPS, STEPS_OF), params, gradients)
 
     def scheduler(o):
         return torch.optim.lr_scheduler.LambdaLR(
@@ -222,7 +224,7 @@ def radam_loop(p, gradients, lr, weight_decay, idle=True, b1=0.9, b2=0.999, eps=
 def test_radam_is_the_recurrence(idle, scale):
     params, gradients = problem(scale=scale)
     c = config(name="radam", idle_steps=idle)
-    ours = run(c, optim.schedule(c, STEPS, STEPS_OF), params, gradients)
+    ours = run(c, optim.rate_factor(c, STEPS, STEPS_OF), params, gradients)
     for key, rates in (("first/w", RATES["a"]), ("second", dict(lr=1e-3, weight_decay=0.0))):
         expected = radam_loop(params[key], [g[key] for g in gradients], idle=idle > 0, **rates)
         for t, value in enumerate(expected):
@@ -257,7 +259,7 @@ def test_idle_steps_accumulate_moments():
     params, gradients = problem()
     free = run(config(name="sgd"), unchanged, params, gradients)
     c = config(name="sgd", idle_steps=3)
-    idle = run(c, optim.schedule(c, STEPS, STEPS_OF), params, gradients)
+    idle = run(c, optim.rate_factor(c, STEPS, STEPS_OF), params, gradients)
     assert all(np.array_equal(idle[t][k], params[k]) for t in range(3) for k in params)
     momentum = sum(0.9 ** (3 - t) * gradients[t]["second"] for t in range(4))
     np.testing.assert_allclose(idle[3]["second"], params["second"] - 1e-3 * momentum, atol=1e-7)
@@ -305,15 +307,15 @@ def test_percent_without_a_total():
 
 def test_config_errors():
     with pytest.raises(ValueError, match="Did you mean 'cosine'"):
-        optim.schedule(config(schedule="cosin"), 10, STEPS_OF)
+        optim.rate_factor(config(schedule="cosin"), 10, STEPS_OF)
     with pytest.raises(ValueError, match="expected one of .'linear', 'constant'."):
-        optim.schedule(config(warmup_shape="exponential"), 10, STEPS_OF)
+        optim.rate_factor(config(warmup_shape="exponential"), 10, STEPS_OF)
     with pytest.raises(ValueError, match="milestones is empty"):
-        optim.schedule(config(schedule="multi_step"), 10, STEPS_OF)
+        optim.rate_factor(config(schedule="multi_step"), 10, STEPS_OF)
     with pytest.raises(
-        ValueError, match="'2 epochs' is 20 steps, expected fewer than all 20 of them"
+        ValueError, match="'2 epochs' is 20 steps, expected fewer than all 20"
     ):
-        optim.schedule(config(warmup="2 epochs"), 20, STEPS_OF)
+        optim.rate_factor(config(warmup="2 epochs"), 20, STEPS_OF)
     with pytest.raises(ValueError, match="Did you mean 'adam'"):
         optim.make(config(name="adamW"), {"first/w": "a"}, unchanged)
 

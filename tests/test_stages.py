@@ -137,7 +137,7 @@ def two_stages(photos, tmp_path_factory):
 def test_stages_killed_anywhere_go_on_exactly(photos, two_stages, tmp_path):
     c, workdir = staged(photos), tmp_path / "run"
     kill_in_step(c, workdir, 4)
-    kill(c, workdir, "report", lambda arguments: True)
+    kill(c, workdir, "evaluate_and_write", lambda arguments: True)
     assert (workdir / "encoder/checkpoints/6").exists() and not (
         workdir / "encoder/DONE.json"
     ).exists()

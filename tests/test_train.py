@@ -11,6 +11,7 @@ from configs import folder
 from configs.base import entries
 from jaxord import evaluate, train
 from jaxord.data.batches import train_batches, train_calls
+from jaxord.schedule import calls
 from jaxord.task import make_task
 from tests.killing import kill_in_step
 
@@ -189,11 +190,9 @@ def after_calls(task, counts, most):
     state, update = train.begin(task, lambda step: 1.0, several=most > 1)
     ends = np.cumsum(counts)
     if most > 1:
-        labels, calls = (
-            {**task.labels["train"], **split.stored()},
-            zip(ends - counts, counts, strict=True),
-        )
-        batches = train_calls(split, batch=16, seed=0, calls=calls, most=most)
+        labels = {**task.labels["train"], **split.stored()}
+        firsts = zip(ends - counts, counts, strict=True)
+        batches = train_calls(split, batch=16, seed=0, calls=firsts, most=most)
     else:
         labels, batches = task.labels["train"], train_batches(split, batch=16, seed=0)
     losses = []
@@ -223,7 +222,7 @@ def test_several_steps_a_call_are_the_same_training(photos):
     "done, found", [(0, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)]), (5, [(5, 3), (8, 2)])]
 )
 def test_calls_end_where_something_is_due(done, found):
-    assert list(train.calls(done, 10, 3, (4, 8))) == found
+    assert list(calls(done, 10, 3, (4, 8))) == found
 
 
 def test_several_steps_a_call_need_resident_images(photos, tmp_path):

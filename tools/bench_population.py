@@ -29,8 +29,8 @@ from jaxord.data import readers
 from jaxord.data.batches import train_calls
 from jaxord.data.records import Records
 from jaxord.evaluate import make_evaluate
-from jaxord.population.members import Track
 from jaxord.population.stacked import MOST, Stacked
+from jaxord.schedule import Schedule, calls
 from jaxord.task import make_task
 from tools import measure
 
@@ -95,14 +95,15 @@ def tasks_of(config, records, counts):
 
 def alone(task):
     """(function that takes all steps of one head and gives its State, seconds of compiling)."""
-    config, total = task.config, train.lengths(task)[0]
-    factor = optim.schedule(config.optim, *train.lengths(task))
+    config, schedule = task.config, Schedule.of(task)
+    total = schedule.total
+    factor = optim.rate_factor(config.optim, total, schedule.length)
     split, labels = task.splits["train"], task.labels["train"]
     state, step = train.begin(task, factor, several=True)
 
     def draw():
-        calls = train.calls(0, total, MOST, (total,))
-        return train_calls(split, batch=config.data.batch, seed=config.seed, calls=calls, most=MOST)
+        order = {"batch": config.data.batch, "seed": config.seed}
+        return train_calls(split, **order, calls=calls(0, total, MOST, (total,)), most=MOST)
 
     step, compiling, _ = measure.compiled(step, state, next(draw()), labels, task.constants)
 
@@ -118,16 +119,16 @@ def alone(task):
 def bench(config, records, counts, rounds):
     """The row of the table."""
     tasks = tasks_of(config, records, counts)
-    tracks = [Track(task) for task in tasks]
+    schedules = [Schedule.of(task) for task in tasks]
     found = {}
 
     def together():
-        state, total = group.begin(), tracks[0].total
-        for first, count in train.calls(0, total, MOST, (total,)):
+        state, total = group.begin(), schedules[0].total
+        for first, count in calls(0, total, MOST, (total,)):
             state, _ = group.update(state, first, count)
         found["state"] = state
 
-    group = Stacked(tasks, tracks)
+    group = Stacked(tasks, schedules)
     first = measure.seconds(together)
     one, compiling = alone(tasks[0])
     times = measure.alternate({"together": together, "one": one}, rounds)
@@ -144,7 +145,7 @@ def bench(config, records, counts, rounds):
     singles = [len(tasks) * time for time in times["one"]]
     return {
         "heads": len(tasks),
-        "steps": tracks[0].total,
+        "steps": schedules[0].total,
         "images": sum(len(part) for part in records.values()),
         **measure.spread("together s", times["together"]),
         **measure.spread("one by one s", singles),

@@ -31,6 +31,7 @@ from jaxord import optim
 from jaxord import train as training
 from jaxord.data import storage
 from jaxord.data.batches import train_batches, train_calls
+from jaxord.schedule import Schedule, steps_per_call
 from jaxord.workdir.log import table
 from tools import plan
 
@@ -159,9 +160,9 @@ def begin(task, several=False):
       (State, jitted step(state, batch, labels, constants) -> (state, metrics), the factor of the
       rates as a function of the step, the number of steps).
     """
-    total, length = training.lengths(task)
-    factor = optim.schedule(task.config.optim, total, length)
-    return (*training.begin(task, factor, several), factor, total)
+    schedule = Schedule.of(task)
+    factor = optim.rate_factor(task.config.optim, schedule.total, schedule.length)
+    return (*training.begin(task, factor, several), factor, schedule.total)
 
 
 def batches(task, split):
@@ -173,7 +174,7 @@ def batches(task, split):
     """
     config, labels = task.config, task.labels.get("annotations", task.labels["train"])
     most, order = (
-        training.steps_per_call(config, split),
+        steps_per_call(config, split),
         {"batch": config.data.batch, "seed": config.seed},
     )
     if most == 1:

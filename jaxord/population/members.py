@@ -1,21 +1,13 @@
-"""Runs that share all shapes, trained as one program: `vmap` over the stacked parameters of its
-members.
+"""Runs that share all shapes, trained as one program: `vmap` over stacked parameters.
 
-Members may differ in the seed, the fold, learning rates, weight decays and weights of losses. Each
-sees the batches that it would see alone, takes the same steps, is judged at the same ones by the
-same rule, and leaves the same files, but that of the checkpoints only the best and the last are
-there.
-
-All is written at the end: of a population that was killed, every member without a DONE.json starts
-  anew.
-
-M members.
+Members may differ in the seed, the fold, learning rates, weight decays and weights of losses.
+Results are those of separate runs, but only the best and the last checkpoint are kept, and all
+files are written at the end: after a kill, members without DONE.json start again.
 """
 
 import collections
 import copy
 import dataclasses
-import math
 import shutil
 import time
 
@@ -23,26 +15,15 @@ import jax
 import numpy as np
 import tqdm
 
-from jaxord import schedule
 from jaxord.data.sampling import MASK
-from jaxord.evaluate import report
+from jaxord.evaluate import evaluate_and_write, finish
 from jaxord.population.stacked import MOST, Stacked
 from jaxord.runtime import memory
-from jaxord.schedule import (
-    ADVICE,
-    calls,
-    curves,
-    direction,
-    headline,
-    lengths,
-    lost,
-    periods,
-    watched_splits,
-)
+from jaxord.schedule import ADVICE, Schedule, Selection, calls, divergence
 from jaxord.step import finite
 from jaxord.task import make_task, overview
-from jaxord.workdir import checkpoints, files, run_config
-from jaxord.workdir.layout import selected, write_facts, write_run
+from jaxord.workdir import checkpoints, run_config
+from jaxord.workdir.layout import selected
 from jaxord.workdir.log import Log
 
 # A stage of a run: its config, the fold, its folder, and the folder of the stage before or None.
@@ -50,244 +31,178 @@ Member = collections.namedtuple("Member", "config fold folder start")
 
 
 def fit(members, stop):
-    """Trains and evaluates those of the members that are not done, as `train.fit` does with one.
-
-    Args:
-      members: [Member].
-      stop: signals.Stop that is watching. All is written at the end: after a signal that comes
-        before, the members begin again.
+    """Trains and evaluates the [Member] that are not done, as `train.fit` does with one.
 
     Raises:
-      signals.Stopped: a signal came.
+      signals.Stopped: a signal came; `stop` is the signals.Stop that is watching.
       ValueError: configs or data that do not share shapes; images; inputs of various lengths;
         several processes; too little memory; config.train.skips steps in a row without finite
-        numbers, when all other members are done.
+        numbers, once all other members are done.
     """
     members = [member for member in members if not (member.folder / "DONE.json").exists()]
-    members.sort(
-        key=lambda member: (member.config.seed, member.fold)
-    )  # those with the same batches stand together
     if not members:
         return
     if jax.process_count() > 1:
         raise ValueError(f"train.together takes one process, found {jax.process_count()}")
+    # Members with the same batches stand together.
+    members.sort(key=lambda member: (member.config.seed, member.fold))
     began = time.monotonic()
-    tasks = assembled(members)
+    tracks = [Track(*pair) for pair in zip(members, make_tasks(members), strict=True)]
+    tasks = [track.task for track in tracks]
     print("\n".join([*(f"{member.folder}" for member in members), *overview(tasks[0])]), flush=True)
-    for member, task in zip(members, tasks, strict=True):
-        targets = task.splits["train"].records.targets
-        write_facts(
-            member.folder,
-            {**task.trained, **task.frozen},
-            task.ranks,
-            task.constants,
-            targets,
-            task.model.settings,
-        )
-    tracks = [Track(task) for task in tasks]
-    with memory.explained(
-        "a step of all members",
-        f"{len(members)} members of data.batch={tasks[0].config.data.batch}",
-        lambda: f"their inputs and parameters are about {size_of(tasks):,} bytes",
-    ):
-        group = Stacked(tasks, tracks)
+    for track in tracks:
+        track.task.write_facts(track.folder)
+    size = f"{len(members)} members of data.batch={tasks[0].config.data.batch}"
+    needed = f"their inputs and parameters are about {size_of(tasks):,} bytes"
+    with memory.explained("a step of all members", size, lambda: needed):
+        group = Stacked(tasks, [track.schedule for track in tracks])
         best, last = train(group, tracks)
-        group.show(group.choose(np.array([bool(track.scores) for track in tracks]), best, last))
+        judged = np.array([track.selection.step is not None for track in tracks])
+        group.show(group.choose(judged, best, last))
         best, last = jax.device_get((best, last))
-    for place, (member, task, track) in enumerate(zip(members, tasks, tracks, strict=True)):
-        states = [jax.tree.map(lambda x, at=place: x[at], s) for s in (best, last)]
-        if not track.lost and not all(finite(state) for state in states):
-            track.lost = schedule.lost(task, track.total, 0, {})
-        if not track.lost:
+    for i, track in enumerate(tracks):
+        states = [jax.tree.map(lambda x, i=i: x[i], state) for state in (best, last)]
+        total = track.schedule.total
+        if not track.failure and not all(map(finite, states)):
+            track.failure = divergence(track.task, total, 0, {})
+        if not track.failure:
             stop.unsaved = True
-            chosen = save(member.folder, task, track, states)
-            report(task, group.evaluate[place], group.variables(place), member.folder)
-            write_run(
-                member.folder,
-                time.monotonic() - began,
-                {name: len(s.records) for name, s in task.splits.items()},
-            )
-            words = (
-                f"best {member.config.select_metric} on {track.judge}"
-                if track.judge and track.total
-                else "last step"
-            )
-            files.write_json(
-                member.folder / "DONE.json",
-                {"step": chosen, "steps": track.total, "selected": words},
-            )
+            step = track.save(*states)
+            evaluate_and_write(track.task, group.evaluate[i], group.variables(i), track.folder)
+            finish(track.folder, track.task, began, step, total, track.selection.description(total))
             stop.saved()
-    lost = [
-        f"{member.folder}: {track.lost}"
-        for member, track in zip(members, tracks, strict=True)
-        if track.lost
-    ]
-    if lost:
-        title = f"{len(lost)} of {len(members)} members have failed, the others are done"
-        raise ValueError("\n  ".join([title, *lost, ADVICE]))
+    failures = [f"{track.folder}: {track.failure}" for track in tracks if track.failure]
+    if failures:
+        title = f"{len(failures)} of {len(members)} members have failed, the others are done"
+        raise ValueError("\n  ".join([title, *failures, ADVICE]))
 
 
 def size_of(tasks):
     """Bytes of all inputs and, twice for the gradient, of all trained parameters."""
     records = [split.records for task in tasks for split in task.splits.values()]
     inputs = {id(array): array.nbytes for part in records for array in part.inputs.values()}
-    return sum(inputs.values()) + 2 * sum(
-        array.nbytes for task in tasks for array in task.trained.values()
-    )
+    trained = sum(array.nbytes for task in tasks for array in task.trained.values())
+    return sum(inputs.values()) + 2 * trained
 
 
-def assembled(members):
-    """[Task] of the members; where two differ in numbers only, all but the config is one.
-
-    Raises:
-      ValueError: members that differ in more than a population may, or that have no inputs of one
-        length.
-    """
-    for config in (member.config for member in members):
-        lines = run_config.differences(alike(members[0].config), alike(config))
+def make_tasks(members):
+    """[Task] of the members, sharing arrays that are equal; ValueError if they do not fit."""
+    first = without_numbers(members[0].config)
+    for member in members:
+        lines = run_config.differences(first, without_numbers(member.config))
         if lines:
-            words = "members of a population differ in the seed, the fold, rates and weights of losses only"
-            raise ValueError("\n  ".join([words, *lines]))
-    made, tasks = {}, []
+            allowed = "the seed, the fold, rates and weights of losses only"
+            title = f"members of a population differ in {allowed}"
+            raise ValueError("\n  ".join([title, *lines]))
+    known, tasks = {}, []
     for config, fold, _, start in members:
-        known = run_config.to_json(alike(config, config.seed)), fold, start
-        if known not in made:
+        key = run_config.to_json(without_numbers(config, config.seed)), fold, start
+        if key not in known:
             task = make_task(config, fold, selected(start) if start else None)
             check_inputs(task)
-            first = next(iter(made.values()), task)
-            same = {path: first.frozen.get(path) for path in task.frozen}
-            frozen = {
-                path: same[path] if np.array_equal(same[path], x) else x
-                for path, x in task.frozen.items()
-            }
-            made[known] = dataclasses.replace(
-                task, frozen=frozen, model=first.model
-            )  # one object, so that memory has one
-        tasks.append(dataclasses.replace(made[known], config=config))
+            # Equal arrays become one object, so that memory holds a frozen tower once.
+            first, frozen = next(iter(known.values()), task), dict(task.frozen)
+            for path, x in frozen.items():
+                if np.array_equal(first.frozen.get(path), x):
+                    frozen[path] = first.frozen[path]
+            known[key] = dataclasses.replace(task, frozen=frozen, model=first.model)
+        tasks.append(dataclasses.replace(known[key], config=config))
     return tasks
 
 
-def alike(config, seed=0):
-    """The config without what members may differ in."""
-    c = copy.deepcopy(config).unlock()
-    c.seed, c.fold = seed, ""
-    for rates in c.optim.rates.values():
+def without_numbers(config, seed=0):
+    """The config without what members may differ in; with this seed."""
+    config = copy.deepcopy(config).unlock()
+    config.seed, config.fold = seed, ""
+    for rates in config.optim.rates.values():
         rates.update({"lr": 0.0, "weight_decay": 0.0})
-    for loss in c.losses:
+    for loss in config.losses:
         loss.weight = 1.0
-    return c
+    return config
 
 
 def check_inputs(task):
-    """Raises ValueError where a split has images, or inputs of various lengths."""
+    """Raises ValueError for a split with images, or with inputs of various lengths."""
     for split in task.splits.values():
         names = sorted(split.records.inputs)
-        if (
-            split.tier != "inputs"
-            or "frames" in names
-            or any(name.endswith(MASK) for name in names)
-        ):
+        padded = "frames" in names or any(name.endswith(MASK) for name in names)
+        if split.tier != "inputs" or padded:
+            parts = names if split.tier == "inputs" else "images"
             raise ValueError(
-                f"{split.records.name} has {names if split.tier == 'inputs' else 'images'}; runs are trained together on "
-                "arrays of one length: set model.features, for a frozen image tower, or train one by one"
+                f"{split.records.name} has {parts}; runs are trained together on arrays of one "
+                "length: set model.features, for a frozen image tower, or train one by one"
             )
 
 
 class Track:
-    """What is due for a member, and what it has found.
+    """The course of a member: its schedule and selection, its log, its last score, its failure."""
 
-    Attributes:
-      total: its steps.
-      judge, watched: as of `course.watched_splits`.
-      logged: [(step, split, {name: number})].
-      scores: {step: score}, lower is better, of the steps that were better than all before.
-      last: score of the last step, None where it has none.
-      lost: why it has failed, or "".
-    """
-
-    def __init__(self, task):
-        self.task, self.config, (self.total, self.length) = task, task.config, lengths(task)
-        self.evaluate_every, _, self.log_every = periods(task.config, self.length)
-        self.judge, self.watched = watched_splits(task.config, task.splits)
-        self.logged, self.scores, self.last, self.lost = [], {}, None, ""
+    def __init__(self, member, task):
+        self.task, self.folder = task, member.folder
+        self.schedule, self.selection = Schedule.of(task), Selection.of(task)
+        self.logged, self.last, self.failure = [], None, ""
 
     def due(self, step, every):
-        """Whether what comes every so many steps, and at the last one, comes now."""
-        return not self.lost and (step == self.total or (step < self.total and step % every == 0))
+        """`Schedule.due` of a member that has not failed."""
+        return not self.failure and self.schedule.due(step, every)
 
     def log(self, step, values):
+        """Logs the metrics of a step; too many skipped steps make the member fail."""
         in_a_row, in_all = values.pop("skipped")
         self.logged.append((step, "train", {**values, "skipped": in_all}))
-        if in_a_row >= self.config.train.skips:
-            self.lost = lost(self.task, step, in_a_row, values)
+        if in_a_row >= self.task.config.train.skips:
+            self.failure = divergence(self.task, step, in_a_row, values)
 
-    def better(self, step, evaluate, variables):
+    def judge(self, step, evaluate, variables):
         """Evaluates; whether this is the best step so far."""
-        for split in self.watched:
-            scores = evaluate(variables, split).scores
-            title = split if split == self.judge else f"{split} evaluated"
-            self.logged.append((step, title, curves(self.config, scores)))
-            if split == self.judge:
-                score = headline(self.config, scores)[self.config.select_metric]
-                self.last = float(score * direction(self.config))
-        found = self.last is not None and self.last < min(self.scores.values(), default=math.inf)
-        if found:
-            self.scores[step] = self.last
-        return found
+        evaluations = {split: evaluate(variables, split).scores for split in self.selection.watched}
+        self.logged += [(step, *entry) for entry in self.selection.curves(evaluations)]
+        self.last = self.selection.score(evaluations)
+        return self.selection.improves(step, self.last)
+
+    def save(self, best, last):
+        """Writes the checkpoints and the log; returns the selected step."""
+        total, selection, folder = self.schedule.total, self.selection, self.folder
+        step = total if selection.step is None else selection.step
+        best, last = (state.replace(frozen=self.task.frozen) for state in (best, last))
+        # Checkpoints of a training that did not end.
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        with checkpoints.Checkpoints(folder / "checkpoints") as saved:
+            if step < total:
+                saved.save(step, best, {"score": selection.best})
+            saved.save(total, last, {} if self.last is None else {"score": self.last})
+        batch = self.task.config.data.batch
+        with Log(folder, restored=-1, total=total, batch=batch, bar=False) as log:
+            for entry in self.logged:
+                log.scalars(*entry)
+        return step
 
 
 def train(group, tracks):
-    """Trains a group.
-
-    Returns:
-      (best, last): stacked State of each member's best and last step.
-    """
-    state, longest = group.begin(), max(track.total for track in tracks)
-    best = last = group.choose(np.zeros(len(tracks), bool), state, state)
-    marks = {
-        mark
-        for track in tracks
-        for mark in (track.evaluate_every, track.log_every, max(track.total, 1))
-    }
+    """Trains a group; returns the stacked States of each member's best and last step."""
+    schedules, nobody = [track.schedule for track in tracks], np.zeros(len(tracks), bool)
+    totals = np.array([schedule.total for schedule in schedules])
+    state, longest = group.begin(), int(totals.max())
+    best = last = group.choose(nobody, state, state)
+    periods = {every for s in schedules for every in (s.evaluate_every, s.log_every, s.total or 1)}
     with tqdm.tqdm(total=longest, unit="step", dynamic_ncols=True) as bar:
-        for first, count in calls(0, longest, MOST, marks):
+        for first, count in calls(0, longest, MOST, periods):
             step = first + count
             state, values = group.update(state, first, count)
-            if any(track.due(step, track.log_every) for track in tracks):
+            logged = [i for i, t in enumerate(tracks) if t.due(step, t.schedule.log_every)]
+            if logged:
                 values = {name: value.tolist() for name, value in jax.device_get(values).items()}
-                for place, track in enumerate(tracks):
-                    if track.due(step, track.log_every):
-                        track.log(step, {name: value[place] for name, value in values.items()})
-            judged = [
-                place
-                for place, track in enumerate(tracks)
-                if track.watched and track.due(step, track.evaluate_every)
-            ]
+            for i in logged:
+                tracks[i].log(step, {name: value[i] for name, value in values.items()})
+            judged = [i for i, t in enumerate(tracks) if t.due(step, t.schedule.evaluate_every)]
+            judged = [i for i in judged if tracks[i].selection.watched]
             if judged:
                 group.show(state)
-                better = np.zeros(len(tracks), bool)
-                for place in judged:
-                    better[place] = tracks[place].better(
-                        step, group.evaluate[place], group.variables(place)
-                    )
+                better = nobody.copy()
+                for i in judged:
+                    better[i] = tracks[i].judge(step, group.evaluate[i], group.variables(i))
                 best = group.choose(better, state, best)
-            last = group.choose(np.array([track.total == step for track in tracks]), state, last)
+            # Members take steps until the longest training ends; those after their last are void.
+            last = group.choose(totals == step, state, last)
             bar.update(count)
     return best, last
-
-
-def save(folder, task, track, states):
-    """Writes the checkpoints and the log of a member; returns the step that is chosen."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a training that did not end
-    best, last = (state.replace(frozen=task.frozen) for state in states)
-    step = min(track.scores, key=track.scores.get, default=track.total)
-    with checkpoints.Checkpoints(folder / "checkpoints") as saved:
-        if step < track.total:
-            saved.save(step, best, {"score": track.scores[step]})
-        saved.save(track.total, last, {} if track.last is None else {"score": track.last})
-    with Log(
-        folder, restored=-1, total=track.total, batch=track.config.data.batch, bar=False
-    ) as log:
-        for entry in track.logged:
-            log.scalars(*entry)
-    return step

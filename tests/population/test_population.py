@@ -11,9 +11,8 @@ import pytest
 
 from configs.base import entries
 from jaxord import train
-from jaxord.population import members as population
-from jaxord.population import stacked
-from jaxord.population.members import Member, Track, fit
+from jaxord.population import Member, fit, stacked
+from jaxord.population import members as members_module
 from jaxord.runtime import devices, signals
 from jaxord.weights import initial
 from jaxord.workdir.checkpoints import Checkpoints
@@ -52,8 +51,10 @@ def table(folder):
 
 
 def assert_same(one, other, rule):
-    """Two runs' logs, predictions, results and chosen steps; sums in another order move losses by
-    up to 6e-7 of them."""
+    """Compares logs, predictions, results and selected steps of two runs.
+
+    Sums in another order change losses by up to 6e-7 of them.
+    """
     for a, b in zip(logged(one), logged(other), strict=True):
         assert (a.pop("step"), a.pop("split")) == (b.pop("step"), b.pop("split"))
         assert b == pytest.approx(a, rel=5e-6, abs=1e-6, nan_ok=True)
@@ -77,8 +78,8 @@ def assert_same(one, other, rule):
 
 
 def test_seeds_and_rates_train_together_as_alone(photos, tmp_path, monkeypatch):
-    """On one device, where those of one seed gather their rows once; one of each seed finds no
-    numbers and harms no other."""
+    """On one device, members of one seed gather their rows once; one of each seed diverges and
+    harms no other."""
     monkeypatch.setattr(devices, "data_mesh", lambda: MESHES[1])
     base, members = config("folder", "method=ce_l1,backbone=tiny", photos), []
     for rate in (0.01, 0.1, 1e30):
@@ -88,13 +89,16 @@ def test_seeds_and_rates_train_together_as_alone(photos, tmp_path, monkeypatch):
             c.optim.rates, c.losses[0].weight = at(rate, ["all"]), 1.0 + seed
             members.append(Member(c.lock(), "", tmp_path / f"together/{seed}-{rate}", None))
     wild, members = members[6:], members[:6]
-    words = r"3 of 9 members have failed, the others are done\n.*0-1e\+30: 2 steps in a row .*\n  rows of step \d: \d+ .*png"
+    words = (
+        r"3 of 9 members have failed, the others are done\n"
+        r".*0-1e\+30: 2 steps in a row .*\n  rows of step \d: \d+ .*png"
+    )
     with pytest.raises(ValueError, match=words):
         fit([*wild, *members], signals.Stop())
     assert not any((member.folder / "DONE.json").exists() for member in wild)
     with monkeypatch.context() as patch:
         patch.setattr(
-            population, "make_task", lambda *arguments: pytest.fail("what is done is assembled")
+            members_module, "make_task", lambda *arguments: pytest.fail("makes a done member")
         )
         fit(members, signals.Stop())
     train.run(members[4].config, tmp_path / "alone")
@@ -104,7 +108,7 @@ def test_seeds_and_rates_train_together_as_alone(photos, tmp_path, monkeypatch):
 
 
 def left(folder):
-    """Bytes of what a member leaves."""
+    """Bytes of the files and arrays of a member."""
     files = {
         name: (folder / name).read_bytes()
         for name in ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
@@ -119,8 +123,10 @@ def left(folder):
 def test_members_begin_again_after_a_signal_but_for_those_that_were_being_written(
     photos, tmp_path, monkeypatch
 ):
-    """Told to stop in training, nothing is written; in the first member's report, that one ends;
-    the bytes are the same."""
+    """A signal in training leaves no file; one in the first member's evaluation lets it end.
+
+    The bytes are those of an undisturbed group.
+    """
     monkeypatch.setattr(devices, "data_mesh", lambda: MESHES[1])
     base = config("folder", "method=ce_l1,backbone=tiny", photos)
     members = {
@@ -157,9 +163,9 @@ def test_members_begin_again_after_a_signal_but_for_those_that_were_being_writte
             if (member.folder / "DONE.json").exists()
         ]
 
-    assert told_to_stop(Track, "better") == []
+    assert told_to_stop(members_module.Track, "judge") == []
     assert not list(tmp_path.glob("shaken/*/checkpoints"))
-    assert told_to_stop(population, "report") == [0]
+    assert told_to_stop(members_module, "evaluate_and_write") == [0]
     for group in members.values():
         fit(group, signals.Stop())
     for calm, shaken in zip(*members.values(), strict=True):
@@ -209,7 +215,10 @@ def test_what_shares_no_shapes_is_refused(photos, tmp_path):
     c = config("folder", "method=ce_l1,backbone=tiny", photos)
     one, other = Member(c, "", tmp_path / "one", None), copy.deepcopy(c).unlock()
     other.data.batch, other.seed = 8, 1
-    words = "differ in the seed, the fold, rates and weights of losses only\n  data.batch: 16 there, 8 here$"
+    words = (
+        "differ in the seed, the fold, rates and weights of losses only\n"
+        "  data.batch: 16 there, 8 here$"
+    )
     with pytest.raises(ValueError, match=words):
         fit([one, Member(other, "", tmp_path / "other", None)], signals.Stop())
     with pytest.raises(
@@ -221,14 +230,14 @@ def test_what_shares_no_shapes_is_refused(photos, tmp_path):
     with pytest.raises(
         ValueError, match=r"constants/rank_values is \[3\] of one and \[4\] of another"
     ):
-        stacked.stacked(
+        stacked.stack(
             [{"constants": {"rank_values": np.zeros(ranks)}} for ranks in (3, 4)], placed, placed
         )
 
 
 def test_runs_of_members_that_see_the_same():
     assert [
-        stacked.run_of(order)
+        stacked.run_length(order)
         for order in ([0] * 4, [0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1], [0, 1])
     ] == [4, 2, 1, 1, 1]
 

@@ -227,8 +227,8 @@ def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(
 
         monkeypatch.setattr(train, "make_train_step", make_train_step)
         monkeypatch.setattr(train, "make_evaluate", make_evaluate)
-        for module, name in ((train, "make_task"), (train, "report"), (train, "summarise")):
-            before(module, name)
+        for name in ("make_task", "evaluate_and_write", "summarise"):
+            before(train, name)
         # The steps and evaluations of each attempt; what it says; the checkpoint that it leaves.
         attempts = [
             ("make_task", "", None),
@@ -240,7 +240,7 @@ def test_in_every_phase_the_same_command_goes_on_to_the_same_bytes(
             ("evaluation 2", " at step 8", 8),
             ("evaluation 3", " at step 9", 9),
             ("evaluation 2", " at step 9", 9),
-            ("report", "", 9),
+            ("evaluate_and_write", "", 9),
             ("summarise", "", 9),
         ]
         for phase, where, left in attempts:

@@ -10,7 +10,7 @@ import pytest
 
 from jaxord import train
 from jaxord.data.batches import train_batches
-from jaxord.runtime import devices, narrow
+from jaxord.runtime import devices, rounding
 from jaxord.task import make_task
 from jaxord.weights import initial
 from jaxord.workdir import checkpoints
@@ -38,7 +38,7 @@ def test_uses_are_followed_into_calls_and_loops():
 
     square = jax.ShapeDtypeStruct((4, 4), jnp.float32)
     names = ("kernel", "both", "rows", "scale", "returned", "unused")
-    found, of_x = narrow.only_rounded(function, HALF, dict.fromkeys(names, square), square)
+    found, of_x = rounding.only_rounded(function, HALF, dict.fromkeys(names, square), square)
     assert (
         found == dict(kernel=True, both=False, rows=True, scale=False, returned=False, unused=True)
         and of_x
