@@ -135,7 +135,7 @@ def ranks_of(config, train):
 def build_model(config, settings, train, prompt, vectors, mesh):
     """The model for these training records, prompt constants and shape of the word vectors."""
     dtype = activations(config)
-    images = config.data.batch * config.data.copies * views(config, train, True) // mesh.size
+    images = config.data.batch * config.data.copies * views(config, train) // mesh.size
     implementations = attentions(config, settings, dtype, images, prompt.get("prompt_tokens"))
     slots = prompt.get("prompt_slots")
     return ordinal.build(config, settings, dtype, slots, vectors, implementations)
@@ -223,8 +223,8 @@ def activations(config):
     return jnp.dtype(name)
 
 
-def views(config, records, train):
-    """How many images the tower sees of an example: crops, times the frames of a video."""
+def views(config, records):
+    """How many images the tower sees of a training example: crops, times a video's frames."""
     if records.read is None and "frames" not in records.inputs:
         return 1
     data, frames = config.data, ()
@@ -232,7 +232,7 @@ def views(config, records, train):
         frames = records.inputs["frames"].shape[1:2]
     stored = jax.ShapeDtypeStruct((1, *frames, data.stored_size, data.stored_size, 3), jnp.uint8)
     size, row = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    augmented = functools.partial(augment.transform, data=data, train=train)
+    augmented = functools.partial(augment.transform, data=data, train=True)
     return jax.eval_shape(augmented, stored, size, row, row).shape[1]
 
 
