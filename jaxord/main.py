@@ -46,7 +46,7 @@ _DETERMINISTIC = flags.DEFINE_bool(
     "deterministic", False, "Give the same bytes again on a GPU too, as on a CPU; slower."
 )
 _DRY = flags.DEFINE_bool(
-    "dry", False, "train: stop after the summary and one traced step; write nothing."
+    "dry", False, "train: stop after the summary and one traced step; make no workdir."
 )
 _LIST = flags.DEFINE_bool("list", False, "List data sets, methods and their options.")
 _VERSION = flags.DEFINE_bool("version", False, "Print the version.")

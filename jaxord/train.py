@@ -49,6 +49,16 @@ def run(config, workdir):
         summarise(config, [of_fold[-1].folder for of_fold in stages])
 
 
+def preview(config):
+    """Returns the summary of the first fold's first stage, after tracing one of its steps.
+
+    Reads the data and the weights as `run` does; trains nothing and makes no workdir.
+    """
+    fold = chosen_folds(config)[0]
+    _, stage = stages_of(config, pathlib.Path(), fold)[0]
+    return "\n".join(overview(make_task(stage, fold)))
+
+
 def _stages(config, workdir, fold):
     """[population.Member] of the stages of a fold; each starts from the one before."""
     folders, configs = zip(*stages_of(config, workdir, fold), strict=True)
