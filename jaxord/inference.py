@@ -19,6 +19,26 @@ from jaxord.vectors import distances, inner, unit
 __all__ = ["expectation", "argmax", "value", "experts", "true_expert", "thresholds"]
 __all__ += ["nearest_reference", "knn", "neighbours"]
 
+# Each rule in torch, for the README of an export; {name} stands for an array or a setting. Names are
+# rules, or a rule with a setting that is true. The program itself is in export/predict_torch.py.
+TORCH_LINES = {
+    "expectation": "({logits}.softmax(1) * {rank_values}).sum(1)",
+    "argmax": "{rank_values}[{logits}.argmax(1)]",
+    "value": "{value}",
+    "experts": "{expert_values}.gather(1, {group_logits}.argmax(1)[:, None])[:, 0]",
+    "thresholds": "{rank_values}[({threshold_logits} > 0).sum(1)]",
+    "thresholds conditional": (
+        "{rank_values}[({threshold_logits}.sigmoid().cumprod(1) > 0.5).sum(1)]"
+    ),
+    "nearest_reference": (
+        "{reference_values}[torch.cdist(unit({image_embeds}), {reference_points}).argmin(1)]"
+    ),
+    "knn": (
+        "{gallery_targets}[torch.cdist(unit({image_embeds}), unit({gallery_embeds}), "
+        'compute_mode="donot_use_mm_for_euclid_dist").topk({k}, largest=False).indices].mean(1)'
+    ),
+}
+
 _Best = tuple[Array, Array]  # scores and rows of the gallery
 
 

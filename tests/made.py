@@ -102,4 +102,6 @@ def made(config):
             )
             constants["gallery_targets"] = np.float32(targets)
     words = tuple(map(str, range(50))) if "sentences" in inputs else ()
-    return trained_model.Finished(None, config.lock(), task_ranks, model, constants, flat, words)
+    return trained_model.TrainedModel(
+        None, config.lock(), task_ranks, model, constants, flat, words
+    )

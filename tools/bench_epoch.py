@@ -103,7 +103,7 @@ def predictor(task, variables):
         targets = task.splits["train"].records.targets / np.float32(config.data.target_scale)
         constants = {**constants, "gallery_embeds": embeds, "gallery_targets": targets}
     constants, variables = jax.device_get((constants, variables))
-    run = trained_model.Finished(
+    run = trained_model.TrainedModel(
         pathlib.Path(), config, task.ranks, task.model, constants, variables
     )
     forward, headline, records = (

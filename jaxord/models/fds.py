@@ -26,6 +26,8 @@ class FDS(nn.Module):
     no part in smoothing; in their program for ages they have mean 0 and variance 1.
     """
 
+    training_only = True
+
     # Buckets of `width` from low to high (exclusive); the ends take everything beyond. On the scale
     # of training: 3, 100, 1 are the ages 3..99; 0, 1, 0.02 the 50 buckets of STS-B (score / 5).
     low: float

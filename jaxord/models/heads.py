@@ -4,6 +4,11 @@ A head maps the dict of arrays so far (batch, constants, outputs) to a dict of a
 the order of the config, so one can use the arrays of an earlier one. Sizes come from the constants
 of the run: K from rank_values, G from group_prior, R from reference_values. All is float32.
 
+A head of evaluation declares for exports the arrays it `reads` and `writes`, and as `torch_line`
+the code that an export's README shows; its torch itself is in jaxord/export/predict_torch.py. In
+the line {name} stands for an array or a setting, {own} for the head's parameters. A head without a
+part in evaluation declares `training_only`.
+
 Shapes: B batch, K ranks, G groups, R reference points, D embedding.
 """
 
@@ -25,6 +30,10 @@ __all__ += ["Regressor", "Thresholds"]
 class CosineLogits(nn.Module):
     """logits[b, k] = exp(logit_scale) cos(image_embeds[b], text_embeds[k]), CLIP's scores."""
 
+    reads = ("image_embeds", "text_embeds", "logit_scale")
+    writes = ("logits",)
+    torch_line = "logits = {logit_scale}.exp() * unit({image_embeds}) @ unit({text_embeds}).T"
+
     def __call__(self, arrays):
         cosine = inner(unit(arrays["image_embeds"]), unit(arrays["text_embeds"]))  # [B, K]
         return {"logits": jnp.exp(arrays["logit_scale"]) * cosine}
@@ -32,6 +41,10 @@ class CosineLogits(nn.Module):
 
 class Classifier(nn.Module):
     """logits = W image_embeds + b, one row of W per rank."""
+
+    reads = ("image_embeds", "rank_values")
+    writes = ("logits",)
+    torch_line = 'logits = linear("{own}.Dense_0", {image_embeds})'
 
     @nn.compact
     def __call__(self, arrays):
@@ -43,6 +56,13 @@ class Regressor(nn.Module):
 
     Fixed m and s start the predictions in the middle of the label's scale (our choice).
     """
+
+    reads = ("image_embeds", "rank_values")
+    writes = ("value",)
+    torch_line = (
+        "value = {rank_values}.mean() + {rank_values}.std(correction=0) * "
+        'linear("{own}.Dense_0", {image_embeds})[:, 0]'
+    )
 
     @nn.compact
     def __call__(self, arrays):
@@ -56,6 +76,13 @@ class Adapter(nn.Module):
 
     D -> D/4 -> D, from NumCLIP's program; neither of its papers has it.
     """
+
+    reads = ("image_embeds",)
+    writes = ("image_embeds",)
+    torch_line = (
+        'image_embeds = {ratio} * linear("{own}.up", linear("{own}.down", {image_embeds}).relu())'
+        ".relu() + (1 - {ratio}) * {image_embeds}"
+    )
 
     ratio: float = 0.8
 
@@ -74,6 +101,13 @@ class BinRegressor(nn.Module):
     of the program, which the paper leaves open. Trap: 1 + delta in (0, 2) may come near 0.
     """
 
+    reads = ("logits", "rank_values")
+    writes = ("value",)
+    torch_line = (
+        'delta = linear("{own}.delta", linear("{own}.hidden", {logits}).relu()).tanh()\n'
+        "value = ({logits}.softmax(1) * {rank_values} / (1 + delta)).sum(1)"
+    )
+
     @nn.compact
     def __call__(self, arrays):
         logits = arrays["logits"].astype(jnp.float32)
@@ -91,6 +125,12 @@ class Thresholds(nn.Module):
     shared=False: W x + b (CORN, Shi 2021).
     """
 
+    reads = ("image_embeds", "rank_values")
+    writes = ("threshold_logits",)
+    torch_line = (
+        'threshold_logits = linear("{own}.Dense_0", {image_embeds}) + a.get("{own}.bias", 0)'
+    )
+
     shared: bool = True
 
     @nn.compact
@@ -107,6 +147,13 @@ class Projection(nn.Module):
 
     x stays readable as `image_features` if no other head or projection changes it.
     """
+
+    reads = ("image_embeds",)
+    writes = ("image_embeds",)
+    torch_line = (
+        "for i in range({layers}):\n"
+        '    image_embeds = linear("{own}." + str(i), image_embeds.relu() if i else image_embeds)'
+    )
 
     hidden: int = 0  # width between the layers; 0 is that of image_embeds
     features: int = 128  # width of the result
@@ -128,6 +175,14 @@ class Experts(nn.Module):
     values need not be known).
     """
 
+    reads = ("image_embeds", "rank_values")
+    writes = ("expert_values", "group_logits")
+    torch_line = (
+        "expert_values = {rank_values}.mean() + {rank_values}.std(correction=0) * "
+        'linear("{own}.values", {image_embeds})\n'
+        'group_logits = linear("{own}.groups", {image_embeds})'
+    )
+
     @nn.compact
     def __call__(self, arrays):
         x, values = _embeds(arrays), arrays["rank_values"]
@@ -145,6 +200,10 @@ class ReferencePoints(nn.Module):
     the run replaces by each label's mean unit feature of the training split. `scale` multiplies
     drawn points (our choice: 1; the paper gives none).
     """
+
+    reads = ()
+    writes = ("reference_points",)
+    torch_line = 'reference_points = a["{own}.points"]'
 
     initial: str = "random"
     scale: float = 1.0
@@ -176,6 +235,8 @@ class PairWeights(nn.Module):
     Trap: raising one row and lowering the other lowers the loss without end.
     """
 
+    training_only = True
+
     size: int
 
     @nn.compact
@@ -189,6 +250,8 @@ class PairWeights(nn.Module):
 class Margins(nn.Module):
     """margins f32[K-1] >= 0 of neighbouring ranks: softplus, from U(0.5, 1) (CLOC, 2025)."""
 
+    training_only = True
+
     @nn.compact
     def __call__(self, arrays):
         def start(key, shape):
@@ -200,6 +263,8 @@ class Margins(nn.Module):
 
 class NoiseScale(nn.Module):
     """noise_scale f32[], sigma of balanced MSE (Ren 2022); may turn negative, losses square it."""
+
+    training_only = True
 
     initial: float = 1.0
 

@@ -122,6 +122,10 @@ class MotionFusion(nn.Module):
     normalised.
     """
 
+    # For exports, see jaxord.models.heads; the README shows no line, as the input is no photograph.
+    reads = ("image_embeds", "motion")
+    writes = ("image_embeds",)
+
     blocks: int = 2  # of attention, the first over space
     heads: int = 4
     width: int = 256  # C

@@ -1,9 +1,7 @@
-"""A finished run's predictions for a folder, a list or a table, as rows of a file that a killed
-command goes on with."""
+"""Predictions for a folder, a list or a table as rows of a file, which a killed command resumes."""
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -16,182 +14,160 @@ import jax
 import tqdm
 
 from jaxord.predict.predictor import Predictor
-from jaxord.workdir import files as run_files
-from jaxord.workdir import run_config
-from jaxord.workdir.layout import read_done
+from jaxord.workdir import files, layout, run_config
 
-PERIOD = 5.0  # seconds between two moments at which what is written is forced onto the disk
-ERRORS = {
-    ".csv": "surrogateescape",
-    ".jsonl": "backslashreplace",
-}  # names that are no UTF-8: their bytes, or JSON's escapes
+# Seconds between two syncs to disk.
+PERIOD = 5.0
+# Names that are no UTF-8 keep their bytes in CSV, and become escapes in JSON.
+ERRORS = {".csv": "surrogateescape", ".jsonl": "backslashreplace"}
 
 
 def predict_run(workdir, source, output, fold="", batch=0, root=""):
-    """Writes a row for each example, and prints how many and how fast.
+    """Write a row for each example, and print how many and how fast.
 
-    CSV: path, value (value_0, value_1 for angles), rank, rank_name, probability_<rank's name>...
-      where the model gives logits,
-    neighbour_1... (labels, nearest first) where the headline rule is knn, uncertainty, rule_<name>
-    of each further rule, error. JSON lines: the fields of `Prediction` under their names, with
-    `path`. What cannot be read has an empty row (null) and the reason as its `error`.
+    CSV: path, value (value_0, value_1 for angles), rank, rank_name, probability_<name> of each rank
+    if the model gives logits, neighbour_1... (labels, nearest first) if the headline rule is knn,
+    uncertainty, rule_<name> of each further rule, error. JSON lines: `path` and the fields of
+    `Prediction`. An unreadable example has an empty row (null) with the reason as its `error`.
 
-    Rows are appended to <output>.part in whole batches and it is renamed at the end; the same
-    command after a kill goes on behind the last whole batch and ends with the same bytes.
+    Whole batches are appended to <output>.part, which is renamed at the end. After a kill the same
+    command resumes behind the last whole batch and ends with the same bytes.
 
     Args:
       workdir: of a finished run.
       source, root: images or videos as `jaxord.data.inputs.files` finds them; a table of pairs of
         sentences.
       output: file that ends in .csv or .jsonl; an older one is replaced.
-      fold: which fold, where the run has several.
-      batch: examples that are read and written at once; 0 is config.data.eval_batch. The numbers do
-        not depend on it.
+      fold: required if the run has several.
+      batch: examples read and written at once, 0 for config.data.eval_batch.
 
     Raises:
-      ValueError: no finished run, no examples, another kind of output, a .part that belongs to
-        another command or is in use.
+      ValueError: there is no finished run or no example, the output has another ending, or its
+        .part belongs to another command or is in use.
     """
     output = pathlib.Path(output)
     kind = output.suffix.lower()
     if kind not in ERRORS or output.is_dir():
+        raise ValueError(f"the output is {str(output)!r}; expected a file ending in .csv or .jsonl")
+    if (count := jax.process_count()) > 1:
         raise ValueError(
-            f"the output is {str(output)!r}; expected a file that ends in .csv or .jsonl"
-        )
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"predicting takes one process, found {jax.process_count()}; give each its own part of the examples"
+            f"predicting takes one process, found {count}; divide the examples instead"
         )
     predictor = Predictor.load(workdir, fold, batch)
-    noun = predictor.given.noun
-    names, given = predictor.given.listed(source, root)
+    names, examples = predictor.given.listed(source, root)
+    noun, ranks = predictor.given.noun, predictor.run.ranks
     rows_of = {".csv": csv_rows, ".jsonl": json_rows}[kind]
-    broken = 0
-    with growing(output, identity(predictor, names, given), predictor.batch) as (file, done):
+    command = fingerprint(predictor, names, examples)
+    with resumed_file(output, command, predictor.batch) as (file, done):
         start = synced = time.monotonic()
-        compiled = None  # when the first batch came, and how many rows were there then
+        # When the first batch was done and how many rows there were: the first one compiles.
+        compiled = None
+        at, broken = done, 0
         with tqdm.tqdm(total=len(names), initial=done, unit=f" {noun}", dynamic_ncols=True) as bar:
-            at = done
-            for prediction in predictor.stream(given, done):
-                count = len(prediction.error)
-                text = rows_of(
-                    prediction, names[at : at + count], predictor.run.ranks, header=at == 0
-                )
+            for prediction in predictor.stream(examples, done):
+                end = at + len(prediction.error)
+                text = rows_of(prediction, names[at:end], ranks, header=at == 0)
                 file.write(text.encode("utf-8", ERRORS[kind]))
                 file.flush()
                 if time.monotonic() - synced > PERIOD:
                     os.fsync(file.fileno())
                     synced = time.monotonic()
-                at, broken = at + count, broken + int((prediction.error != "").sum())
-                bar.update(count)
+                bar.update(end - at)
+                at, broken = end, broken + int((prediction.error != "").sum())
                 compiled = compiled or (time.monotonic(), at)
-    end = time.monotonic()
+    now = time.monotonic()
     before = f" after {done:,} of an earlier command" if done else ""
-    speed = (
-        f", {(at - compiled[1]) / (end - compiled[0]):.0f} a second once compiled"
-        if compiled and at > compiled[1]
-        else ""
-    )
-    print(
-        f"{at - done:,} {noun}{before} in {end - start:.1f} s{speed}; {broken:,} could not be read: {output}"
-    )
+    speed = ""
+    if compiled and at > compiled[1]:
+        speed = f", {(at - compiled[1]) / (now - compiled[0]):.0f} a second once compiled"
+    summary = f"{at - done:,} {noun}{before} in {now - start:.1f} s{speed}"
+    print(f"{summary}; {broken:,} could not be read: {output}")
 
 
-def identity(predictor, names, given):
+def fingerprint(predictor, names, examples):
     """What a half-written file belongs to: the parameters, the examples, the batch."""
     folder = predictor.run.folder
-    step = read_done(folder)["step"]
-    run = (
-        run_config.to_json(predictor.run.config).encode()
-        + (folder / "checkpoints" / str(step) / "sha256.json").read_bytes()
-    )
+    checkpoint = folder / "checkpoints" / str(layout.read_done(folder)["step"]) / "sha256.json"
+    run = run_config.to_json(predictor.run.config).encode() + checkpoint.read_bytes()
     rows = hashlib.sha256()
-    for row in zip(names, given, strict=True):
+    for row in zip(names, examples, strict=True):
         rows.update(json.dumps(row).encode())
-    return {
-        "run": hashlib.sha256(run).hexdigest(),
-        "examples": rows.hexdigest(),
-        "batch": predictor.batch,
-    }
+    hashes = {"run": hashlib.sha256(run).hexdigest(), "examples": rows.hexdigest()}
+    return {**hashes, "batch": predictor.batch}
 
 
 @contextlib.contextmanager
-def growing(output, belongs, batch):
-    """The file <output>.part, open behind its last whole batch, and the rows that those have; in
-    the end it is `output`.
+def resumed_file(output, command, batch):
+    """Open <output>.part behind its last whole batch and yield (file, number of rows).
 
-    What it belongs to lies beside it as <output>.part.json while it grows.
-
-    Raises:
-      ValueError: it belongs to something else, or another process writes it.
+    On success it becomes `output`. Meanwhile <output>.part.json holds `command`, and a lock file
+    keeps other processes away.
     """
-    part, mark = (output.with_name(output.name + end) for end in (".part", ".part.json"))
+    endings = (".part", ".part.json", ".part.lock")
+    part, mark, lock = (output.with_name(output.name + ending) for ending in endings)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    busy = f"another process writes {part}; wait for it, or give another --output"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.lock(lock, busy))
+        # Removed while it is held, so no other process holds the file that goes.
+        stack.callback(lock.unlink, missing_ok=True)
+        file = stack.enter_context(open(part, "a+b"))
+        if file.tell() and (not mark.exists() or files.read_json(mark) != command):
             raise ValueError(
-                f"another process writes {part}; wait for it, or give another --output"
-            ) from None
-        if file.tell() and (not mark.exists() or run_files.read_json(mark) != belongs):
-            raise ValueError(
-                f"{part} belongs to another run, list of examples or --batch; finish that command, or remove it"
+                f"{part} belongs to another run, list of examples or --batch; finish that command, "
+                "or remove it"
             )
-        run_files.write_json(mark, belongs)
-        place, rows = whole(file, batch, output.suffix.lower() == ".csv")
+        files.write_json(mark, command)
+        place, rows = end_of_whole_batches(file, batch, output.suffix.lower() == ".csv")
         file.truncate(place)
         yield file, rows
         file.flush()
         os.fsync(file.fileno())
-        os.replace(part, output)  # while it is locked: who waits for it finds no mark
+        os.replace(part, output)
         mark.unlink()
 
 
-def whole(file, batch, table):
-    """(bytes, rows) of the whole batches at the beginning of a file, whose last row a kill may have
-    cut."""
+def end_of_whole_batches(file, batch, table):
+    """(bytes, rows) of the whole batches in a file, whose last row a kill may have cut."""
+    # The header of a table is no row, and quoted names may hold line breaks.
     file.seek(0)
-    at = place = rows = quotes = 0
-    found = -1 if table else 0  # the header is no row
+    at = place = whole_rows = quotes = 0
+    rows = -1 if table else 0
     for line in file:
         at += len(line)
-        quotes += (
-            line.count(b'"') if table else 0
-        )  # a line break between quotes belongs to a name; in JSON there is none
+        quotes += line.count(b'"') if table else 0
         if line.endswith(b"\n") and quotes % 2 == 0:
-            found += 1
-            if found and found % batch == 0:
-                place, rows = at, found
-    return place, rows
+            rows += 1
+            if rows and rows % batch == 0:
+                place, whole_rows = at, rows
+    return place, whole_rows
 
 
 def csv_rows(prediction, names, ranks, header):
-    """The rows as CSV text, under a header line or without; see `predict_run`."""
-    columns = {"path": names, **_texts("value", prediction.value)}
+    """The rows as CSV text, with or without a header line; see `predict_run`."""
+    columns = [("path", names), *_columns("value", prediction.value)]
     if ranks:
-        columns["rank"] = ["" if rank < 0 else rank for rank in prediction.rank.tolist()]
-        columns["rank_name"] = prediction.rank_name
-    titled = list(columns.items())
+        indices = ["" if rank < 0 else rank for rank in prediction.rank.tolist()]
+        columns += [("rank", indices), ("rank_name", prediction.rank_name)]
     if prediction.probabilities is not None:
-        titled += zip(
-            (f"probability_{name}" for name in ranks.names),
-            map(_text, prediction.probabilities.T),
-            strict=True,
-        )
+        for name, column in zip(ranks.names, prediction.probabilities.T, strict=True):
+            columns += _columns(f"probability_{name}", column)
     if prediction.neighbours is not None:
         for place in range(prediction.neighbours.shape[1]):
-            titled += _texts(f"neighbour_{place + 1}", prediction.neighbours[:, place]).items()
-    spread = prediction.uncertainty
-    titled.append(("uncertainty", [""] * len(names) if spread is None else _text(spread)))
+            columns += _columns(f"neighbour_{place + 1}", prediction.neighbours[:, place])
+    if prediction.uncertainty is None:
+        columns.append(("uncertainty", [""] * len(names)))
+    else:
+        columns += _columns("uncertainty", prediction.uncertainty)
     for rule, values in prediction.others.items():
-        titled += _texts(f"rule_{rule}", values).items()
-    titled.append(("error", prediction.error))
+        columns += _columns(f"rule_{rule}", values)
+    columns.append(("error", prediction.error))
     text = io.StringIO()
-    writer = csv.writer(text)  # its lines end in \r\n, so that it quotes names with either
+    # Its lines end in \r\n, so it quotes names that hold either character.
+    writer = csv.writer(text)
     if header:
-        writer.writerow([title for title, _ in titled])
-    writer.writerows(zip(*(values for _, values in titled), strict=True))
+        writer.writerow([title for title, _ in columns])
+    writer.writerows(zip(*(values for _, values in columns), strict=True))
     return text.getvalue()
 
 
@@ -200,38 +176,26 @@ def json_rows(prediction, names, ranks, header):
     lines = []
     for row, (name, error) in enumerate(zip(names, prediction.error, strict=True)):
 
-        def of(array, row=row, bad=bool(error)):
-            return None if array is None or bad else _rounded(array[row])
+        def number(array, row=row, broken=bool(error)):
+            return None if array is None or broken else _rounded(array[row])
 
         rank = None if error or not ranks else int(prediction.rank[row])
-        lines.append(
-            {
-                "path": name,
-                "value": of(prediction.value),
-                "rank": rank,
-                "rank_name": None if rank is None else ranks.names[rank],
-                "probabilities": of(prediction.probabilities),
-                "neighbours": of(prediction.neighbours),
-                "uncertainty": of(prediction.uncertainty),
-                "others": {rule: of(values) for rule, values in prediction.others.items()},
-                "error": error,
-            }
-        )
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        line = {"path": name, "value": number(prediction.value), "rank": rank}
+        line["rank_name"] = None if rank is None else ranks.names[rank]
+        for field in ("probabilities", "neighbours", "uncertainty"):
+            line[field] = number(getattr(prediction, field))
+        line["others"] = {rule: number(values) for rule, values in prediction.others.items()}
+        line["error"] = error
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 def _rounded(array):
     return [_rounded(part) for part in array] if array.ndim else float(f"{array:.6g}")
 
 
-def _text(array):
-    return ["" if math.isnan(number) else f"{number:.6g}" for number in array.tolist()]
-
-
-def _texts(title, array):
-    """{title: texts}; of several numbers a row each has its own column, title_0, title_1."""
-    return (
-        {title: _text(array)}
-        if array.ndim == 1
-        else {f"{title}_{i}": _text(part) for i, part in enumerate(array.T)}
-    )
+def _columns(title, array):
+    """[(title, texts)] of an array [N]; of an array [N, A] one column per angle, title_0..."""
+    if array.ndim == 1:
+        return [(title, ["" if math.isnan(x) else f"{x:.6g}" for x in array.tolist()])]
+    return [column for i, part in enumerate(array.T) for column in _columns(f"{title}_{i}", part)]

@@ -1,5 +1,4 @@
-"""A trained run as a function of images: all of it read from the workdir, none of it from the data
-it was trained on.
+"""A trained run as a function of its inputs, read from the workdir alone.
 
 Shapes: B images, V views, C side of the stored canvas, H W side of the model's image.
 """
@@ -22,27 +21,22 @@ from jaxord.task import activations, attentions, configured_rules, text_embeds
 from jaxord.trees import nested
 from jaxord.workdir import files, layout
 
-LABELS = {
-    "target",
-    "rank",
-    "group",
-    "reference",
-}  # a rule that takes one analyses and cannot predict
+# A rule that reads one of these analyses the run and cannot predict.
+LABELS = {"target", "rank", "group", "reference"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
+class TrainedModel:
     """The selected parameters of one fold's last stage, and what they need to predict.
 
     Attributes:
-      folder: of that stage.
-      config: of that stage.
-      ranks: the task's ranks; None where a target is two angles.
+      folder, config: of that stage.
+      ranks: None if a target is two angles.
       model: the linen module.
-      constants: name -> numpy array; with `text_embeds` where the model has a text side, and
-        `gallery_embeds` and `gallery_targets` where the run has kept its neighbours.
+      constants: {name: numpy array}, with `text_embeds` if the model has a text side, and
+        `gallery_embeds` and `gallery_targets` if the run stored its neighbours.
       variables: {"params": flat, "stats": flat}, numpy arrays.
-      vocabulary: the words that ids in inputs stand for; () without such inputs.
+      vocabulary: the words behind ids in inputs; () without such inputs.
     """
 
     folder: pathlib.Path
@@ -54,94 +48,81 @@ class Finished:
     vocabulary: tuple = ()
 
     def images(self, stored, size):
-        """Images as the model sees them in evaluation: u8[B, C, C, 3], i32[B, 2] -> f32[B, V, H, W,
-        3]; for jit.
+        """Transform images as evaluation does, inside jit: u8[B, C, C, 3] -> f32[B, V, H, W, 3].
 
-        Or frames u8[B, F, C, C, 3], which are views.
+        `stored` may also be frames u8[B, F, C, C, 3], which are views; `size` is i32[B, 2].
         """
-        none = jnp.zeros(len(stored), jnp.int32)
-        return augment.transform(stored, size, none, none, data=self.config.data)
+        zeros = jnp.zeros(len(stored), jnp.int32)
+        return augment.transform(stored, size, zeros, zeros, data=self.config.data)
 
-    def inputs(self, given):
-        """What the model takes, of a batch of what `jaxord.data.inputs` reads; for jit."""
-        arrays = {
-            name: array for name, array in given.items() if name not in ("stored", "frames", "size")
-        }
-        for stored in {"stored", "frames"} & set(given):
-            arrays["image"] = self.images(given[stored], given["size"])
+    def inputs(self, batch):
+        """The model's inputs, of a batch as `jaxord.data.inputs` reads it."""
+        raw = ("stored", "frames", "size")
+        arrays = {name: array for name, array in batch.items() if name not in raw}
+        for name in {"stored", "frames"} & set(batch):
+            arrays["image"] = self.images(batch[name], batch["size"])
         return arrays
 
-    def outputs(self, variables, constants, arrays):
-        """All named arrays that a batch leads to, and under its name each rule's value on the
-        label's scale; for jit.
+    def outputs(self, variables, constants, inputs):
+        """All arrays computed from a batch, and each rule's value on the label's scale by its name.
 
         Args:
-          variables, constants: as of this object, or the same on a device.
-          arrays: of `inputs`, such as {"image": f32[B, V, H, W, 3]}.
+          variables, constants: those of this object, or copies on a device.
+          inputs: of `inputs`, such as {"image": f32[B, V, H, W, 3]}.
         """
-        arrays = {**constants, **arrays}
+        arrays = {**constants, **inputs}
         arrays |= self.model.apply(nested(variables), arrays)
-        scale = self.config.data.target_scale
-        found = {
-            name: scale * bind(function, arrays, renames)
-            for name, (function, renames) in configured_rules(self.config).items()
-            if not set(needs(function)[0]) & LABELS
-        }
-        return {name: array for name, array in arrays.items() if name not in constants} | found
+        outputs = {name: array for name, array in arrays.items() if name not in constants}
+        for name, (rule, renames) in configured_rules(self.config).items():
+            if not set(needs(rule)[0]) & LABELS:
+                outputs[name] = self.config.data.target_scale * bind(rule, arrays, renames)
+        return outputs
 
 
 def load(folder, fold=""):
-    """Reads a finished run.
+    """Read the TrainedModel in a workdir; `fold` is required if the run has several.
 
-    Args:
-      folder: workdir of the run.
-      fold: which fold, where the run has several.
-
-    Raises:
-      ValueError: no finished run there, or several folds and none chosen.
+    Raises ValueError if there is no finished run, or if it has several folds and none is chosen.
     """
     folder = pathlib.Path(folder)
-    trained = layout.read_config(folder)
-    folds = layout.chosen_folds(trained)
+    run_config = layout.read_config(folder)
+    folds = layout.chosen_folds(run_config)
     if fold not in folds and (fold or len(folds) > 1):
-        raise ValueError(
-            f"{folder} has the folds {', '.join(folds) or '(none)'}; choose one with --fold=, found {fold!r}"
-        )
-    stage_folder, config = layout.stages_of(trained, folder, fold or folds[0])[-1]
+        names = ", ".join(folds) or "(none)"
+        raise ValueError(f"{folder} has the folds {names}; choose one with --fold=, found {fold!r}")
+    stage_folder, config = layout.stages_of(run_config, folder, fold or folds[0])[-1]
     variables = layout.selected(stage_folder)
     ranks, constants, _ = layout.read_facts(stage_folder)
-    table = variables["params"].get("sentence/embedding", np.zeros((0, 0)))
-    settings, dtype = layout.read_settings(stage_folder), activations(config)
-    ways = attentions(
-        config,
-        settings,
-        dtype,
-        config.data.eval_batch,
-        constants.get("prompt_tokens"),
-        gradient=False,
-    )
-    plain = copy.deepcopy(config).unlock()
-    plain.model.remat = False  # it saves nothing where no step is taken
-    model = ordinal.build(plain, settings, dtype, constants.get("prompt_slots"), table.shape, ways)
+    model = _build(config, layout.read_settings(stage_folder), variables["params"], constants)
+    # Texts and neighbours are constants of a trained model.
     if "prompt_tokens" in constants:
         constants["text_embeds"] = np.asarray(text_embeds(model, variables["params"], constants))
     gallery = stage_folder / "gallery.npz"
     if gallery.exists():
         stored = files.read_arrays(gallery)
-        constants |= {"gallery_embeds": stored["embeds"]}
-        constants |= {"gallery_targets": stored["targets"] / np.float32(config.data.target_scale)}
+        constants["gallery_embeds"] = stored["embeds"]
+        constants["gallery_targets"] = stored["targets"] / np.float32(config.data.target_scale)
     words = stage_folder / "vocabulary.json"
     vocabulary = tuple(files.read_json(words)) if words.exists() else ()
-    return Finished(stage_folder, config, ranks, model, constants, variables, vocabulary)
+    return TrainedModel(stage_folder, config, ranks, model, constants, variables, vocabulary)
+
+
+def _build(config, settings, params, constants):
+    """The linen module, without remat: it saves no memory if no gradient is taken."""
+    config = copy.deepcopy(config).unlock()
+    dtype, tokens = activations(config), constants.get("prompt_tokens")
+    batch = config.data.eval_batch
+    ways = attentions(config, settings, dtype, batch, tokens, gradient=False)
+    table = params.get("sentence/embedding", np.zeros((0, 0))).shape
+    config.model.remat = False
+    return ordinal.build(config, settings, dtype, constants.get("prompt_slots"), table, ways)
 
 
 def make_forward(run):
-    """The jitted form(stored u8[B, C, C, 3], size i32[B, 2]) -> the `outputs` of `run`, on one
-    device."""
+    """Jit (stored u8[B, C, C, 3], size i32[B, 2]) -> the `outputs` of `run`, on one device."""
 
     @jax.jit
     def forward(variables, constants, stored, size):
         return run.outputs(variables, constants, run.inputs({"stored": stored, "size": size}))
 
-    variables, constants = jax.device_put((run.variables, run.constants))
-    return functools.partial(forward, variables, constants)
+    return functools.partial(forward, *jax.device_put((run.variables, run.constants)))

@@ -38,7 +38,7 @@ def maps(run, images):
     overlap, and divided by its largest value.
 
     Args:
-      run: finished.Finished.
+      run: trained_model.TrainedModel.
       images: [u8[H, W, 3]], as of `model.picture`.
 
     Returns:

@@ -34,7 +34,7 @@ class Seen:
       arrays: [M, ...] each: row (of predictions.csv), target, prediction, embeds (what neighbours
         are searched by, else image_embeds), places f32[M, 2] by t-SNE of them; rank and group,
         logits and group_logits where there are such; text_embeds f32[K, D] with a text side.
-      run: the finished.Finished; None where only what an earlier report has kept is there.
+      run: the trained_model.TrainedModel; None where only what an earlier report has kept is there.
       records: split -> Records; {} there.
       places: [N], row of records["test"] of each row of predictions.csv.
       missing: why there is no run; "".

@@ -180,7 +180,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 parts = [{name: inputs[name][rows] for name in inputs} for rows in (slice(1), slice(1, 3))]
 parts = [jax.device_get(program.call(weights, part)) for part in parts]
 assert not [name for name in sys.modules if name.partition(".")[0] in ("jaxord", "flax", "configs")]
-np.savez("outputs.npz", **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+np.savez("outputs.npz", **outputs)
 """,
         ],
         cwd=folder,
@@ -227,7 +228,7 @@ def test_ranks_are_those_of_the_run(edges):
     )
     values = np.float32([-1, 0, 0.5, 0.51, 1, 2, 1.99, 2.5, 3.5, 4, 5, 9])
     np.testing.assert_array_equal(
-        jax.jit(lambda x: program.rank(made_of, x))(values), made_of.index(values)
+        jax.jit(lambda x: program.rank_of(made_of, x))(values), made_of.index(values)
     )
 
 
@@ -235,9 +236,11 @@ def test_what_cannot_be_written_is_said(tmp_path, monkeypatch, lightly_compiled)
     run = made(of_folder("l1"))
     with pytest.raises(ValueError, match="--format=hf 'open_clip'"):
         export.write(run, tmp_path, "onnx", "open_clip")
-    with pytest.raises(ValueError, match="program predicts .* and not, as the run does"):
-        verify.program(run, lambda inputs: {"value": np.full(8, 99.0)}, "onnx", "")
-    assert "NOT VERIFIED: onnxruntime is not installed" in verify.program(run, None, "onnx", "")
+    with pytest.raises(ValueError, match="program predicts .*, but the run predicts"):
+        verify.check_program(run, lambda inputs: {"value": np.full(8, 99.0)}, "onnx", "")
+    assert "NOT VERIFIED: onnxruntime is not installed" in verify.check_program(
+        run, None, "onnx", ""
+    )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match='pip install "jaxord.onnx."'):
         program.onnx(run, tmp_path)

@@ -3,7 +3,6 @@ going on after a kill."""
 
 import csv
 import dataclasses
-import fcntl
 import functools
 import inspect
 import io
@@ -32,6 +31,7 @@ from jaxord.predict import files, predictor, trained_model
 from jaxord.predict.predictor import Predictor
 from jaxord.runtime import devices, flops, signals
 from jaxord.trees import nested
+from jaxord.workdir import files as workdir_files
 from tests.kinds import MESHES, Flat, compiled_fast
 
 HEAVY = ("tensorflow_datasets", "grain", "torch", "sklearn", "transformers", "tensorflow")
@@ -401,7 +401,7 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
             assert output.read_bytes() == expected and not part.exists()
         else:
             with open(part, "rb") as file:
-                place, rows = files.whole(file, 4, kind == "csv")
+                place, rows = files.end_of_whole_batches(file, 4, kind == "csv")
             assert rows % 4 == 0 and expected[:place].endswith(b"\n") and place <= cut
 
 
@@ -413,28 +413,23 @@ def test_a_part_belongs_to_one_command(runs, album, tmp_path):
     ):
         files.predict_run(runs["ce_l1"], str(album), output)
     assert part.read_text() == "path,mine\n"
-    own = files.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"])
-    others = [
-        files.identity(Predictor.load(runs["ce_l1"], batch=5), ["a"], ["a"]),
-        files.identity(Predictor.load(runs["conord"], batch=4), ["a"], ["a"]),
-        files.identity(Predictor.load(runs["ce_l1"], batch=4), ["b"], ["a"]),
-    ]
-    assert (
-        own == files.identity(Predictor.load(runs["ce_l1"], batch=4), ["a"], ["a"])
-        and own not in others
-    )
+
+    def command(method, batch, name):
+        return files.fingerprint(Predictor.load(runs[method], batch=batch), [name], ["a"])
+
+    own = command("ce_l1", 4, "a")
+    others = [command("ce_l1", 5, "a"), command("conord", 4, "a"), command("ce_l1", 4, "b")]
+    assert own == command("ce_l1", 4, "a") and own not in others
     (tmp_path / "out.csv.part.json").write_text(json.dumps(own))
     for other in others:
-        with pytest.raises(ValueError, match="belongs to another"), files.growing(output, other, 4):
-            pass
-    with open(part, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with (
-            pytest.raises(ValueError, match="another process writes"),
-            files.growing(output, own, 4),
-        ):
-            pass
-    with files.growing(output, own, 4) as (file, rows):
+        with pytest.raises(ValueError, match="belongs to another"):
+            with files.resumed_file(output, other, 4):
+                pass
+    with workdir_files.lock(tmp_path / "out.csv.part.lock"):
+        with pytest.raises(ValueError, match="another process writes"):
+            with files.resumed_file(output, own, 4):
+                pass
+    with files.resumed_file(output, own, 4) as (file, rows):
         assert rows == 0
         file.write(b"done")
     assert output.read_bytes() == b"done" and [path.name for path in tmp_path.iterdir()] == [
@@ -488,7 +483,7 @@ def test_tables_that_say_nothing(tmp_path, content, words):
 def test_mistakes_are_one_sentence(runs, album, tmp_path):
     run = str(runs["ce_l1"])
     for arguments, words in (
-        ((run, album, "out.parquet"), "ends in .csv or .jsonl"),
+        ((run, album, "out.parquet"), "file ending in .csv or .jsonl"),
         ((run, tmp_path, tmp_path / "a.csv"), "holds no images"),
         ((run, tmp_path / "nowhere", tmp_path / "a.csv"), "is not there"),
         ((run, tmp_path / "no.csv", tmp_path / "a.csv"), "cannot read"),
