@@ -74,7 +74,7 @@ def choose_examples(run, fold, scratch, shapes):
     """(title, examples) of the test split, or noise if its data cannot be read.
 
     scratch: folder for their files.
-    shapes: {name: array} of one example, `jaxord.data.inputs.InputKind.placeholder`, {} without motion.
+    shapes: {name: array} of one example (`InputKind.placeholder`), {} without motion.
     """
     try:
         records = readers.load(run.config.data, fold, run.config.seed)["test"]
