@@ -24,14 +24,14 @@ MESHES = {n: devices.data_mesh(jax.devices()[:n]) for n in (1, 8)}
 class Flat(nn.Module):
     """In place of the image tower."""
 
-    settings: clip.ClipSettings
+    config: clip.ClipSettings
     dtype: object
     remat: bool = False
     attention: str = "xla"
 
     @nn.compact
     def __call__(self, image):
-        return nn.tanh(nn.Dense(self.settings.vision.width)(image.reshape(image.shape[0], -1)))
+        return nn.tanh(nn.Dense(self.config.vision.width)(image.reshape(image.shape[0], -1)))
 
 
 class Words(nn.Module):
