@@ -90,6 +90,7 @@ def split(flat_params, optim_config):
     rules = [(entry["parameters"], entry["group"]) for entry in optim_config.groups]
     group_of_path = trees.first_match(flat_params, rules)
     groups, rates = dict.fromkeys(group_of_path.values()), optim_config.rates
+    # All faults in one message: each one alone would cost the user another start.
     lines = [f"group without rates: {g}" for g in groups if g != "frozen" and g not in rates]
     lines += [f"rates without a parameter: {g}" for g in rates if g == "frozen" or g not in groups]
     lines += [

@@ -93,6 +93,7 @@ def make_step(
         (value, (terms, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
         gradients = placed(gradients, layout and layout.trained)
         norm, (in_a_row, in_all) = optax.tree.norm(gradients), state.skipped
+        # A step without finite numbers changes nothing; after `skips` of them none does.
         good = jnp.isfinite(value) & jnp.isfinite(norm) & (in_a_row < skips)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
         state = state.replace(

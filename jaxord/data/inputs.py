@@ -127,6 +127,7 @@ def files(source, root, endings, noun):
         paths = (os.path.join(folder, name) for folder, _, names in walked for name in names)
         names = sorted(path for path in paths if _counts(os.path.relpath(path, source), endings))
     elif where.suffix.lower() in (*TABLES, *LISTS):
+        # A list keeps its own names in the output and its order, so that rows can be joined.
         names = _listed_paths(where, noun)
         root = root or where.parent
         return names, [os.path.join(root, name) if name else "" for name in names]

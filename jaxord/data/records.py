@@ -80,6 +80,7 @@ def concatenate(parts):
         arrays = [getattr(part, field) for part in parts]
         return {name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]}
 
+    # A part is read by its own reader, so stores and plain files can be mixed.
     return dataclasses.replace(
         parts[0],
         paths=tuple(path for part in parts for path in part.paths),

@@ -32,6 +32,7 @@ class Stacked:
 
     def __init__(self, tasks, schedules):
         mesh = tasks[0].mesh
+        # Devices take equal shares, so the last member is repeated; nobody reads the copies.
         fill = -len(tasks) % mesh.size
         self.tasks = [*tasks, *[tasks[-1]] * fill]
         self.replicated, self.by_member = devices.replicated(mesh), devices.split(mesh)
@@ -162,6 +163,7 @@ class Stacked:
             params = {**member["frozen"], **state.trained}
             variables = nested({"params": params, "stats": state.stats})
             constants = dict(member["constants"])
+            # Rank sentences are the same for all rows, so they are embedded once.
             if "prompt_tokens" in constants and "text_embeds" not in constants:
                 constants["text_embeds"] = model.apply(variables, constants, method="text")
             names = self.names - constants.keys()

@@ -33,6 +33,7 @@ def skyfinder(root, *, fold, seed, table="", images="images", by="image", hours=
     data_set = published(root, "skyfinder", images)
     data_set.check("by", by, ("image", "camera"))
     (rows,) = data_set.tables([table or next(filter(data_set.has, LISTS), LISTS[-1])])
+    # The published table lists more pictures than people have; a list of their own lists all.
     if set(METADATA) <= set(rows.names):
         pictures = _of_metadata(data_set, rows, hours)
         paths, (targets, cameras) = list(pictures), zip(*pictures.values(), strict=True)
@@ -94,6 +95,7 @@ def _draw(cameras, by, seed):
         names[np.isin(cameras, order[:tenth])] = "test"
         names[np.isin(cameras, order[tenth : 2 * tenth])] = "val"
         return names.tolist()
+    # One order for all pictures: a camera keeps its split if another one is added.
     order = shuffled(len(cameras), seed)
     for camera in different:
         rows = order[cameras[order] == camera]

@@ -76,6 +76,7 @@ def input_kind(data, vocabulary):
     if not vocabulary:
         hint = "--mode=evaluate writes it on a machine with its data"
         raise ValueError(f"the run has no vocabulary.json; {hint}")
+    # Words are split as in training, which the reader of the config decides.
     settings = binding.settings_of(readers.reader(data.reader))
     tokens, lower = settings["tokens"], settings["lower"]
     ids = {word: i for i, word in enumerate(vocabulary)}

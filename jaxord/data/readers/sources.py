@@ -47,6 +47,7 @@ def folder(root, *, fold, seed, fractions=SHARES, val_fraction=0.0):
     about = f"{layout}, images in {', '.join(IMAGES)}"
     paths = _image_paths(root)
     tops = [path.split("/")[0] for path in paths]
+    # Split folders count only if there is nothing else beside them.
     in_splits = bool(paths) and set(tops) <= set(SPLITS)
     depth = 1 if in_splits else 0
     stray = [path for path in paths if path.count("/") <= depth]
