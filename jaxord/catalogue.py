@@ -48,6 +48,7 @@ def options(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             tables[getattr(node.targets[0], "id", "")] = node.value
+    # `choose` tells the values that an option takes; nothing is imported to ask it.
     values = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "choose":
@@ -87,6 +88,7 @@ def listing():
     sets = data_sets()
     width = max(map(len, sets))
     lines += [f"  {name:{width}}  {sentence(*words)}" for name, words in sets.items()]
+    # Most methods go with nearly all data sets, so the shorter list is shown.
     lines += ["", "Methods: --config=<name>:method=<method>,<option>=<value>; defaults first", ""]
     for method in methods():
         lines.append(f"  {method.name}: {sentence(method.summary, method.paper)}")

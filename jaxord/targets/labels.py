@@ -41,6 +41,7 @@ def build(config, train_targets, ranks):
     if not scale > 0:
         raise ValueError(f"data.target_scale is {scale}; expected a number above 0")
     makers, constants = {"target": lambda y: (y / scale).astype(np.float32)}, {}
+    # Two angles have no order, so nothing that needs one can be derived from them.
     if targets.ndim > 1:
         settings = {"groups": config.groups.count, "references": config.references.index}
         settings |= {"weights": config.weights.scheme, "mixture": config.mixture}
@@ -122,6 +123,7 @@ def references(config, targets):
     if index == "unique":
         values = np.unique(targets)
         return lambda y: nearest(values, y), values
+    # Both other indices rescale by the range of the labels.
     if low == high:
         raise ValueError(f"references.index {index!r}: all training labels are {low:g}; need two")
     if index == "round":

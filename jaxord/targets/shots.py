@@ -34,6 +34,7 @@ def partition(config, train_targets, targets):
     shapes = f"{train_targets.shape} and {targets.shape}"
     if train_targets.ndim != 1 or targets.ndim != 1:
         raise ValueError(f"targets have the shapes {shapes}; shots divide numbers, [N]")
+    # The published lists of bins, not counts, define the shots of STS-B-DIR.
     if config.kind == "stsb":
         bins = stsb_bins(targets)
         many, median = np.isin(bins, STSB_MANY), np.isin(bins, STSB_MEDIAN)

@@ -173,6 +173,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise ValueError(f"{later}; train on from the latest, or use another folder")
         for leftover in self.folder.glob(".unfinished-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        # A damaged checkpoint is kept aside under another name, for whoever looks for the cause.
         for damaged in [self.folder / str(s) for s in stored if s not in sound]:
             shutil.rmtree(f"{damaged}.damaged", ignore_errors=True)
             os.replace(damaged, f"{damaged}.damaged")
