@@ -119,7 +119,9 @@ def main(arguments=None):
         convert(args.source, args.output, args.hidden_act)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(f"{args.output}: {', '.join(sorted(f.name for f in pathlib.Path(args.output).iterdir()))}")
+    print(
+        f"{args.output}: {', '.join(sorted(f.name for f in pathlib.Path(args.output).iterdir()))}"
+    )
 
 
 if __name__ == "__main__":

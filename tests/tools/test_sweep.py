@@ -3,7 +3,6 @@ gone on with."""
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,11 +13,12 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from jaxord import main
+from jaxord import main, shipped
 from jaxord.runtime import signals
 from jaxord.workdir import files, run_config
-from tools import launch, plan, sweep
-from tools.journal import Journal
+from tools import sweep
+from tools.sweeping import launch, plan, queue
+from tools.sweeping.journal import Journal
 
 # The loader that ml_collections takes on Python 3.11.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
@@ -94,7 +94,7 @@ class Place:
         code = f"import sys; from tools import sweep; sys.exit(sweep.main(sys.argv[1:], {self.command!r}))"
         command = [sys.executable, "-c", code, *self.arguments, *more]
         return subprocess.Popen(
-            command, cwd=plan.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
+            command, cwd=shipped.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
         )
 
     def workdir(self, seed):
@@ -138,7 +138,7 @@ def until(condition):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(plan.ROOT)
+    monkeypatch.chdir(tmp_path)
     before = {
         number: signal.getsignal(number)
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -400,20 +400,21 @@ def test_the_next_run_is_started_within_a_second(place):
 
 
 def test_the_state_of_all_runs_is_shown(tmp_path, monkeypatch, capsys):
-    queue = sweep.Queue(tmp_path, launch.Machine([], 1), Journal(tmp_path / "journal.jsonl"))
+    state = queue.Queue(tmp_path, launch.Machine([], 1), Journal(tmp_path / "journal.jsonl"))
     run = plan.Run("own-plain-seed=0", "own", "plain", 0, ())
-    queue.total, queue.done, queue.begun = 5, 2, [sweep.Begun(run, None, "cpu 0", time.monotonic())]
-    queue.log(run).write_text("first\n 10%|# | loss 2\r 20%|## | loss 1.5")
-    queue.spent = [10.0, 20.0]
-    first, second = queue.lines()
+    state.total, state.done = 5, 2
+    state.begun = [queue.Begun(run, None, "cpu 0", time.monotonic())]
+    state.log(run).write_text("first\n 10%|# | loss 2\r 20%|## | loss 1.5")
+    state.spent = [10.0, 20.0]
+    first, second = state.lines()
     assert first.startswith("2 of 5 runs are done, 1 running; 0:00:00 gone, 0:00:45 to go")
     assert second == "  own-plain-seed=0 (cpu 0): 20%|## | loss 1.5"
-    queue.screen.show(["not yet in a file"])
-    queue.screen.told -= 61
-    queue.screen.show(["a line a minute"])
-    queue.screen.is_terminal = True
-    queue.screen.show(["a", "b"])
-    queue.screen.say("stays")
+    state.screen.show(["not yet in a file"])
+    state.screen.shown_at -= 61
+    state.screen.show(["a line a minute"])
+    state.screen.is_terminal = True
+    state.screen.show(["a", "b"])
+    state.screen.say("stays")
     assert capsys.readouterr().out == "a line a minute\na\nb\n\x1b[2A\x1b[Jstays\n"
 
 
@@ -431,7 +432,7 @@ def test_a_journal_that_is_none_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["photo_quality", "freshness", "stsb"])
 def test_experiments_are_made_of_configs_and_their_claims_of_runs(name):
-    module = plan.load(pathlib.Path(plan.ROOT) / "experiments" / f"{name}.py")
+    module = plan.load(name)
     runs = plan.runs_of(module)
     labels = {run.label for run in runs}
     assert {label for claim in module.CLAIMS for label in claim[:2]} <= labels and len(

@@ -189,7 +189,10 @@ class Queue:
         counts = {"pruned": self.pruned, "given up": len(self.failed), "running": len(self.begun)}
         others = "".join(f", {count} {name}" for name, count in counts.items() if count)
         title = f"{self.done} of {self.total} runs are done{others}; {self._times()}"
-        return [title, *(f"  {b.run.name} ({b.place}): {last_words(self.log(b.run))}" for b in self.begun)]
+        return [
+            title,
+            *(f"  {b.run.name} ({b.place}): {last_words(self.log(b.run))}" for b in self.begun),
+        ]
 
     def run(self, runs):
         """Runs what is not done; on any exception the processes get SIGTERM, on which they save.
