@@ -7,8 +7,8 @@
 
 The files are OpenAI's CLIP, OpenCLIP's, Hugging Face's and torchvision's. --config.model.weights
 takes the folder; of torchvision's files, --config.model.image_weights takes its model.safetensors.
-Nothing in a file is executed: torch.load(weights_only=True) refuses all but tensors, and of
-OpenAI's TorchScript archives only the tensors are read, without torch (tools/sources/torchscript.py).
+Nothing in a file is executed: torch.load(weights_only=True) refuses all but tensors, and
+tools/sources/torchscript.py reads only the tensors of OpenAI's archives, without torch.
 
 CLIPs with OpenAI's and OpenCLIP's names get Hugging Face's and a config.json. Its sizes come from
 an open_clip_config.json beside the source, else from the shapes, as in OpenAI's models;
@@ -95,16 +95,12 @@ def convert(source, output, hidden_act="quick_gelu"):
     else:
         settings = open_clip.sizes(tensors, hidden_act)
         pixels = {}
-    params = by_path(open_clip.to_hf(tensors), settings)
+    # hf_clip.save refuses names that the settings do not give.
+    paths = {hf_clip.source_name(path): path for path in hf_clip.parameters(settings)}
+    named = {paths.get(name, name): array for name, array in open_clip.to_hf(tensors).items()}
+    params = {path: hf_clip.from_source(path, array) for path, array in named.items()}
     mean, std = pixels.get("mean", MEAN), pixels.get("std", STD)
     hf_clip.save(output, params, settings, mean=mean, std=std)
-
-
-def by_path(tensors, settings):
-    """Tensors with Hugging Face's names by our paths; `hf_clip.save` refuses other names."""
-    paths = {hf_clip.source_name(path): path for path in hf_clip.parameters(settings)}
-    named = {paths.get(name, name): array for name, array in tensors.items()}
-    return {path: hf_clip.from_source(path, array) for path, array in named.items()}
 
 
 def main(arguments=None):

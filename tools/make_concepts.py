@@ -71,7 +71,7 @@ def parse(answer):
         raise ValueError(f"the answer has more than {LONGEST_ANSWER} characters")
     answer = answer.rpartition("</think>")[2]
     if start := re.search(r'\[\s*\{|\{\s*"', answer):
-        return _parse_json(answer, start.start())
+        return _read_json(answer, start.start())
     concepts = []
     for line in answer.splitlines():
         if match := LINE.fullmatch(line.strip()[:200]):
@@ -79,13 +79,12 @@ def parse(answer):
             low, high = (float((x or numbers[0]).replace("\u2212", "-")) for x in numbers)
             concepts.append({"text": text.strip(" \t\"'`*_"), "low": low, "high": high})
     if not concepts:
-        beginning = shown(answer.strip())
-        form = "no line of the answer has the form 'phrase: low to high'"
-        raise ValueError(f"{form}; it begins {beginning}")
+        fault = "no line of the answer has the form 'phrase: low to high'"
+        raise ValueError(f"{fault}; it begins {shown(answer.strip())}")
     return concepts
 
 
-def _parse_json(answer, start):
+def _read_json(answer, start):
     try:
         value = json.JSONDecoder().raw_decode(answer, start)[0]
     except RecursionError:
@@ -117,20 +116,11 @@ def check_tokens(texts, words):
 
 
 def make(ask, task, low, high, *, step=1.0, count=5, unit="", words=None, attempts=3):
-    """Asks until an answer passes.
+    """Asks until an answer passes; returns the content of the concept file.
 
-    Args:
-      ask: function of messages, dicts of role and content as in OpenAI's chat interface, that
-        returns the text of the answer.
-      task, low, high, step: as in configs.texts.check_scale; step 0 for labels that are real.
-      count: number of concepts.
-      words: tokenizer that the texts must pass; by default bytes.
-
-    Returns:
-      The content of the concept file, without who answered.
-
-    Raises:
-      ValueError: a wrong scale, or no answer that passes, with the fault of each.
+    `ask` turns messages, dicts of role and content as in OpenAI's chat interface, into the text of
+    an answer. `words` is the tokenizer that the texts must pass, by default bytes. Raises
+    ValueError for a wrong scale (see configs.texts.check_scale), or with the fault of each answer.
     """
     check_scale(task, low, high, step)
     if not 2 <= count <= 100 or (step and count > (high - low) / step + 1.5):
@@ -182,8 +172,7 @@ class _Unfollowed(urllib.request.HTTPErrorProcessor):
 def server(address, model, *, timeout=300.0):
     """`ask` of a server with OpenAI's chat interface: POST {address}/chat/completions.
 
-    Raises:
-      ValueError: at once for a wrong address; when asked, for any failure on the way.
+    ValueError at once for a wrong address; when asked, for any failure on the way.
     """
     parts = urllib.parse.urlsplit(address)
     is_url = parts.scheme in ("http", "https") and parts.hostname
@@ -314,8 +303,7 @@ def main(arguments=None, folder=CONCEPTS):
     except ValueError as error:
         sys.exit(f"error: {error}")
     today = datetime.date.today().isoformat()
-    who = {"model": args.model or "pasted", "address": args.address, "date": today}
-    content["source"] |= who
+    content["source"] |= {"model": args.model or "pasted", "address": args.address, "date": today}
     with path.open("x", encoding="utf-8") as file:  # never over a file that appeared meanwhile
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     ranges = [f"{c['text']} {c['low']} to {c['high']}" for c in content["concepts"]]

@@ -38,19 +38,10 @@ OUT = _text("out", "data", "Folder; the data set's name is added.")
 
 
 def prepare(reader, source, root, folds=("",)):
-    """Writes the store and copies the lists.
+    """Writes the store of a source folder into a new folder `root` and copies the lists.
 
-    Args:
-      reader: as config.data.reader.
-      source: folder that the reader reads.
-      root: folder to make.
-      folds: the store holds the union of their images.
-
-    Returns:
-      Number of images.
-
-    Raises:
-      ValueError: the reader's; a store in either folder; the target is the source.
+    `reader` is as config.data.reader; the store holds the images of all folds. Returns their
+    number. ValueError is the reader's, for a store in either folder, or for root = source.
     """
     source, root = pathlib.Path(source), pathlib.Path(root)
     for folder in (root, source):

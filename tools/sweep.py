@@ -38,9 +38,10 @@ from jaxord.workdir import layout
 from tools.sweeping import launch, plan
 from tools.sweeping.journal import Journal
 from tools.sweeping.queue import COMMAND, Queue
-from tools.sweeping.screen import tail
+from tools.sweeping.screen import last_lines
 
 SEARCHES = ("tpe", "random", "grid")
+TAIL = 12  # lines of a failed run's log that are shown
 LAUNCHERS = ("processes", "slurm", "submitit")
 
 
@@ -122,15 +123,11 @@ def run_experiment(args, folder, command):
         return failed, []
 
 
-def _stop(number, frame):
-    raise KeyboardInterrupt
-
-
 def main(arguments=None, command=COMMAND):
     args = _parser().parse_args(arguments)
     folder = (args.output / args.experiment.stem).resolve()
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _stop)
+        signal.signal(number, signal.default_int_handler)
     # The sweep itself computes nothing: the GPUs are for the runs.
     jax.config.update("jax_platforms", "cpu")
     try:
@@ -140,11 +137,11 @@ def main(arguments=None, command=COMMAND):
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)
         return signals.STOPPED
-    for line in lines:
-        print(line)
+    print("".join(f"{line}\n" for line in lines), end="")
     for run in failed:
         log = folder / f"{run.name}.log"
-        print(f"left: {run.name}, {log} ends\n{tail(log)}", file=sys.stderr)
+        end = "".join(f"\n  {line}" for line in last_lines(log, TAIL))
+        print(f"left: {run.name}, {log} ends{end}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -25,9 +25,8 @@ ESCAPES = str.maketrans({"\n": "\\n", "\t": "\\t"})
 def verify(config):
     """Reads all that a config trains and is tested on, few-shot and shift left aside.
 
-    Returns:
-      ([Row], {split: number of its rows}); row -1 is a fault that no row is to blame for. With
-      folds a split is called "train, fold 3".
+    Returns ([Row], {split: number of its rows}); row -1 is a fault that no row is to blame for.
+    With folds a split is called "train, fold 3".
     """
     data = copy.deepcopy(config.data).unlock()
     data.shots, data.shift.labels, data.corruption.name = 0, 0, ""
@@ -50,13 +49,10 @@ def verify(config):
 
 
 def unreadable_files(records, data, refused, checked):
-    """{row: reason} of files that cannot be read or decoded.
+    """{row: reason} of a split's files that cannot be read or decoded.
 
-    Args:
-      records: of a split.
-      data: config.data.
-      refused: {path: reason} of files that must not be read.
-      checked: {path: reason or ""} of files read before; this adds its own.
+    `refused`, {path: reason}, must not be read; `checked`, {path: reason or ""}, were read before,
+    and this adds its own.
     """
     if records.read is not None:
         known = refused.keys() | checked.keys()

@@ -113,7 +113,10 @@ def test_a_job_saves_when_it_is_told_to_end_and_gives_its_code(place):
 
 
 def test_before_its_time_is_over_a_job_saves_and_is_queued_again(tmp_path):
-    code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(1)); print('up', flush=True); time.sleep(60)"
+    code = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(1)); "
+        "print('up', flush=True); time.sleep(60)"
+    )
     task = launch.Task([sys.executable, "-S", "-c", code], str(tmp_path / "a.log"), {})
     kept, before = [], signal.getsignal(signal.SIGTERM)
 
@@ -217,7 +220,8 @@ def test_gpus_are_those_that_cuda_would_show(monkeypatch, tmp_path):
 def test_a_process_that_does_not_hear_is_told_again(tmp_path):
     # At once: while Python ends in order, the next signal would kill it.
     code = (
-        "import os, signal, time; signal.signal(15, lambda *_: signal.signal(15, lambda *_: os._exit(5))); "
+        "import os, signal, time; "
+        "signal.signal(15, lambda *_: signal.signal(15, lambda *_: os._exit(5))); "
         "print(flush=True); time.sleep(60)"
     )
     log = tmp_path / "a.log"

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 STUB = """
 import fcntl, json, os, pathlib, signal, sys, time
 given = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
-assert sorted(given) in (["config_json", "workdir"], ["config_json", "mode", "output", "workdir"]), given
+names = ["config_json", "workdir"]
+assert sorted(given) in (names, sorted([*names, "mode", "output"])), given
 here, folder = pathlib.Path(__file__).parent, pathlib.Path(given.get("output", given["workdir"]))
 if "mode" in given:
     assert given["mode"] == "evaluate" and (pathlib.Path(given["workdir"]) / "DONE.json").exists()
@@ -40,7 +41,8 @@ def save(*_):
     sys.exit(1)
 signal.signal(signal.SIGTERM, save)
 with open(folder / "starts", "a") as file:
-    print(time.time(), os.environ.get("CUDA_VISIBLE_DEVICES"), *sorted(os.sched_getaffinity(0)), file=file)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    print(time.time(), gpus, *sorted(os.sched_getaffinity(0)), file=file)
 while (here / "hold").exists() or (here / f"hold{seed}").exists():
     time.sleep(0.02)
 print("0%\\r50%\\rthe last words of", seed, flush=True)
@@ -63,7 +65,8 @@ def get_config(argument=""):
 EXPERIMENT = """
 def sweep(add):
     for seed in range({runs}):
-        add("plain", "{config}:method=ce", {{"seed": seed, "data.eval_crop": {{"name": "center_crop"}}}})
+        crop = {{"data.eval_crop": {{"name": "center_crop"}}}}
+        add("plain", "{config}:method=ce", {{"seed": seed, **crop}})
 """
 
 
@@ -91,7 +94,8 @@ class Place:
 
     def background(self, *more, **environment):
         """The sweep in a process of its own."""
-        code = f"import sys; from tools import sweep; sys.exit(sweep.main(sys.argv[1:], {self.command!r}))"
+        main = f"sweep.main(sys.argv[1:], {self.command!r})"
+        code = f"import sys; from tools import sweep; sys.exit({main})"
         command = [sys.executable, "-c", code, *self.arguments, *more]
         return subprocess.Popen(
             command, cwd=shipped.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
@@ -235,7 +239,8 @@ def test_what_is_trained_is_evaluated_and_what_failed_is_not(place, capsys):
             """
 def evaluations(add):
     for severity in (1, 5):
-        add("own", "plain", f"severity={severity}", "%s:method=ce", {"data.corruption.severity": severity})
+        fields = {"data.corruption.severity": severity}
+        add("own", "plain", f"severity={severity}", "%s:method=ce", fields)
 """
             % (place.folder / "own.py")
         )

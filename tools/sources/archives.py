@@ -13,18 +13,11 @@ BY_HAND = "unpack it by hand, and give the folder"
 
 
 def unpack(archive, folder):
-    """Writes the files of an archive into a folder, and nothing outside of it.
+    """Writes the files of a zip or (compressed) tar into an empty folder, and nothing outside.
 
-    Args:
-      archive: a zip, or a tar that may be compressed.
-      folder: exists and is empty; after an error its content is of no use.
-
-    Returns:
-      The folder, or the only folder in it, as most archives have one.
-
-    Raises:
-      ValueError: no archive, or a damaged one; an entry that leads out of the folder, is a link, a
-        device or encrypted; more files or bytes than MAX_FILES, MAX_RATIO or the disk allow.
+    Returns the folder, or the only folder in it, as most archives have one. Raises ValueError for
+    a damaged archive; an entry that leads out of the folder, is a link, a device or encrypted; more
+    files or bytes than MAX_FILES, MAX_RATIO or the disk allow.
     """
     archive, folder = pathlib.Path(archive), pathlib.Path(folder)
     try:

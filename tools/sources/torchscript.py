@@ -6,6 +6,7 @@ closed and the unpickler knows few names: modules become plain objects with attr
 views of the bytes within their bounds. Any other name ends the reading.
 """
 
+import collections
 import math
 import pickle
 import zipfile
@@ -13,18 +14,10 @@ import zipfile
 import numpy as np
 
 BFLOAT16 = "bfloat16"  # numpy has none: the upper halves of float32
-STORAGES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": BFLOAT16,
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
+FLOATS = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "BFloat16": BFLOAT16}
+INTEGERS = {"Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
+STORAGES = {f"{name}Storage": dtype for name, dtype in (FLOATS | INTEGERS).items()}
+Storage = collections.namedtuple("Storage", "dtype")  # a name of STORAGES in the pickle
 LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 
 
@@ -33,13 +26,6 @@ class Module:
 
     def __setstate__(self, attributes):
         self.attributes = attributes
-
-
-class Storage:
-    """A name of STORAGES in the pickle."""
-
-    def __init__(self, dtype):
-        self.dtype = dtype
 
 
 class Reader(pickle.Unpickler):

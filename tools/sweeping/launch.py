@@ -51,15 +51,10 @@ def spawn(command, log, environment):
 
     Its own session keeps signals to the terminal or to all of a job, such as Ctrl-C, from it.
     """
+    environment = {**os.environ, **environment}
     with open_log(log) as file:
-        return subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
+        return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
 
 
 def stop(processes, again=10):
@@ -169,13 +164,10 @@ class Orphan:
 
 
 class Cluster:
-    """Jobs of SLURM, or of submitit's executor for this machine ("local").
+    """Jobs of SLURM ("slurm"), or of submitit's executor for this machine ("local").
 
-    Args:
-      kind: "slurm" or "local".
-      slots: jobs in the queue at a time.
-      folder: for the files of the jobs, seen by all machines.
-      settings: {name: value} of submitit's update_parameters.
+    At most `slots` jobs are in the queue. `folder` is for their files and seen by all machines;
+    `settings` are those of submitit's update_parameters.
     """
 
     def __init__(self, kind, slots, folder, settings):

@@ -26,27 +26,21 @@ Run = collections.namedtuple("Run", "name data_set label seed arguments of", def
 
 def arguments_of(parser):
     """Adds the arguments that say which experiment and where its runs are."""
-    parser.add_argument(
-        "experiment", type=pathlib.Path, help="file of an experiment, or the name of a shipped one"
-    )
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("runs"),
-        help="folder of the experiments' folders, 'runs' by default",
-    )
+    which = "file of an experiment, or the name of one of the package's"
+    parser.add_argument("experiment", type=pathlib.Path, help=which)
+    where = {"type": pathlib.Path, "default": pathlib.Path("runs")}
+    parser.add_argument("--output", **where, help="folder of the experiments' folders: runs")
 
 
 def find(path):
     """The existing file of an experiment: a path, or a name or path of the package's own."""
     path = pathlib.Path(path)
-    shipped_file = shipped.ROOT / "experiments" / f"{path.stem}.py"
     if path.is_file():
         return path
-    names = (path.stem, f"{path.stem}.py", f"experiments/{path.stem}.py")
-    if shipped_file.is_file() and path.as_posix() in names:
-        return shipped_file
-    known = [file.stem for file in shipped_file.parent.glob("[a-z]*.py")]
+    known = {file.stem: file for file in (shipped.ROOT / "experiments").glob("[a-z]*.py")}
+    name = path.as_posix().removeprefix("experiments/").removesuffix(".py")
+    if name in known:
+        return known[name]
     expected = "An experiment is a Python file with a function sweep(add)."
     raise ValueError(f"{path} is not there. {did_you_mean(path.stem, known, expected)}")
 
@@ -70,18 +64,10 @@ def name_of(*parts):
 
 
 def runs_of(experiment, options=(), fields=()):
-    """The runs of an experiment, in its order.
+    """[Run] of an experiment's module, called <data set>-<label>[-fold=<fold>]-seed=<seed>.
 
-    Args:
-      experiment: its module.
-      options: "key=value" texts added to every config's argument.
-      fields: "field=value" texts set in every run, over the experiment's own.
-
-    Returns:
-      [Run], each called <data set>-<label>[-fold=<fold>]-seed=<seed>.
-
-    Raises:
-      ValueError: two runs of one name.
+    `options` are "key=value" texts added to every config's argument, `fields` "field=value" texts
+    set in every run, over the experiment's own. ValueError for two runs of one name.
     """
     runs = {}
     overrides = _pairs(fields)

@@ -10,7 +10,7 @@ from jaxord.runtime import signals
 from jaxord.workdir import layout
 from tools.sweeping import launch
 from tools.sweeping.plan import is_done, settle
-from tools.sweeping.screen import Screen, clock, last_words
+from tools.sweeping.screen import Screen, clock, last_lines
 
 COMMAND = (sys.executable, "-m", "jaxord.main")
 ATTEMPTS = 3
@@ -22,14 +22,9 @@ Begun = collections.namedtuple("Begun", "run process place since")
 
 
 class Queue:
-    """Starts runs, follows their processes and tries again what fails.
+    """Starts the runs in an experiment's folder, follows their processes, repeats what fails.
 
-    Args:
-      folder: of the experiment.
-      launcher: launch.Machine or launch.Cluster.
-      journal: of the experiment.
-      command: starts a run, before --workdir and --config_json.
-      search: Search, or None.
+    `command` starts a run when --workdir and --config_json are added.
     """
 
     def __init__(self, folder, launcher, journal, command=COMMAND, search=None):
@@ -188,16 +183,16 @@ class Queue:
         """The state: a line for all runs, and one for each in progress with its last words."""
         counts = {"pruned": self.pruned, "given up": len(self.failed), "running": len(self.begun)}
         others = "".join(f", {count} {name}" for name, count in counts.items() if count)
-        title = f"{self.done} of {self.total} runs are done{others}; {self._times()}"
-        return [
-            title,
-            *(f"  {b.run.name} ({b.place}): {last_words(self.log(b.run))}" for b in self.begun),
-        ]
+        lines = [f"{self.done} of {self.total} runs are done{others}; {self._times()}"]
+        for begun in self.begun:
+            words = "".join(last_lines(self.log(begun.run), 1)).strip()
+            lines.append(f"  {begun.run.name} ({begun.place}): {words}")
+        return lines
 
     def run(self, runs):
-        """Runs what is not done; on any exception the processes get SIGTERM, on which they save.
+        """Runs what is not done of [Run]; returns those given up.
 
-        `runs` are [Run], with a search its open trials. Returns the [Run] that were given up.
+        With a search they are its open trials. On any exception the processes get SIGTERM.
         """
         self.total = self.total or len(runs)
         facts = {"runs": self.total, "places": len(self.launcher.places)}

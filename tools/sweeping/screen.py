@@ -6,7 +6,7 @@ import sys
 import time
 
 PERIOD = 60.0  # seconds between two states in a file
-TAIL = 12  # lines of a log that are shown
+END = 20_000  # bytes of a log that are read
 
 
 class Screen:
@@ -40,20 +40,15 @@ class Screen:
             print("\n".join(lines), flush=True)
 
 
-def last_words(file):
-    """The last line of a log; of a progress bar its last state."""
+def last_lines(file, count):
+    """The last lines of a log that are not blank; of a progress bar its last state."""
     if not file.exists():
-        return "not begun yet"
+        return ["not begun yet"]
     with open(file, "rb") as log:
-        log.seek(max(0, file.stat().st_size - 2000))
-        lines = log.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def tail(file):
-    """The last lines of a log, indented; of a progress bar its last state."""
-    text = file.read_text(errors="replace") if file.exists() else "nothing: it was never begun"
-    return "\n".join("  " + line.rpartition("\r")[2] for line in text.splitlines()[-TAIL:])
+        log.seek(max(0, file.stat().st_size - END))
+        lines = log.read().decode(errors="replace").split("\n")
+    states = [line.strip("\r").rpartition("\r")[2].rstrip() for line in lines]
+    return [state for state in states if state][-count:]
 
 
 def clock(seconds):

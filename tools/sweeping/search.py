@@ -81,17 +81,11 @@ def curves(folder, config):
 
 
 class Search:
-    """The trials of an experiment.
+    """The trials of an experiment: of its SPACE, for each [Run] of its sweep.
 
-    Args:
-      space: SPACE of the experiment.
-      bases: [Run] of its sweep.
-      kind: "tpe", "random" or "grid".
-      trials: number per base, those of earlier commands included; 0 is the whole grid.
-      folder: of the experiment, held by this process.
-
-    Raises:
-      ValueError: no space, a space without a grid, or no number of trials.
+    `kind` is "tpe", "random" or "grid"; `trials` their number per run, those of earlier commands
+    included (0: the whole grid). This process must hold `folder`. ValueError without a space, a
+    grid of it, or a number of trials.
     """
 
     def __init__(self, space, bases, kind, trials, folder):
@@ -113,12 +107,9 @@ class Search:
 
     def _study(self, base):
         """The study of a run, created or resumed."""
-        study = optuna.create_study(
-            storage=self.storage,
-            study_name=f"{self.kind} {base.name}",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(),
-        )
+        name = {"study_name": f"{self.kind} {base.name}", "load_if_exists": True}
+        pruner = optuna.pruners.MedianPruner()
+        study = optuna.create_study(storage=self.storage, pruner=pruner, **name)
         known = study.get_trials(deepcopy=False)
         is_tpe = self.kind == "tpe"
         sampler = optuna.samplers.TPESampler if is_tpe else optuna.samplers.RandomSampler
@@ -175,10 +166,7 @@ class Search:
         return run
 
     def is_bad(self, run, folder, config):
-        """Reports a run's new evaluations; whether Optuna would stop it.
-
-        ValueError if the run does not select on the validation split.
-        """
+        """Reports a run's new evaluations; whether Optuna would stop it."""
         if config.select != "val":
             rule = "a search selects on the validation split, 'val', alone"
             raise ValueError(f"{run.name}: select is {config.select!r}; {rule}")
@@ -193,10 +181,7 @@ class Search:
                 trial.report(value, number)
 
     def tell(self, run, folder, config, pruned):
-        """Closes the trial of a run that is done or pruned.
-
-        ValueError for a run that is done and was never evaluated on the validation split.
-        """
+        """Closes the trial of a run that is done or pruned; ValueError if it has no evaluation."""
         trial = self.trials[run]
         folds = curves(folder, config)
         self._report(run, folds)
