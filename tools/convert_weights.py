@@ -1,21 +1,20 @@
-"""Pickled weights of torch -> safetensors, once, where torch is; jaxord itself never unpickles
-anything.
+"""Converts pickled weights of torch to safetensors, once; jaxord itself never unpickles anything.
 
-    python tools/convert_weights.py --source=ViT-B-16.pt --output=weights/vit-b-16                    # OpenAI's CLIP
-    python tools/convert_weights.py --source=open_clip_pytorch_model.bin --output=weights/laion       # OpenCLIP's
-    python tools/convert_weights.py --source=clip/pytorch_model.bin --output=weights/clip             # Hugging Face's
-    python tools/convert_weights.py --source=resnet50-11ad3fa6.pth --output=weights/resnet50          # torchvision's
+    python tools/convert_weights.py --source=ViT-B-16.pt --output=weights/vit-b-16
+    python tools/convert_weights.py --source=open_clip_pytorch_model.bin --output=weights/laion
+    python tools/convert_weights.py --source=clip/pytorch_model.bin --output=weights/clip
+    python tools/convert_weights.py --source=resnet50-11ad3fa6.pth --output=weights/resnet50
 
-Reads by torch.load(weights_only=True), which refuses whatever is not a tensor. OpenAI's files are
-TorchScript archives: of these only the tensors are read (tools/torchscript.py), for which torch is
-not needed. Nothing in a file is ever executed. The folder is then what --config.model.weights
-takes; of torchvision's files its model.safetensors is what --config.model.image_weights takes.
+The files are OpenAI's CLIP, OpenCLIP's, Hugging Face's and torchvision's. --config.model.weights
+takes the folder; of torchvision's files, --config.model.image_weights takes its model.safetensors.
+Nothing in a file is executed: torch.load(weights_only=True) refuses all but tensors, and
+tools/sources/torchscript.py reads only the tensors of OpenAI's archives, without torch.
 
-CLIPs by OpenAI's and OpenCLIP's names get Hugging Face's, with a config.json whose sizes come from
-open_clip_config.json where one lies beside the source, else from the shapes, as in OpenAI's models;
---hidden_act=gelu for those that were not trained with quick_gelu. Methods with prompts also want
-CLIP's tokenizer.json (or vocab.json and merges.txt): files of the tokenizer beside the source are
-copied, else copy them from any CLIP checkpoint.
+CLIPs with OpenAI's and OpenCLIP's names get Hugging Face's and a config.json. Its sizes come from
+an open_clip_config.json beside the source, else from the shapes, as in OpenAI's models;
+--hidden_act=gelu is for models that were not trained with quick_gelu. Methods with prompts also
+need CLIP's tokenizer.json (or vocab.json and merges.txt): tokenizer files beside the source are
+copied; else copy them from any CLIP checkpoint.
 """
 
 import argparse
@@ -27,11 +26,13 @@ import sys
 import numpy as np
 from safetensors.numpy import save_file
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for a checkout that is not installed
+from jaxord import shipped
+
+shipped.make_importable()
 
 from jaxord.models.variants import MEAN, STD
 from jaxord.weights import hf_clip, open_clip
-from tools import torchscript
+from tools.sources import torchscript
 
 COPIED = (
     "config.json",
@@ -45,46 +46,36 @@ COPIED = (
 
 
 def read(file):
-    """{name: numpy array} of a file of torch; floating point is float32.
+    """{name: array} of a file of torch, floats as float32; ValueError if it holds other things."""
+    is_program = torchscript.is_archive(file)
+    tensors = torchscript.read(file) if is_program else _read_saved(file)
 
-    Raises:
-      ValueError: the file holds more than tensors, or no dict of them.
-    """
-    found = torchscript.read(file) if torchscript.is_archive(file) else read_saved(file)
-    arrays = {name.removeprefix("module."): array for name, array in found.items()}
-    return {
-        name: np.array(x, np.float32 if x.dtype.kind == "f" else x.dtype, order="C")
-        for name, x in arrays.items()
-    }
+    def converted(x):
+        return np.array(x, np.float32 if x.dtype.kind == "f" else x.dtype, order="C")
+
+    return {name.removeprefix("module."): converted(x) for name, x in tensors.items()}
 
 
-def read_saved(file):
-    """`read` of what torch.save has written."""
+def _read_saved(file):
+    """{name: array} of a file that torch.save wrote."""
     import torch
 
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several types, and messages of many lines
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"{file} holds more than tensors, or cannot be read ({first})") from error
     for name in ("state_dict", "model"):
-        found = found.get(name, found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(
-        isinstance(value, torch.Tensor) for value in found.values()
-    ):
+        saved = saved.get(name, saved) if isinstance(saved, dict) else saved
+    is_dict = isinstance(saved, dict)
+    if not is_dict or not all(isinstance(value, torch.Tensor) for value in saved.values()):
         raise ValueError(f"{file} holds no dict of tensors")
-    return {
-        name: (x.float() if x.is_floating_point() else x).contiguous().numpy()
-        for name, x in found.items()
-    }
+    floats = {name: x.float() if x.is_floating_point() else x for name, x in saved.items()}
+    return {name: x.contiguous().numpy() for name, x in floats.items()}
 
 
 def convert(source, output, hidden_act="quick_gelu"):
-    """Writes the folder; see above.
-
-    Raises:
-      ValueError: `read`'s, a folder that is in use, or a CLIP that does not fit its config.
-    """
+    """Writes the folder; ValueError for `read`'s, a folder in use, or a CLIP unlike its config."""
     source, output = pathlib.Path(source), pathlib.Path(output)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty; remove it, or give another --output")
@@ -96,46 +87,36 @@ def convert(source, output, hidden_act="quick_gelu"):
     if not open_clip.has_open_clip_names(tensors):
         save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
         return
-    beside = source.parent / open_clip.CONFIG
-    if beside.is_file():
-        config = json.loads(beside.read_text(encoding="utf-8"))
+    config_file = source.parent / open_clip.CONFIG
+    if config_file.is_file():
+        config = json.loads(config_file.read_text(encoding="utf-8"))
         settings = open_clip.settings_from_config(config["model_cfg"])
-        form = config.get("preprocess_cfg", {})
+        pixels = config.get("preprocess_cfg", {})
     else:
-        settings, form = open_clip.settings_from_shapes(tensors, hidden_act), {}
-    params = by_path(open_clip.to_hf(tensors), settings)
-    hf_clip.save(output, params, settings, mean=form.get("mean", MEAN), std=form.get("std", STD))
-
-
-def by_path(tensors, settings):
-    """Our paths of tensors with Hugging Face's names; what is missing or left over is reported by
-    `hf_clip.save`."""
-    names = {hf_clip.source_name(path): path for path in hf_clip.parameters(settings)}
-    return {
-        names.get(name, name): hf_clip.from_source(names.get(name, name), array)
-        for name, array in tensors.items()
-    }
+        settings = open_clip.settings_from_shapes(tensors, hidden_act)
+        pixels = {}
+    # hf_clip.save refuses names that the settings do not give.
+    paths = {hf_clip.source_name(path): path for path in hf_clip.parameters(settings)}
+    named = {paths.get(name, name): array for name, array in open_clip.to_hf(tensors).items()}
+    params = {path: hf_clip.from_source(path, array) for path, array in named.items()}
+    mean, std = pixels.get("mean", MEAN), pixels.get("std", STD)
+    hf_clip.save(output, params, settings, mean=mean, std=std)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    layout_kept = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout_kept)
     parser.add_argument("--source", required=True, help="file of torch: .pt, .pth or .bin")
-    parser.add_argument("--output", required=True, help="folder that is made")
-    parser.add_argument(
-        "--hidden_act",
-        default="quick_gelu",
-        choices=("quick_gelu", "gelu"),
-        help="of a CLIP without config",
-    )
-    given = parser.parse_args(arguments)
+    parser.add_argument("--output", required=True, help="folder to make")
+    activations = {"choices": ("quick_gelu", "gelu"), "default": "quick_gelu"}
+    parser.add_argument("--hidden_act", **activations, help="of a CLIP without config")
+    args = parser.parse_args(arguments)
     try:
-        convert(given.source, given.output, given.hidden_act)
+        convert(args.source, args.output, args.hidden_act)
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(
-        f"{given.output}: {', '.join(sorted(file.name for file in pathlib.Path(given.output).iterdir()))}"
+        f"{args.output}: {', '.join(sorted(f.name for f in pathlib.Path(args.output).iterdir()))}"
     )
 
 

@@ -46,7 +46,9 @@ from jaxord.models.clip import ClipSettings, Tower
 from jaxord.targets.ranks import Ranks
 from jaxord.weights import glove, hf_clip, reading
 from jaxord.workdir import files, layout, run_config
-from tools import make_concepts, plan, torchscript
+from tools import make_concepts
+from tools.sources import torchscript
+from tools.sweeping import plan
 
 SECONDS, MEMORY = 10, 3 << 30
 TARGETS = {  # name -> its weight in the number of inputs

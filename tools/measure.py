@@ -33,7 +33,7 @@ from jaxord.data import storage
 from jaxord.data.batches import train_batches, train_calls
 from jaxord.schedule import Schedule, steps_per_call
 from jaxord.workdir.log import table
-from tools import plan
+from tools.sweeping import plan
 
 # Read when the first device is asked for: without it a GPU's memory is taken at once, and torch
 # beside it wants some too.

@@ -1,12 +1,12 @@
-"""A data set's images into one TFDS store of ArrayRecord files, once per data set.
+"""Writes a data set's images into one TFDS store of ArrayRecord files, once per data set.
 
     python tools/prepare_data.py --dataset=morph --source=downloads/morph --out=data/
 
-reads the lists in the source folder as configs/morph.py does, writes every image that they name, in
-any fold, as it is to data/morph/store/1.0.0 and copies the list files. Afterwards data/morph needs
-no image files: the readers find the store. `--dataset=aesthetics:preset=regclip` gives the config
-an argument. Nothing of TensorFlow is needed. The source may be an archive (.zip, .tar, .tar.gz,
-...), which is unpacked into the target's folder for that time; it is not trusted (tools/unpack.py).
+Reads the lists in the source folder as configs/morph.py does, writes each image that they name in
+any fold, unchanged, to data/morph/store/1.0.0, and copies the list files. The readers then find the
+store, so data/morph needs no image files. `--dataset=aesthetics:preset=regclip` passes an argument
+to the config. The source may be an archive (.zip, .tar, .tar.gz, ...), which is unpacked beside the
+target for a while, without trust (tools/sources/archives.py). TensorFlow is not needed.
 """
 
 import contextlib
@@ -18,48 +18,36 @@ import tempfile
 
 from absl import app, flags
 
-sys.path.insert(
-    0, str(pathlib.Path(__file__).parents[1])
-)  # configs/ lies beside tools/ and is not installed
+from jaxord import shipped
+
+shipped.make_importable()
 
 from jaxord.data import arrayrecord, readers
-from tools.unpack import unpack
+from tools.sources.archives import unpack
 
 LISTS = (".txt", ".csv", ".tsv", "_release.mat")  # the last are CLIVE's
 
-DATASET = flags.DEFINE_string(
-    "dataset", None, "File in configs/, with its argument: morph.", required=True
-)
-SOURCE = flags.DEFINE_string(
-    "source",
-    None,
-    "Folder or archive with the lists and images, as the reader says.",
-    required=True,
-)
-OUT = flags.DEFINE_string("out", "data", "Folder; the data set's name is added.")
+
+def _text(name, default, help):
+    return flags.DEFINE_string(name, default, help, required=default is None)
+
+
+DATASET = _text("dataset", None, "File in configs/, with its argument: morph.")
+SOURCE = _text("source", None, "Folder or archive with lists and images as the reader expects.")
+OUT = _text("out", "data", "Folder; the data set's name is added.")
 
 
 def prepare(reader, source, root, folds=("",)):
-    """Writes the store and copies the lists.
+    """Writes the store of a source folder into a new folder `root` and copies the lists.
 
-    Args:
-        reader: as config.data.reader.
-        source: folder that the reader reads.
-        root: folder that is made.
-        folds: the union of their images is stored.
-
-    Returns:
-        Number of images.
-
-    Raises:
-        ValueError: what the reader finds wrong; the target holds a store already, or is the source.
+    `reader` is as config.data.reader; the store holds the images of all folds. Returns their
+    number. ValueError is the reader's, for a store in either folder, or for root = source.
     """
-    root = pathlib.Path(root)
-    if arrayrecord.find(root) or arrayrecord.find(source):
-        raise ValueError(
-            f"there is a store already under {root if arrayrecord.find(root) else source}; remove it to write it anew"
-        )
-    if root.resolve() == pathlib.Path(source).resolve():
+    source, root = pathlib.Path(source), pathlib.Path(root)
+    for folder in (root, source):
+        if arrayrecord.find(folder):
+            raise ValueError(f"there is a store already under {folder}; remove it to write it anew")
+    if root.resolve() == source.resolve():
         raise ValueError(f"--source and the target are both {root}; give another --out")
     read = readers.reader(reader)
     images = {}  # path -> (records, row), in the order of the lists
@@ -67,15 +55,11 @@ def prepare(reader, source, root, folds=("",)):
         for records in read(source, fold=fold, seed=0).values():
             for row, path in enumerate(records.paths):
                 images.setdefault(path, (records, row))
-
-    def examples():
-        for path, (records, row) in images.items():
-            yield {"image": records.read(row), "path": path}
-
-    arrayrecord.write_store(
-        root, _features, {"images": examples()}, metadata={"paths": list(images)}
+    examples = (
+        {"image": records.read(row), "path": path} for path, (records, row) in images.items()
     )
-    for file in pathlib.Path(source).rglob("*"):
+    arrayrecord.write_store(root, _features, {"images": examples}, metadata={"paths": list(images)})
+    for file in source.rglob("*"):
         if file.name.lower().endswith(LISTS) and file.is_file():
             target = root / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,21 +73,19 @@ def _features(tfds):
 
 def main(_):
     name, _, argument = DATASET.value.partition(":")
+    out = pathlib.Path(OUT.value)
     try:
         data = importlib.import_module(f"configs.{name}").get_config(argument).data
-        root = pathlib.Path(OUT.value) / name
         with contextlib.ExitStack() as unpacked:
             source = pathlib.Path(SOURCE.value)
             if source.is_file():
-                pathlib.Path(OUT.value).mkdir(parents=True, exist_ok=True)
-                folder = unpacked.enter_context(
-                    tempfile.TemporaryDirectory(prefix=".source-", dir=OUT.value)
-                )
-                source = unpack(source, folder)
-            count = prepare(data.reader, source, root, tuple(data.folds) or ("",))
+                out.mkdir(parents=True, exist_ok=True)
+                folder = tempfile.TemporaryDirectory(prefix=".source-", dir=out)
+                source = unpack(source, unpacked.enter_context(folder))
+            count = prepare(data.reader, source, out / name, tuple(data.folds) or ("",))
     except (ModuleNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
-    print(f"{count} images and the lists are in {root}")
+    print(f"{count} images and the lists are in {out / name}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from jaxord.targets.ranks import build
 from jaxord.task import data_of, rank_names
 from jaxord.workdir import layout, run_config
 from jaxord.workdir.files import read_numbers, write_json
-from tools import plan
+from tools.sweeping import plan
 
 NEAREST, THUMBNAIL = "1-nearest neighbour", 16  # pixels
 

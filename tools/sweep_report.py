@@ -13,7 +13,6 @@ writes the reports of all finished runs first.
 
 import argparse
 import collections
-import os
 import pathlib
 import sys
 
@@ -30,9 +29,10 @@ from jaxord.report import page
 from jaxord.report import runs as folders
 from jaxord.report.figures import comparison, embeddings, groups, style, training
 from jaxord.workdir import files
-from tools import plan, table
-from tools.journal import last_begun
+from tools import table
 from tools.results import read, read_all
+from tools.sweeping import plan
+from tools.sweeping.journal import last_begun
 
 LINES = 6  # of a figure of curves
 PANELS = 3  # beside each other
@@ -517,11 +517,10 @@ def main(arguments=None):
         "--runs", action="store_true", help="write the report of each finished run first"
     )
     given = parser.parse_args(arguments)
-    file, folder = given.experiment.resolve(), (given.output / given.experiment.stem).resolve()
+    folder = (given.output / given.experiment.stem).resolve()
     figures = (given.figures or folder / "figures").resolve()
-    os.chdir(plan.ROOT)  # paths of the data are relative to the repository, as for the runs
     try:
-        experiment = plan.load(file)
+        experiment = plan.load(given.experiment)
         for run in plan.runs_of(experiment) if given.runs else ():
             if read(folder / run.name):
                 print(report.write(folder / run.name), flush=True)

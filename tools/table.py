@@ -24,7 +24,6 @@ likewise, and what follows from the papers' figures.
 
 import argparse
 import collections
-import os
 import pathlib
 import re
 import sys
@@ -40,8 +39,8 @@ from experiments import published
 from jaxord import metrics
 from jaxord.binding import lookup, needs
 from jaxord.targets import shots
-from tools import plan
 from tools.results import NEAREST, by_fold, headline, lacking, nearest, read_all, reason, values
+from tools.sweeping import plan
 
 BASELINES = ("constant", "majority", NEAREST)
 LEVEL = 0.95  # of the intervals
@@ -439,10 +438,9 @@ def main(arguments=None):
         help="every inference rule of a method, not the first alone",
     )
     given = parser.parse_args(arguments)
-    file, folder = given.experiment.resolve(), (given.output / given.experiment.stem).resolve()
-    os.chdir(plan.ROOT)  # paths of the data are relative to the repository, as for the runs
+    folder = (given.output / given.experiment.stem).resolve()
     try:
-        print(report(plan.load(file), folder, given.all_rules))
+        print(report(plan.load(given.experiment), folder, given.all_rules))
     except ValueError as error:
         return f"error: {error}"
     return 0

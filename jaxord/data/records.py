@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from jaxord.data import arrayrecord
+from jaxord.data import arrayrecord, faults
 from jaxord.data.splits import named
 
 SHOWN = 5  # faults that a message lists
@@ -114,11 +114,13 @@ def image_records(root, paths, targets, *, name, about, columns=None):
     """
     paths = tuple(os.path.normpath(path) for path in paths)
     store = arrayrecord.find(root)
-    read, faults, stamp = _in_store(store, paths) if store else _in_folder(root, paths)
-    if faults:
-        title = f"{name}: {len(faults)} of {len(paths)} images cannot be read"
-        shown = [f"row {row}, {paths[row]}: {reason}" for row, reason in faults[:SHOWN]]
-        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+    read, missing, stamp = _in_store(store, paths) if store else _in_folder(root, paths)
+    if (collected := faults.active()) is not None:
+        collected.files |= {paths[row]: reason for row, reason in missing}
+    elif missing:
+        title = f"{name}: {len(missing)} of {len(paths)} images cannot be read"
+        shown = [f"row {row}, {paths[row]}: {reason}" for row, reason in missing[:SHOWN]]
+        more = [f"and {len(missing) - SHOWN} more"] if len(missing) > SHOWN else []
         lines = [f"{title} under {os.path.abspath(root)}", *shown, *more]
         raise ValueError("\n  ".join(lines) + f"\n{about}")
     return Records(paths, np.asarray(targets, np.float32), read, dict(columns or {}), name, stamp)
@@ -128,17 +130,17 @@ def _in_store(store, paths):
     """(row -> bytes, [(row, fault), ...], stamp) of images in a store."""
     slots = {path: slot for slot, path in enumerate(arrayrecord.metadata(store)["paths"])}
     source = arrayrecord.source(store, "images", "image")
-    faults = [(row, "not in the store") for row, path in enumerate(paths) if path not in slots]
-    return lambda row: source[slots[paths[row]]]["image"], faults, arrayrecord.stamp(store)
+    missing = [(row, "not in the store") for row, path in enumerate(paths) if path not in slots]
+    return lambda row: source[slots[paths[row]]]["image"], missing, arrayrecord.stamp(store)
 
 
 def _in_folder(root, paths):
     """(row -> bytes, [(row, fault), ...], stamp) of image files."""
     base = os.path.realpath(root)
     checked = [check_file(base, path) for path in paths]
-    faults = [(row, reason) for row, (reason, _) in enumerate(checked) if reason]
+    missing = [(row, reason) for row, (reason, _) in enumerate(checked) if reason]
     stamp = hashlib.sha256(repr([mark for _, mark in checked]).encode()).hexdigest()
-    return lambda row: pathlib.Path(root, paths[row]).read_bytes(), faults, stamp
+    return lambda row: pathlib.Path(root, paths[row]).read_bytes(), missing, stamp
 
 
 def check_file(base, path):

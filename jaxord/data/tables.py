@@ -9,6 +9,7 @@ import re
 import numpy as np
 
 from jaxord.binding import did_you_mean
+from jaxord.data import faults
 
 MARKS = "\t;,"  # between fields: the first one in the first line, else blanks
 DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
@@ -44,7 +45,7 @@ class Table:
         return np.array([row + [math.nan] * (width - len(row)) for row in labels], np.float32)
 
     def labels_of(self, name):
-        """The numbers in each field of a column, as lists; ValueError if one is not finite."""
+        """The numbers in each field of a column, as lists; a fault if one is not finite."""
         column = []
         for line, row, text in zip(self.lines, self.rows, self.texts(name), strict=True):
             try:
@@ -53,7 +54,11 @@ class Table:
                 labels = []
             if not labels or not all(map(math.isfinite, labels)):
                 where = f"{self.path}, line {line}: {name} {text!r}"
-                raise ValueError(f"{where} is not a number (in {' '.join(row)!r})")
+                fault = f"{where} is not a number (in {' '.join(row)!r})"
+                if faults.active() is None:
+                    raise ValueError(fault)
+                faults.active().labels.append((row, self.path, fault))
+                labels = [math.nan]
             column.append(labels)
         return column
 

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from jaxord.data import decode, storage
+from jaxord.data import decode, faults, storage
 from jaxord.models import video as video_models
 from jaxord.shipped import install_hint
 from jaxord.weights import slowfast
@@ -88,6 +88,9 @@ def extract(
     Raises:
       ValueError: no weights; weights that do not fit; no room; broken videos, after trying all.
     """
+    if (collected := faults.active()) is not None:
+        collected.files |= _undecodable(records, root, resize, stored_size, workers)
+        return {}, np.arange(len(records))
     still = {"frames": frames, "resize": resize, "stored_size": stored_size}
     moving = {"clips": clips, "clip_frames": clip_frames, "clip_size": clip_size}
     sizes_fit = frames >= 1 and clips >= 0 and not clip_frames % POOLED and not clip_size % 32
@@ -108,12 +111,12 @@ def extract(
             logging.warning("%s: motion by random weights, for trying out only", records.name)
         weights = {"weights": slowfast.digest(motion_weights)}
         folders["motion"] = parent / _folder_name(records, "motion", {**moving, **weights})
-    faults = _extract_missing(records, root, folders, form, motion_weights, broken, workers)
+    broken_rows = _extract_missing(records, root, folders, form, motion_weights, broken, workers)
     for folder in folders.values():
         if folder.exists():
             stored = files.read_json(folder / "broken.json")
-            faults |= {int(row): reason for row, reason in stored.items()}
-    named = [(row, records.paths[row], reason) for row, reason in sorted(faults.items())]
+            broken_rows |= {int(row): reason for row, reason in stored.items()}
+    named = [(row, records.paths[row], reason) for row, reason in sorted(broken_rows.items())]
     policy = {"broken": broken, "broken_share": broken_share}
     storage.check_broken(records, named, policy, "videos")
     arrays = {
@@ -121,7 +124,19 @@ def extract(
         for kind, shapes in row_shapes(**form).items()
         for name in shapes
     }
-    return arrays, np.array([row for row in range(len(records)) if row not in faults])
+    return arrays, np.array([row for row in range(len(records)) if row not in broken_rows])
+
+
+def _undecodable(records, root, resize, stored_size, workers):
+    """{path: reason} of the videos whose middle frame cannot be decoded; writes nothing."""
+    form = {"resize": resize, "stored_size": stored_size, "clip_frames": POOLED, "clip_size": 32}
+
+    def one(row):
+        decode_video(pathlib.Path(root, records.paths[row]), frames=1, clips=0, **form)
+
+    present = [row for row, path in enumerate(records.paths) if path not in faults.active().files]
+    broken = storage.each_row(one, present, workers)
+    return {records.paths[row]: reason for row, reason in broken.items()}
 
 
 def _folder_name(records, kind, settings):
@@ -152,13 +167,13 @@ def _extract_missing(records, root, folders, form, weights, broken, workers):
         if not missing:
             return {}
         parts = {kind: folder.with_name(f".{folder.name}") for kind, folder in missing.items()}
-        faults = _fill(records, root, parts, form, weights, workers)
+        failures = _fill(records, root, parts, form, weights, workers)
         # A folder appears when all its rows are done.
-        if not faults or broken == "skip":
+        if not failures or broken == "skip":
             for kind, part in parts.items():
-                files.write_json(part / "broken.json", faults)
+                files.write_json(part / "broken.json", failures)
                 part.rename(folders[kind])
-    return faults
+    return failures
 
 
 def _fill(records, root, parts, form, weights, workers):

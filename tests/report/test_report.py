@@ -27,7 +27,8 @@ from jaxord.targets.ranks import Ranks
 from jaxord.workdir import files, layout, run_config
 from tests.kinds import Flat, Words, compiled_fast
 from tests.tools import test_table
-from tools import plan, results, sweep_report
+from tools import results, sweep_report
+from tools.sweeping import plan
 
 VISION = clip.VisionModel  # which the run below trains without
 

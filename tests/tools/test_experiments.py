@@ -9,7 +9,7 @@ import pytest
 from configs.pairs import PAIRS
 from experiments import published
 from jaxord.targets.shots import SHOTS
-from tools import plan
+from tools.sweeping import plan
 
 # The loader that ml_collections takes on Python 3.11.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")

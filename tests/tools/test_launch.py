@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tools import launch, plan, sweep
+from tools import sweep
+from tools.sweeping import launch
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
@@ -40,7 +41,7 @@ def sweep(add):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """(folder, arguments, command, folders of the two runs)."""
-    monkeypatch.chdir(plan.ROOT)
+    monkeypatch.chdir(tmp_path)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     (tmp_path / "small.py").write_text(EXPERIMENT)
     (tmp_path / "stub.py").write_text(STUB)
@@ -84,9 +85,9 @@ def test_runs_are_jobs_of_submitit_and_are_tried_again(place):
     assert [event["event"] for event in events].count("retried") == 1
     assert {event["place"] for event in events if event["event"] == "started"} == {"local"}
     pickles = [file.read_bytes() for file in (folder / "runs/small/jobs").glob("*_submitted.pkl")]
-    assert len(pickles) == 3 and all(
-        b"tools.launch" in text and len(text) < 1500 for text in pickles
-    )  # texts, no config
+    # The job holds its class and texts, no config, and imports nothing of ours.
+    assert len(pickles) == 3 and all(len(text) < 5000 for text in pickles)
+    assert not any(b"quickstart.py" in text or b"image_size" in text for text in pickles)
 
 
 def test_a_job_saves_when_it_is_told_to_end_and_gives_its_code(place):
@@ -99,7 +100,7 @@ def test_a_job_saves_when_it_is_told_to_end_and_gives_its_code(place):
     )
     assert process.poll() is None
     until(lambda: starts(folders[0]))
-    assert launch.held(log) and cluster.find(process.pid, "local", log).pid == process.pid
+    assert launch.is_held(log) and cluster.find(process.pid, "local", log).pid == process.pid
     assert cluster.find(process.pid, "cpu 0", log) is None
     time.sleep(0.2)
     launch.stop([process])
@@ -108,11 +109,14 @@ def test_a_job_saves_when_it_is_told_to_end_and_gives_its_code(place):
         and (folders[0] / "saved").exists()
         and starts(folders[0]) == ["local here"]
     )
-    assert not launch.held(log) and cluster.find(process.pid, "local", log) is None
+    assert not launch.is_held(log) and cluster.find(process.pid, "local", log) is None
 
 
 def test_before_its_time_is_over_a_job_saves_and_is_queued_again(tmp_path):
-    code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(1)); print('up', flush=True); time.sleep(60)"
+    code = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(1)); "
+        "print('up', flush=True); time.sleep(60)"
+    )
     task = launch.Task([sys.executable, "-S", "-c", code], str(tmp_path / "a.log"), {})
     kept, before = [], signal.getsignal(signal.SIGTERM)
 
@@ -132,7 +136,7 @@ def test_before_its_time_is_over_a_job_saves_and_is_queued_again(tmp_path):
         task.log,
         task.environment,
     )
-    assert not launch.held(tmp_path / "a.log") and (tmp_path / "a.log").read_text() == "up\n"
+    assert not launch.is_held(tmp_path / "a.log") and (tmp_path / "a.log").read_text() == "up\n"
 
 
 def test_slurm_gets_what_it_is_told(tmp_path, monkeypatch):
@@ -216,7 +220,8 @@ def test_gpus_are_those_that_cuda_would_show(monkeypatch, tmp_path):
 def test_a_process_that_does_not_hear_is_told_again(tmp_path):
     # At once: while Python ends in order, the next signal would kill it.
     code = (
-        "import os, signal, time; signal.signal(15, lambda *_: signal.signal(15, lambda *_: os._exit(5))); "
+        "import os, signal, time; "
+        "signal.signal(15, lambda *_: signal.signal(15, lambda *_: os._exit(5))); "
         "print(flush=True); time.sleep(60)"
     )
     log = tmp_path / "a.log"

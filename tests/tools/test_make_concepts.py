@@ -98,8 +98,9 @@ def no_proxy(monkeypatch):
         "Sure! Here is a list:\n```json\n"
         + json.dumps({"concepts": found(AGES)}, indent=2)
         + "\n```\nAnything else?",
-        "<think>baby: 0-2?</think>Here are 5 ranges for 0-100:\n\n1. **child** (ages 0 to 12)\n2. **teenager:** 13\u201318 years\n"
-        '- "young adult": 19 to 34\n* middle adult [35\u201464]\nolder adult : from 65 to 100 years old.\n',
+        "<think>baby: 0-2?</think>Here are 5 ranges for 0-100:\n\n1. **child** (ages 0 to 12)\n"
+        '2. **teenager:** 13\u201318 years\n- "young adult": 19 to 34\n'
+        "* middle adult [35\u201464]\nolder adult : from 65 to 100 years old.\n",
     ],
 )
 def test_forms_of_an_answer(answer):

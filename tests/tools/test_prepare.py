@@ -54,10 +54,8 @@ def test_readers_find_the_store(source, tmp_path):
 def test_images_not_in_the_store_are_reported(source, tmp_path):
     root = tmp_path / "data"
     prepare_data.prepare({"name": "faces.morph"}, source, root, folds=("0",))
-    with pytest.raises(
-        ValueError,
-        match="morph test: 1 of 1 images cannot be read .*\n  row 0, images/e.JPG: not in the store",
-    ):
+    fault = "morph test: 1 of 1 images cannot be read .*\n  row 0, images/e.JPG: not in the store"
+    with pytest.raises(ValueError, match=fault):
         faces.morph(root, fold="1", seed=0)
 
 

@@ -12,7 +12,9 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-from tools import plan, search, sweep
+from jaxord import shipped
+from tools import sweep
+from tools.sweeping import plan, search
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
@@ -89,7 +91,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(plan.ROOT)
+    monkeypatch.chdir(tmp_path)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     yield Place(tmp_path)
     for number, handler in before.items():
@@ -134,7 +136,7 @@ def test_a_search_goes_on_after_kill_9_with_the_same_storage(place, kind="tpe"):
     more = [f"--search={kind}", "--trials=4"]
     killed = subprocess.Popen(
         [sys.executable, "-c", code, *place.arguments, *more],
-        cwd=plan.ROOT,
+        cwd=shipped.ROOT,
         stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60

@@ -3,7 +3,6 @@ gone on with."""
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,11 +13,12 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from jaxord import main
+from jaxord import main, shipped
 from jaxord.runtime import signals
 from jaxord.workdir import files, run_config
-from tools import launch, plan, sweep
-from tools.journal import Journal
+from tools import sweep
+from tools.sweeping import launch, plan, queue
+from tools.sweeping.journal import Journal
 
 # The loader that ml_collections takes on Python 3.11.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
@@ -28,7 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 STUB = """
 import fcntl, json, os, pathlib, signal, sys, time
 given = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
-assert sorted(given) in (["config_json", "workdir"], ["config_json", "mode", "output", "workdir"]), given
+names = ["config_json", "workdir"]
+assert sorted(given) in (names, sorted([*names, "mode", "output"])), given
 here, folder = pathlib.Path(__file__).parent, pathlib.Path(given.get("output", given["workdir"]))
 if "mode" in given:
     assert given["mode"] == "evaluate" and (pathlib.Path(given["workdir"]) / "DONE.json").exists()
@@ -40,7 +41,8 @@ def save(*_):
     sys.exit(1)
 signal.signal(signal.SIGTERM, save)
 with open(folder / "starts", "a") as file:
-    print(time.time(), os.environ.get("CUDA_VISIBLE_DEVICES"), *sorted(os.sched_getaffinity(0)), file=file)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    print(time.time(), gpus, *sorted(os.sched_getaffinity(0)), file=file)
 while (here / "hold").exists() or (here / f"hold{seed}").exists():
     time.sleep(0.02)
 print("0%\\r50%\\rthe last words of", seed, flush=True)
@@ -63,7 +65,8 @@ def get_config(argument=""):
 EXPERIMENT = """
 def sweep(add):
     for seed in range({runs}):
-        add("plain", "{config}:method=ce", {{"seed": seed, "data.eval_crop": {{"name": "center_crop"}}}})
+        crop = {{"data.eval_crop": {{"name": "center_crop"}}}}
+        add("plain", "{config}:method=ce", {{"seed": seed, **crop}})
 """
 
 
@@ -91,10 +94,11 @@ class Place:
 
     def background(self, *more, **environment):
         """The sweep in a process of its own."""
-        code = f"import sys; from tools import sweep; sys.exit(sweep.main(sys.argv[1:], {self.command!r}))"
+        main = f"sweep.main(sys.argv[1:], {self.command!r})"
+        code = f"import sys; from tools import sweep; sys.exit({main})"
         command = [sys.executable, "-c", code, *self.arguments, *more]
         return subprocess.Popen(
-            command, cwd=plan.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
+            command, cwd=shipped.ROOT, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
         )
 
     def workdir(self, seed):
@@ -138,7 +142,7 @@ def until(condition):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(plan.ROOT)
+    monkeypatch.chdir(tmp_path)
     before = {
         number: signal.getsignal(number)
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -235,7 +239,8 @@ def test_what_is_trained_is_evaluated_and_what_failed_is_not(place, capsys):
             """
 def evaluations(add):
     for severity in (1, 5):
-        add("own", "plain", f"severity={severity}", "%s:method=ce", {"data.corruption.severity": severity})
+        fields = {"data.corruption.severity": severity}
+        add("own", "plain", f"severity={severity}", "%s:method=ce", fields)
 """
             % (place.folder / "own.py")
         )
@@ -400,20 +405,21 @@ def test_the_next_run_is_started_within_a_second(place):
 
 
 def test_the_state_of_all_runs_is_shown(tmp_path, monkeypatch, capsys):
-    queue = sweep.Queue(tmp_path, launch.Machine([], 1), Journal(tmp_path / "journal.jsonl"))
+    state = queue.Queue(tmp_path, launch.Machine([], 1), Journal(tmp_path / "journal.jsonl"))
     run = plan.Run("own-plain-seed=0", "own", "plain", 0, ())
-    queue.total, queue.done, queue.begun = 5, 2, [sweep.Begun(run, None, "cpu 0", time.monotonic())]
-    queue.log(run).write_text("first\n 10%|# | loss 2\r 20%|## | loss 1.5")
-    queue.spent = [10.0, 20.0]
-    first, second = queue.lines()
+    state.total, state.done = 5, 2
+    state.begun = [queue.Begun(run, None, "cpu 0", time.monotonic())]
+    state.log(run).write_text("first\n 10%|# | loss 2\r 20%|## | loss 1.5")
+    state.spent = [10.0, 20.0]
+    first, second = state.lines()
     assert first.startswith("2 of 5 runs are done, 1 running; 0:00:00 gone, 0:00:45 to go")
     assert second == "  own-plain-seed=0 (cpu 0): 20%|## | loss 1.5"
-    queue.screen.show(["not yet in a file"])
-    queue.screen.told -= 61
-    queue.screen.show(["a line a minute"])
-    queue.screen.is_terminal = True
-    queue.screen.show(["a", "b"])
-    queue.screen.say("stays")
+    state.screen.show(["not yet in a file"])
+    state.screen.shown_at -= 61
+    state.screen.show(["a line a minute"])
+    state.screen.is_terminal = True
+    state.screen.show(["a", "b"])
+    state.screen.say("stays")
     assert capsys.readouterr().out == "a line a minute\na\nb\n\x1b[2A\x1b[Jstays\n"
 
 
@@ -431,7 +437,7 @@ def test_a_journal_that_is_none_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["photo_quality", "freshness", "stsb"])
 def test_experiments_are_made_of_configs_and_their_claims_of_runs(name):
-    module = plan.load(pathlib.Path(plan.ROOT) / "experiments" / f"{name}.py")
+    module = plan.load(name)
     runs = plan.runs_of(module)
     labels = {run.label for run in runs}
     assert {label for claim in module.CLAIMS for label in claim[:2]} <= labels and len(

@@ -13,7 +13,8 @@ from configs import folder as folder_config
 from configs import freshness
 from experiments.published import Table, across
 from jaxord.workdir import run_config
-from tools import plan, results, table
+from tools import results, table
+from tools.sweeping import plan
 
 
 def experiment(claims=(), methods=("l1", "ce", "numclip"), seeds=3):

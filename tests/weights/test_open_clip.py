@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxord.models.clip import ClipSettings, Tower
 from jaxord.weights import hf_clip, open_clip
-from tools import convert_weights, torchscript
+from tools import convert_weights
+from tools.sources import torchscript
 
 SMALL = ClipSettings(
     vision=Tower(width=128, layers=2, heads=2, mlp=512),

@@ -1,14 +1,12 @@
-"""The tensors of a TorchScript archive, such as OpenAI's CLIPs, as numpy arrays; nothing of the
-archive is executed.
+"""Reads the tensors of a TorchScript archive, such as OpenAI's CLIPs, and executes nothing of it.
 
-Such a file is a zip: `data.pkl` says which tensor of which module is where, `data/<key>` are their
-  bytes, `code/` the program.
-torch.jit.load would compile the program and could run parts of it. Here `code/` is never opened,
-and the pickle is read by an unpickler that knows the few names which it takes: the modules become
-plain dicts of attributes, the tensors views of the bytes within their bounds. Every other name ends
-the reading.
+The file is a zip: `data.pkl` says which module has which tensor, `data/<key>` holds bytes, `code/`
+the program. torch.jit.load would compile the program and could run parts of it. Here `code/` stays
+closed and the unpickler knows few names: modules become plain objects with attributes, tensors
+views of the bytes within their bounds. Any other name ends the reading.
 """
 
+import collections
 import math
 import pickle
 import zipfile
@@ -16,32 +14,18 @@ import zipfile
 import numpy as np
 
 BFLOAT16 = "bfloat16"  # numpy has none: the upper halves of float32
-STORAGES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": BFLOAT16,
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
+FLOATS = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "BFloat16": BFLOAT16}
+INTEGERS = {"Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
+STORAGES = {f"{name}Storage": dtype for name, dtype in (FLOATS | INTEGERS).items()}
+Storage = collections.namedtuple("Storage", "dtype")  # a name of STORAGES in the pickle
+LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 
 
 class Module:
-    """Stands for whatever class a part of the program has."""
+    """Stands for any class of the program."""
 
     def __setstate__(self, attributes):
         self.attributes = attributes
-
-
-class Storage:
-    """A name of STORAGES in the pickle."""
-
-    def __init__(self, dtype):
-        self.dtype = dtype
 
 
 class Reader(pickle.Unpickler):
@@ -49,29 +33,25 @@ class Reader(pickle.Unpickler):
 
     def __init__(self, archive, prefix):
         super().__init__(archive.open(f"{prefix}/data.pkl"))
-        self.archive, self.prefix = archive, prefix
+        self.archive = archive
+        self.prefix = prefix
 
     def find_class(self, module, name):
         if module == "__torch__" or module.startswith("__torch__."):
             return Module
         if module == "torch" and name in STORAGES:
             return Storage(STORAGES[name])
-        known = {
-            ("torch._utils", "_rebuild_tensor_v2"): rebuilt,
-            ("collections", "OrderedDict"): dict,
-        }
-        known |= {
-            ("torch.jit._pickle", f"build_{kind}list"): list
-            for kind in ("int", "double", "bool", "tensor")
-        }
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which is no part of a model's tensors"
-            )
-        return known[module, name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module == "torch.jit._pickle" and name in LISTS:
+            return list
+        fault = f"it names {module}.{name}, which is no part of a model's tensors"
+        raise pickle.UnpicklingError(fault)
 
     def persistent_load(self, identity):
-        """The elements of a storage: its type, key, device and how many they are."""
+        """The elements of a storage, from its type, key, device and size."""
         _, storage, key, _, count = identity
         content = self.archive.read(f"{self.prefix}/data/{key}")
         if storage.dtype == BFLOAT16:
@@ -79,19 +59,17 @@ class Reader(pickle.Unpickler):
         return np.frombuffer(content, storage.dtype, count)
 
 
-def rebuilt(storage, offset, shape, stride, *ignored):
-    """The tensor that lies so in its storage."""
+def _rebuild(storage, offset, shape, stride, *ignored):
+    """A tensor as a view of its storage."""
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if min((offset, *shape, *stride)) < 0 or (math.prod(shape) and last >= len(storage)):
         raise pickle.UnpicklingError(f"a tensor of shape {shape} lies outside of its storage")
-    width = storage.itemsize
-    return np.lib.stride_tricks.as_strided(
-        storage[offset:], shape, [step * width for step in stride], writeable=False
-    )
+    strides = [step * storage.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides, writeable=False)
 
 
 def is_archive(file):
-    """Whether a file is a TorchScript archive: torch.save's have no code."""
+    """Whether a file is a TorchScript archive; a file of torch.save has no code."""
     try:
         with zipfile.ZipFile(file) as archive:
             return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
@@ -100,11 +78,7 @@ def is_archive(file):
 
 
 def read(file):
-    """{name: array} of all tensors of an archive's modules.
-
-    Raises:
-      ValueError: data.pkl names something else, or is damaged; of the other byte order.
-    """
+    """{name: array} of all tensors; ValueError for a damaged, big-endian or foreign pickle."""
     with zipfile.ZipFile(file) as archive:
         prefix = archive.namelist()[0].partition("/")[0]
         try:

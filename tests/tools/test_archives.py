@@ -9,7 +9,8 @@ import zipfile
 
 import pytest
 
-from tools import fuzz, unpack
+from tools import fuzz
+from tools.sources import archives
 
 FILES = {"set/list.csv": b"path,label\na.png,1\n", "set/images/a b.png": b"\x89PNG" * 100}
 
@@ -44,7 +45,7 @@ def tarred(path, entries, mode="w:gz", **fields):
 )
 def test_an_archive_becomes_its_folder(make, tmp_path):
     (tmp_path / "out").mkdir()
-    root = unpack.unpack(make(tmp_path), tmp_path / "out")
+    root = archives.unpack(make(tmp_path), tmp_path / "out")
     assert root == tmp_path / "out/set"
     assert {
         file.relative_to(root.parent).as_posix(): file.read_bytes()
@@ -100,14 +101,16 @@ def test_what_is_refused_is_not_written(make, words, tmp_path):
     folder.mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=words):
-        unpack.unpack(archive, folder)
+        archives.unpack(archive, folder)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_more_than_the_disk_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr(unpack.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(
+        archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})
+    )
     with pytest.raises(ValueError, match="its files take 419 bytes, and the disk of .* has 10"):
-        unpack.unpack(zipped(tmp_path / "a.zip", FILES), tmp_path)
+        archives.unpack(zipped(tmp_path / "a.zip", FILES), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_damaged_archives_are_unpacked_or_refused(make, tmp_path):
         folder = tmp_path / f"deep/out{number}"
         folder.mkdir(parents=True)
         try:
-            unpack.unpack(archive, folder)
+            archives.unpack(archive, folder)
             outcomes.add("unpacked")
         except ValueError as error:
             assert "is not unpacked: " in str(error)

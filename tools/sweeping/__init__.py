@@ -1,0 +1,1 @@
+"""Libraries of the sweep: experiments, launchers, the journal and the search."""
