@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from jaxord import inference
 from jaxord.data import augment
 from jaxord.data.inputs import input_kind
 from jaxord.export.description import contiguous
@@ -90,7 +91,9 @@ def make_program(run):
         outputs = named_outputs(run, answers)
         if run.ranks:
             outputs["rank"] = rank_of(run.ranks, outputs["value"])
-        spread = uncertainty(run, answers)
+        values = jnp.asarray(run.ranks.values, jnp.float32) if run.ranks else None
+        near, probabilities = answers.get("neighbours"), answers.get("probabilities")
+        spread = inference.uncertainty(near, probabilities, values)
         return outputs if spread is None else {**outputs, "uncertainty": spread}
 
     return program
@@ -102,19 +105,6 @@ def named_outputs(run, answers):
     outputs = {"value": answers[headline], **{f"rule_{name}": answers[name] for name in others}}
     further = [name for name in ("probabilities", "neighbours") if name in answers]
     return outputs | {name: answers[name] for name in further}
-
-
-def uncertainty(run, answers):
-    """`Prediction.uncertainty` inside jit: f32[N], or None."""
-    if "neighbours" in answers:
-        near = answers["neighbours"]
-        spread = jnp.square(near - near.mean(1, keepdims=True)).mean(1)
-        return jnp.sqrt(spread if spread.ndim == 1 else spread.sum(1))
-    if "probabilities" not in answers or not run.ranks:
-        return None
-    p, values = answers["probabilities"], jnp.asarray(run.ranks.values, jnp.float32)
-    centre = (p * values).sum(1, keepdims=True)
-    return jnp.sqrt((p * jnp.square(values - centre)).sum(1))
 
 
 def rank_of(ranks, value):
