@@ -20,8 +20,8 @@ from jaxord.vectors import distances, inner, unit
 __all__ = ["expectation", "argmax", "value", "experts", "true_expert", "thresholds"]
 __all__ += ["nearest_reference", "knn", "neighbours"]
 
-# Each rule in torch, for the README of an export; {name} stands for an array or a setting. Names are
-# rules, or a rule with a setting that is true. The program itself is in export/predict_torch.py.
+# Each rule in torch, for the README of an export; {name} stands for an array or a setting. A key is
+# a rule, or a rule with a setting that is true. The program itself is in export/predict_torch.py.
 TORCH_LINES = {
     "expectation": "({logits}.softmax(1) * {rank_values}).sum(1)",
     "argmax": "{rank_values}[{logits}.argmax(1)]",

@@ -28,6 +28,7 @@ from jaxord.data import augment
 from jaxord.data.inputs import input_kind
 from jaxord.export.description import contiguous
 from jaxord.predict import predictor
+from jaxord.shipped import install_hint
 
 WEIGHTS, STABLEHLO, ONNX = "model.safetensors", "program.stablehlo", "model.onnx"
 PLATFORMS = ("cpu", "cuda")
@@ -177,7 +178,7 @@ def stablehlo(run, folder):
 def onnx(run, folder):
     """Write model.onnx; returns {input: array} -> {output: array}, None without onnxruntime."""
     if importlib.util.find_spec("jax2onnx") is None:
-        raise ValueError('--format=onnx needs jax2onnx: pip install "jaxord[onnx]"')
+        raise ValueError(f"--format=onnx needs jax2onnx: {install_hint('onnx')}")
     import jax2onnx
 
     inputs, program = inputs_of(run), make_program(run)

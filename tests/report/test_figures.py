@@ -261,7 +261,5 @@ def test_texts_and_tables_become_parts():
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(
-        ValueError, match=r"figures need matplotlib: pip install 'jaxord\[report\]'"
-    ):
+    with pytest.raises(ValueError, match=r"figures need matplotlib: pip install -e .*\[report\]"):
         predictions.cumulative_score({"value": [1.0]})

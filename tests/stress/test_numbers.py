@@ -140,10 +140,8 @@ def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(
     )
     assert good == f"  last good checkpoint: {tmp_path / 'checkpoints/4'}"
     expected = np.unique(train_rows(splits, batch=16, seed=0)(4)[0])
-    assert (
-        rows
-        == f"  rows of step 5: {', '.join(f'{row} {splits.records.paths[row]}' for row in expected)}"
-    )
+    listed = ", ".join(f"{row} {splits.records.paths[row]}" for row in expected)
+    assert rows == f"  rows of step 5: {listed}"
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["skipped"]) for line in logged] == [(5, 1)] and logged[0][
         "loss"

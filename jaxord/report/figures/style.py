@@ -9,6 +9,8 @@ import itertools
 import math
 import pathlib
 
+from jaxord.shipped import install_hint
+
 # Okabe and Ito, without the yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -30,7 +32,7 @@ def drawn(function):
         try:
             import matplotlib
         except ModuleNotFoundError:
-            raise ValueError("figures need matplotlib: pip install 'jaxord[report]'") from None
+            raise ValueError(f"figures need matplotlib: {install_hint('report')}") from None
         style = matplotlib.rc_params_from_file(STYLE, use_default_template=False)
         with matplotlib.rc_context(style):
             return function(*arguments, **settings)
