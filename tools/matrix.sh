@@ -3,7 +3,7 @@
 #
 #   tools/matrix.sh                                                  # all six
 #   tools/matrix.sh 3.12-newest 3.11-lowest                          # two of them
-#   tools/matrix.sh 3.13-newest -- -n 1 tests/losses/test_losses.py  # pytest's own arguments follow --
+#   tools/matrix.sh 3.13-newest -- -n 1 tests/test_optim.py           # pytest's own arguments follow --
 #
 # A Python is python3.X of the PATH, else the newest one of pyenv. "lowest" is the lowest version of
 # each package that pyproject.toml names and that goes with the others; their own dependencies are
