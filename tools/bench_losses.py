@@ -66,11 +66,9 @@ def total_of(name, plain):
 
 
 def built(name, plain, arrays):
-    """Compiles value and gradient of a form of a loss for some arrays.
+    """(place, bytes of temporary memory, seconds of compiling) of a form's value and gradient.
 
-    Returns:
-      (function that puts the arrays on the device and returns a call without arguments, bytes of
-      temporary memory, seconds of the compiler).
+    place() puts the arrays on the device and returns the call without arguments.
     """
     total, names = total_of(name, plain)
     parts = names & LEARNED, names - LEARNED
@@ -149,8 +147,8 @@ def versus_torch(flags, limit, notes):
         if held[name] > limit:
             mib = f"{held[name] / measure.MIB:,.0f} MiB"
             notes.append(f"{name} in torch would hold {mib}, more than --limit.")
-    version = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    notes.append(f"{version}. {TORCH_NOTE}")
+    threads = torch.get_num_threads()
+    notes.append(f"torch {torch.__version__}, {threads} threads. {TORCH_NOTE}")
     return [torch_row(name, size, flags) for name, size in sizes.items() if held[name] <= limit]
 
 

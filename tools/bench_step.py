@@ -53,15 +53,11 @@ NOTES = """CPU ms: of all threads of this process, which other work on the machi
 data %: share of the time in which the loop stands waiting for a batch
 """
 
-
 parse = options.benchmark(__doc__, SETTINGS, rounds=5, config="").parse_args
 
 
 def starting_point(config, later):
-    """(config, start, words): parameters from the config's files if they exist, else drawn.
-
-    `later` stages go on from parameters of the stage before, so theirs are drawn too.
-    """
+    """(config, start, words): parameters from files if they exist; `later` stages draw them."""
     m = config.model
     sources = [source for source in (m.weights, m.image_weights) if source]
     if all(map(os.path.exists, sources)) and (sources or not m.pretrained) and not later:
@@ -133,8 +129,7 @@ def forward_pass(task):
 def ours(task, train):
     """(run, facts) of the task's compiled step.
 
-    run(steps) returns (seconds, seconds of waiting for a batch, steps: at least these, in whole
-    calls).
+    run(steps) returns (seconds, seconds of waiting for a batch, steps made: whole calls).
     """
     constants, factors, per_call = task.constants, None, 1
     if train:
@@ -196,18 +191,16 @@ def theirs(task, facts, train, compile):
 
 def in_turns(sides, rounds, seconds):
     """{side: [(seconds a step, share of waiting, CPU seconds a step)]}, blocks in turn."""
-    counts = {}
+    counts, blocks = {}, {name: [] for name in sides}
     for name, run in sides.items():
         run(1)
         spent, _, steps = run(3)
         counts[name] = max(1, round(seconds / spent * steps))
-    blocks = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, run in sides.items():
-            cpu = time.process_time()
-            spent, waited, steps = run(counts[name])
-            cpu = time.process_time() - cpu
-            blocks[name].append((spent / steps, waited / spent, cpu / steps))
+    for name, run in list(sides.items()) * rounds:
+        begun = time.process_time()
+        spent, waited, steps = run(counts[name])
+        cpu = time.process_time() - begun
+        blocks[name].append((spent / steps, waited / spent, cpu / steps))
     return blocks
 
 
@@ -236,27 +229,23 @@ def header(task, flags, facts, parameters, images, rate):
     views = facts["arrays"]["image"].shape[1] if "image" in facts["arrays"] else 0
     trained, frozen = (sum(x.size for x in part.values()) for part in (task.trained, task.frozen))
     step, texts = f"update of the training, {facts['per_call']} a call", "none"
-    if flags.predict:
-        step = "forward pass of the evaluation"
     if "prompt_tokens" in task.constants:
         once = "text_embeds" in task.constants or flags.predict
         ranks, tokens = task.constants["prompt_tokens"].shape
-        often = "once" if once else "in every step"
-        texts = f"{ranks} sentences of {tokens} tokens, run {often}"
-    machine = (
-        f"{task.mesh.size} x {jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores"
-    )
+        texts = f"{ranks} sentences of {tokens} tokens, run {'once' if once else 'in every step'}"
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    machine = f"{task.mesh.size} x {jax.devices()[0].device_kind}, {cores} cores, load {load:.1f}"
     batch = f"{images} images, {views} views of {config.data.image_size} pixels"
+    tower = config.model.image_tower or config.model.variant
     forward, (size, one) = facts["forward_flops"], rate
     work = f"{facts['flops'] / 1e9:,.4g} G a step = {facts['flops'] / forward:.2f} x the forward"
     work += f" pass of {forward / images / 1e9:,.4g} G an image; 2 a multiply-add of all products"
     products = f"products of {size} x {size} in {task.model.dtype}; 100 % of MFU"
     lines = {
         "config": f"{config.name}-{config.method} {' '.join(flags.set)}".strip(),
-        "step": step,
-        "machine": f"{machine}, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}",
-        "model": f"{config.model.image_tower or config.model.variant}, "
-        f"activations {task.model.dtype}",
+        "step": "forward pass of the evaluation" if flags.predict else step,
+        "machine": f"{machine}, jax {jax.__version__}",
+        "model": f"{tower}, activations {task.model.dtype}",
         "parameters": f"{trained:,} trained, {frozen:,} frozen; {parameters}",
         "batch": f"{batch}, {split.records.name}, tier {split.tier}",
         "texts": texts,

@@ -193,9 +193,9 @@ def edited(data, draw):
 class Late(BaseException):
     """An input takes more than SECONDS."""
 
-
-def late(number, frame):
-    raise Late
+    @classmethod
+    def happens(cls, number, frame):
+        raise cls
 
 
 def verdict(function, data, folder):
@@ -205,8 +205,8 @@ def verdict(function, data, folder):
         function(data, folder)
         return "read", ""
     except ValueError as error:
-        silent = not str(error).strip()
-        return ("FAULT", "a ValueError without a word") if silent else ("refused", "")
+        fault = "FAULT", "a ValueError without a word"
+        return ("refused", "") if str(error).strip() else fault
     except (Exception, Late):
         return "FAULT", traceback.format_exc()
     finally:
@@ -263,7 +263,7 @@ def main(arguments=None):
     known, names = targets(), flags.targets.split(",")
     if unknown := sorted(set(names) - set(known)):
         return f"error: no target {unknown}; there are {', '.join(known)}"
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGALRM, Late.happens)
     held = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))
     if flags.coverage:

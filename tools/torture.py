@@ -16,7 +16,6 @@ end by themselves within half a minute.
 """
 
 import collections
-import dataclasses
 import hashlib
 import os
 import pathlib
@@ -36,6 +35,7 @@ from jaxord.workdir import files, layout
 shipped.make_importable()
 from tools.benching import drawn, options, subject
 
+CONFIG = "configs/folder.py:method=l2rclip,backbone=tiny"
 KEPT = ("DONE.json", "results.json", "predictions.csv", "metrics.jsonl")
 FIELDS = {
     "data.batch": 8,
@@ -65,18 +65,25 @@ SETTINGS = {
 
 
 class Victim:
-    """The command, with its images and workdirs in `folder` and flags of SETTINGS."""
+    """The command, with its images and workdirs in `folder`, and a tally of its kills.
+
+    Attributes:
+      phases: Counter of the phases in which kills fell.
+      codes: Counter of "signal exit code".
+      runs, faults: finished ones; texts.
+    """
 
     def __init__(self, folder, flags):
         self.folder, self.processes, self.started = folder, flags.processes, []
+        self.phases, self.codes = collections.Counter(), collections.Counter()
+        self.runs, self.faults = 0, []
         devices = f"--xla_force_host_platform_device_count={flags.devices // flags.processes}"
         xla = f"{os.environ.get('XLA_FLAGS', '')} {devices}"
-        self.environment = subject.environment() | {"XLA_FLAGS": xla}
+        cache = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         if flags.cold:
-            self.environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-        else:
-            self.environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "programs"))
-            self.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+            cache = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+        programs = {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs")}
+        self.environment = {**programs, **subject.environment(), **cache, "XLA_FLAGS": xla}
         root = drawn.photographs(folder / "photographs")
         self.fields = FIELDS | {"train.duration": f"{flags.steps} steps", "data.root": root}
 
@@ -86,9 +93,7 @@ class Victim:
 
     def start(self, workdir):
         """Starts the processes of the command on a workdir."""
-        command = subject.command(
-            "configs/folder.py:method=l2rclip,backbone=tiny", workdir, self.fields
-        )
+        command = subject.command(CONFIG, workdir, self.fields)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -104,10 +109,9 @@ class Victim:
     def check(self):
         """Waits for the end; exits if a process fails."""
         codes = [process.wait() for process in self.started]
-        for number, code in enumerate(codes):
-            if code:
-                output = self.log(number).read_text(errors="replace")[-3000:]
-                sys.exit(f"the command failed, {codes}:\n{output}")
+        for number in [number for number, code in enumerate(codes) if code]:
+            output = self.log(number).read_text(errors="replace")[-3000:]
+            sys.exit(f"the command failed, {codes}:\n{output}")
 
     def finish(self, workdir):
         """Runs the command to its end; returns the seconds it takes."""
@@ -115,6 +119,12 @@ class Victim:
         self.start(workdir)
         self.check()
         return time.monotonic() - began
+
+    def kill(self):
+        """Kills the processes that still run."""
+        for process in self.started:
+            process.kill()
+            process.wait()
 
 
 def stages(workdir):
@@ -171,17 +181,7 @@ def fingerprint(workdir):
     return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
 
-@dataclasses.dataclass
-class Tally:
-    """Kills by phase, (signal, exit code)s, finished runs, texts of faults."""
-
-    phases: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    codes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    rounds: int = 0
-    faults: list = dataclasses.field(default_factory=list)
-
-
-def strike(victim, workdir, steps, longest, numbers, draw, tally):
+def strike(victim, workdir, steps, longest, numbers, draw):
     """Runs one attempt and kills it, unless it ends before; returns whether it did."""
     target_phase, wait = draw.choice((None, draw.choice(PHASES))), draw.uniform(0.0, longest * 1.1)
     number, target = draw.choice(numbers), draw.randrange(victim.processes)
@@ -200,25 +200,24 @@ def strike(victim, workdir, steps, longest, numbers, draw, tally):
     victim.started[target].send_signal(number)
     sent = time.monotonic()
     code = victim.started[target].wait()
-    tally.phases[fell_in] += 1
-    tally.codes[number.name, code] += 1
+    victim.phases[fell_in] += 1
+    victim.codes[f"{number.name} {code}"] += 1
     if code not in (-number, signals.STOPPED, 0):
-        tally.faults.append(f"{number.name} in {fell_in} ends by {code}")
-    for process in victim.started:
-        try:
+        victim.faults.append(f"{number.name} in {fell_in} ends by {code}")
+    try:
+        for process in victim.started:
             process.wait(max(0.1, sent + ENDING - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            kill = f"{number.name} of process {target} in {fell_in}"
-            tally.faults.append(f"{kill}: another one goes on after {ENDING} s")
-            process.kill()
-            process.wait()
-    kill = f"{tally.phases.total():>4}  {number.name:<8}{fell_in:<26}"
+    except subprocess.TimeoutExpired:
+        kill = f"{number.name} of process {target} in {fell_in}"
+        victim.faults.append(f"{kill}: another one goes on after {ENDING} s")
+        victim.kill()
+    kill = f"{victim.phases.total():>4}  {number.name:<8}{fell_in:<26}"
     ended = f"all have ended after {time.monotonic() - sent:.1f} s"
     print(f"{kill}after {time.time() - began:5.1f} s, {ended}", flush=True)
     return False
 
 
-def torture(victim, kills, numbers, draw, tally):
+def torture(victim, kills, numbers, draw):
     """Kills until the kills are spent, then lets the run end."""
     calm, warm, workdir = (victim.folder / name for name in ("calm", "warm", "run"))
     victim.finish(calm)
@@ -229,17 +228,17 @@ def torture(victim, kills, numbers, draw, tally):
     print(f"a whole run takes {longest:.0f} s and {leaves}", flush=True)
     if fingerprint(warm) != expected:
         sys.exit("two undisturbed runs differ")
-    while workdir.exists() or tally.phases.total() < kills:
-        if tally.phases.total() >= kills:
+    while workdir.exists() or victim.phases.total() < kills:
+        if victim.phases.total() >= kills:
             victim.finish(workdir)
-        elif not strike(victim, workdir, steps, longest, numbers, draw, tally):
+        elif not strike(victim, workdir, steps, longest, numbers, draw):
             continue
-        tally.rounds += 1
+        victim.runs += 1
         result = fingerprint(workdir)
         names = {**expected, **result}
         changed = [name for name in names if expected.get(name) != result.get(name)]
-        tally.faults += [f"run {tally.rounds}: {name} differs" for name in changed]
-        print(f"run {tally.rounds} is done: {len(changed)} of {len(expected)} differ", flush=True)
+        victim.faults += [f"run {victim.runs}: {name} differs" for name in changed]
+        print(f"run {victim.runs} is done: {len(changed)} of {len(expected)} differ", flush=True)
         shutil.rmtree(workdir)
 
 
@@ -252,22 +251,18 @@ def main(arguments=None):
     # A shell's background jobs ignore the first.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    tally = Tally()
     with tempfile.TemporaryDirectory() as folder:
         victim = Victim(pathlib.Path(folder), flags)
         try:
-            torture(victim, flags.kills, numbers, random.Random(flags.seed), tally)
+            torture(victim, flags.kills, numbers, random.Random(flags.seed))
         except KeyboardInterrupt:
-            for process in victim.started:
-                process.kill()
-                process.wait()
-    codes = [(f"{name} {code}", n) for (name, code), n in tally.codes.items()]
-    for title, counts in (("fell", tally.phases.most_common()), ("ended by", codes)):
-        for name, n in counts:
+            victim.kill()
+    for title, counts in (("fell", victim.phases), ("ended by", victim.codes)):
+        for name, n in counts.most_common():
             print(f"{title:<10}{name:<30}{n:>5}")
-    runs = f"{tally.rounds} runs on {flags.devices} devices, {tally.phases.total()} kills"
-    print("\n".join(tally.faults) or f"{runs}: the same bytes")
-    return 1 if tally.faults else 0
+    runs = f"{victim.runs} runs on {flags.devices} devices, {victim.phases.total()} kills"
+    print("\n".join(victim.faults) or f"{runs}: the same bytes")
+    return 1 if victim.faults else 0
 
 
 if __name__ == "__main__":

@@ -45,10 +45,8 @@ def alternate(calls, rounds):
     they are the first turn.
     """
     first = {name: seconds(call) for name, call in calls.items()}
-    times = {
-        name: 1 if first[name] > 1 else max(1, math.ceil(SHORTEST / seconds(call)))
-        for name, call in calls.items()
-    }
+    once = {name: first[name] if first[name] > 1 else seconds(call) for name, call in calls.items()}
+    times = {name: max(1, math.ceil(SHORTEST / once[name])) for name in calls}
     long = bool(first) and min(first.values()) > LONG
     samples = {name: [first[name]] if long else [] for name in calls}
     for turn in range(long, rounds):
