@@ -120,11 +120,11 @@ def latencies(methods, images):
             samples[name] += [pair] if row >= 0 else []
     rows = []
     for name, pairs in samples.items():
-        decoding, whole = 1000 * np.array(pairs).T
+        decoding, total = 1000 * np.array(pairs).T
         row = {"method": name, "images": images}
         row |= {"gallery": len(methods[name].task.splits["train"].records)}
-        row |= {"mean ms": float(whole.mean()), "deviation ms": float(whole.std(ddof=1))}
-        row |= {"median ms": float(np.median(whole)), "decoding ms": float(decoding.mean())}
+        row |= {"mean ms": float(total.mean()), "deviation ms": float(total.std(ddof=1))}
+        row |= {"median ms": float(np.median(total)), "decoding ms": float(decoding.mean())}
         rows.append(row)
     return rows
 

@@ -192,12 +192,12 @@ def torch_row(name, size, flags):
 
 
 def bench(flags):
-    """Times the losses, and those of them that torch has here beside it."""
+    """Times the losses, alone and beside torch."""
     flags.losses = flags.losses.split(",")
     sizes = sorted(map(int, filter(None, flags.sizes.split(","))))
     flags.sizes = [size for size in sizes if size <= flags.largest]
     if unknown := sorted(set(flags.losses) - set(LOSSES)):
-        raise ValueError(f"--losses has {unknown}; there are {', '.join(LOSSES)}")
+        raise ValueError(f"--losses has {unknown}; known are {', '.join(LOSSES)}")
     on_cpu = jax.default_backend() == "cpu"
     free = storage.host_memory() if on_cpu else storage.device_memory()[1]
     limit = flags.limit * measure.MIB or free / 2

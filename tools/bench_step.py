@@ -129,7 +129,7 @@ def forward_pass(task):
 def ours(task, train):
     """(run, facts) of the task's compiled step.
 
-    run(steps) returns (seconds, seconds of waiting for a batch, steps made: whole calls).
+    run(steps) returns (seconds, seconds of waiting for a batch, steps, in full calls).
     """
     constants, factors, per_call = task.constants, None, 1
     if train:

@@ -262,7 +262,7 @@ def main(arguments=None):
     flags = options.parser(__doc__, SETTINGS).parse_args(arguments)
     known, names = targets(), flags.targets.split(",")
     if unknown := sorted(set(names) - set(known)):
-        return f"error: no target {unknown}; there are {', '.join(known)}"
+        return f"error: no target {unknown}; known are {', '.join(known)}"
     signal.signal(signal.SIGALRM, Late.happens)
     held = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))

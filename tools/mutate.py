@@ -77,9 +77,9 @@ def mutate(folder, before, name, kind, draw):
     return changed != content
 
 
-def same(found, expected):
+def same(restored, expected):
     """Whether two trees hold the same dtypes and bytes."""
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    pairs = zip(jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True)
     arrays = ((np.asarray(a), np.asarray(b)) for a, b in pairs)
     return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in arrays)
 

@@ -47,14 +47,14 @@ def good(place):
 
 
 def bad():
-    """{name: (bytes, what is said of them)}."""
-    whole, bitmap = saved(gradient(1), "JPEG"), saved(gradient(1), "BMP")
+    """{name: (bytes, words of the error)}."""
+    photo, bitmap = saved(gradient(1), "JPEG"), saved(gradient(1), "BMP")
     deep = saved(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF")
     huge = saved(Image.new("1", (20_000, 20_000)), "PNG")  # 50 kB that would fill 1.2 GB
     absurd = bitmap[:18] + b"\xff\xff\xff\x7f" * 2 + bitmap[26:]
     return {
         "nothing.png": (b"", "zero bytes"),
-        "cut.jpg": (whole[: len(whole) // 2], "runcated"),
+        "cut.jpg": (photo[: len(photo) // 2], "runcated"),
         "text.jpg": (b"no picture", "no image in a known format"),
         "bomb.png": (huge, "pixels"),
         "deep.tiff": (deep, "store the image with 8 or 16 bits"),
@@ -93,13 +93,13 @@ def run(*arguments):
 def test_an_album_of_everything_is_verified_trained_on_and_predicted(album, tmp_path):
     count = 3 * (len(good(0)) + len(NAMES))
     data = ("--config=configs/folder.py:backbone=tiny", f"--config.data.root={album}")
-    found = run("tools/verify_data.py", *data)
-    assert found.returncode == 1, found.stderr
-    lines = [line.split("\t") for line in found.stdout.splitlines() if line.count("\t") == 3]
-    for name, (_, reason) in [*bad().items(), ("linked.png", ("", "leaves the root"))]:
-        reasons = [told for _, _, path, told in lines if path == f"1/{name}"]
-        assert any(reason in told for told in reasons), (name, found.stdout)
-    assert len(lines) == len(bad()) + 1, found.stdout
+    verified = run("tools/verify_data.py", *data)
+    assert verified.returncode == 1, verified.stderr
+    lines = [line.split("\t") for line in verified.stdout.splitlines() if line.count("\t") == 3]
+    for name, (_, expected) in [*bad().items(), ("linked.png", ("", "leaves the root"))]:
+        reasons = [reason for _, _, path, reason in lines if path == f"1/{name}"]
+        assert any(expected in reason for reason in reasons), (name, verified.stdout)
+    assert len(lines) == len(bad()) + 1, verified.stdout
     (album / "1" / "linked.png").unlink()
     workdir = f"--workdir={tmp_path / 'run'}"
     short = ("--config.data.batch=8", "--config.train.duration=4 steps", workdir)
@@ -117,11 +117,11 @@ def test_an_album_of_everything_is_verified_trained_on_and_predicted(album, tmp_
     assert f"{len(bad())} could not be read" in predicted.stdout, predicted.stderr
     with open(output, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    told = {pathlib.Path(row["path"]).name: row["error"] for row in rows}
+    errors = {pathlib.Path(row["path"]).name: row["error"] for row in rows}
     assert len(rows) == count + len(bad())
-    assert {name for name, error in told.items() if error} == set(bad())
-    assert all(reason in told[name] for name, (_, reason) in bad().items())
-    assert {f"{name}.png" for name in NAMES} <= set(told)
+    assert {name for name, error in errors.items() if error} == set(bad())
+    assert all(reason in errors[name] for name, (_, reason) in bad().items())
+    assert {f"{name}.png" for name in NAMES} <= set(errors)
     load = predictor.Predictor.load(tmp_path / "run")
     seen = [row for row in rows if not row["error"]]
     again = load([album / row["path"] for row in seen])

@@ -74,17 +74,17 @@ def counts(opt_state):
 def test_what_is_not_finite_changes_nothing_but_the_step(photos, spoil):
     """One and five steps a call; a nan loss, and a gradient that overflows alone."""
     task = make_task(config("folder", "method=ce_l1,backbone=tiny", photos, **FIELDS), "")
-    split, told = task.splits["train"], []
+    split, log = task.splits["train"], []
     spoil(split, {1: jnp.nan, 2: 1e30, 4: jnp.inf})
     state, update = train.begin(task, lambda step: 1.0 - 0.1 * step)
     batches, parameters = train_batches(split, batch=16, seed=0), [jax.device_get(state.trained)]
     for _ in range(5):
         state, values = update(state, next(batches), task.labels["train"], task.constants)
         finite = bool(np.isfinite(values["loss"]))
-        told.append((int(state.step), values["skipped"].tolist(), finite))
+        log.append((int(state.step), values["skipped"].tolist(), finite))
         parameters.append(jax.device_get(state.trained))
     skipped = [[0, 0], [1, 1], [2, 2], [0, 2], [1, 3]]
-    assert told == list(zip(range(1, 6), skipped, [True, False, True, True, False], strict=True))
+    assert log == list(zip(range(1, 6), skipped, [True, False, True, True, False], strict=True))
     unchanged = [equal(a, b) for a, b in itertools.pairwise(parameters)]
     assert unchanged == [False, True, True, False, True]
     assert counts(jax.device_get(state.opt_state)) == [{5}, {2}]
@@ -125,8 +125,8 @@ def test_so_many_in_a_row_end_the_run_and_the_same_command_goes_on(
 
     spoil(splits, dict.fromkeys((5, 6), jnp.nan))
     train.run(c, tmp_path)
-    said = capsys.readouterr().out
-    assert "goes on from step 4 of 9" in said and "2 of 9 steps changed nothing" in said
+    output = capsys.readouterr().out
+    assert "goes on from step 4 of 9" in output and "2 of 9 steps changed nothing" in output
     with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
         state = saved.read(9, ("trained", "stats", "opt_state"))
     assert all(np.isfinite(array).all() for part in state.values() for array in part.values())

@@ -101,7 +101,7 @@ def test_torch_stands_beside_in_the_same_run(tmp_path):
 
 
 def test_an_unknown_loss_is_named():
-    assert "there are supcon, rnc" in bench_losses.main(["--losses=con_ord"])
+    assert "known are supcon, rnc" in bench_losses.main(["--losses=con_ord"])
 
 
 def test_the_search_finds_the_nearest(tmp_path):

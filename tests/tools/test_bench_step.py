@@ -62,16 +62,16 @@ def test_the_command_times_both_sides(torch_step, tmp_path, capsys):
     flags = ["--synthetic=16", "--vs-torch", "--eager", "--rounds=2", "--seconds=0.02"]
     flags += ["--config=configs/folder.py:method=ce_l1,backbone=tiny", f"--output={output}"]
     assert bench_step.main([*fields, *flags]) == 0
-    found, text = json.loads(output.read_text()), capsys.readouterr().out
-    ours, torchs = found["rows"]
+    figures, text = json.loads(output.read_text()), capsys.readouterr().out
+    ours, torchs = figures["rows"]
     assert ours["side"] == "jaxord" and torchs["side"] == "torch"
-    assert "eager, as asked" in found["header"]["torch"]
-    assert found["losses"]["jaxord"] == pytest.approx(found["losses"]["torch"], rel=1e-5)
+    assert "eager, as asked" in figures["header"]["torch"]
+    assert figures["losses"]["jaxord"] == pytest.approx(figures["losses"]["torch"], rel=1e-5)
     assert ours["img/s"] == pytest.approx(8 * ours["steps/s"])
     assert 0 <= ours["data %"] <= 100 and ours["program MiB"] > 0.5
-    assert ours["GFLOP/s"] == pytest.approx(found["flops"] * ours["steps/s"] / 1e9)
-    assert 2.5 < found["flops"] / found["forward_flops"] < 3
-    assert found["time"]["least"] <= found["time"]["median"] <= found["time"]["most"]
+    assert ours["GFLOP/s"] == pytest.approx(figures["flops"] * ours["steps/s"] / 1e9)
+    assert 2.5 < figures["flops"] / figures["forward_flops"] < 3
+    assert figures["time"]["least"] <= figures["time"]["median"] <= figures["time"]["most"]
     assert "torch's time / ours" in text
     assert "8 images, 1 views of 32 pixels, 16 synthetic images, tier cached" in text
 

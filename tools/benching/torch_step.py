@@ -29,10 +29,11 @@ def fcrc(arrays):
     scores = arrays["logits"][:, arrays["rank"]]  # [B, B]
     apart = (arrays["rank"][:, None] - arrays["rank"]).abs().float()
     weights = torch.log(apart * (len(apart) - 1) / apart.sum(1, keepdim=True).clamp(min=1.0))
-    own = scores.diagonal()
+    matching = scores.diagonal()
 
     def mean(others):
-        return (torch.logsumexp(torch.cat([own[:, None], others + weights], 1), 1) - own).mean()
+        rows = torch.cat([matching[:, None], others + weights], 1)
+        return (torch.logsumexp(rows, 1) - matching).mean()
 
     return mean(scores) + mean(scores.T)
 
@@ -105,18 +106,18 @@ class Model(nn.Module):
         self.clip = build_clip(task.model.settings)
         if not self.prompt:
             del self.clip.text_model, self.clip.text_projection, self.clip.logit_scale
-        weights, self.own, self.by_path = {}, nn.ParameterDict(), {}
+        weights, self.others, self.by_path = {}, nn.ParameterDict(), {}
         for path, array in {**task.trained, **task.frozen}.items():
             if path.split("/")[0] in hf_clip.PARTS:
                 array = hf_clip.to_source(path, np.asarray(array)).copy()
                 weights[hf_clip.source_name(path)] = torch.tensor(array)
             else:
-                self.own[path] = torch.tensor(np.asarray(array))
+                self.others[path] = torch.tensor(np.asarray(array))
         self.clip.load_state_dict(weights)
         named = dict(self.clip.named_parameters())
         for path in (*task.trained, *task.frozen):
             of_clip = path.split("/")[0] in hf_clip.PARTS
-            parameter = named[hf_clip.source_name(path)] if of_clip else self.own[path]
+            parameter = named[hf_clip.source_name(path)] if of_clip else self.others[path]
             self.by_path[path] = parameter.requires_grad_(path in task.trained)
 
     def forward(self, batch):
@@ -140,9 +141,9 @@ class Model(nn.Module):
         tower = self.clip.text_model
         words = tower.embeddings.token_embedding(self.prompt_tokens)  # [K, T, C]
         if self.prompt != "FixedPrompt":
-            words = self.place(words, CONTEXT, self.own["prompt/context"][None])
+            words = self.place(words, CONTEXT, self.others["prompt/context"][None])
         if self.prompt == "ConceptPrompt":
-            words = self.place(words, RANK, self.own["prompt/ranks"])
+            words = self.place(words, RANK, self.others["prompt/ranks"])
         words = tower.embeddings(inputs_embeds=words)
         states = tower.encoder(inputs_embeds=words, attention_mask=None, is_causal=True)[0]
         states = tower.final_layer_norm(states)
@@ -157,7 +158,7 @@ class Model(nn.Module):
         return torch.where(here[..., None], placed, words)
 
     def linear(self, path, x):
-        return x @ self.own[f"{path}/kernel"] + self.own[f"{path}/bias"]
+        return x @ self.others[f"{path}/kernel"] + self.others[f"{path}/bias"]
 
     # Heads have the names of ours.
     def Classifier(self, arrays):  # noqa: N802
