@@ -47,18 +47,11 @@ def start(config):
     state, step, *_ = training.begin(task, per_call > 1)
     rest = labels, task.constants
     run, seconds, temporary = measure.compiled(step, state, next(source), *rest)
-    return types.SimpleNamespace(
-        task=task,
-        run=run,
-        state=state,
-        draw=lambda: next(source),
-        rest=rest,
-        per_call=per_call,
-        steps=len(task.splits["train"].records) / config.data.batch,
-        costs={"compile s": seconds, "MiB": temporary / measure.MIB},
-        epochs=[],
-        waits=[],
-    )
+    m = types.SimpleNamespace(task=task, run=run, state=state, rest=rest, per_call=per_call)
+    m.draw, m.epochs, m.waits = lambda: next(source), [], []
+    m.steps = len(task.splits["train"].records) / config.data.batch
+    m.costs = {"compile s": seconds, "MiB": temporary / measure.MIB}
+    return m
 
 
 def epochs(methods, steps, rounds):
@@ -121,8 +114,8 @@ def latencies(methods, images):
     rows = []
     for name, pairs in samples.items():
         decoding, total = 1000 * np.array(pairs).T
-        row = {"method": name, "images": images}
-        row |= {"gallery": len(methods[name].task.splits["train"].records)}
+        gallery = len(methods[name].task.splits["train"].records)
+        row = {"method": name, "images": images, "gallery": gallery}
         row |= {"mean ms": float(total.mean()), "deviation ms": float(total.std(ddof=1))}
         row |= {"median ms": float(np.median(total)), "decoding ms": float(decoding.mean())}
         rows.append(row)

@@ -40,10 +40,10 @@ SETTINGS = {
 }
 COLUMNS = ["heads", "steps", "together s", "together s range", "one by one s", "ratio"]
 COLUMNS += ["ratio range", "compile s", "compile one by one s", "evaluate s", "difference"]
-NOTE = (
+NOTES = [
     "One by one is scaled from one head. The difference is that of a head's mean absolute error, "
     "as a share of it."
-)
+]
 
 
 def config_of(steps, hidden, batch):
@@ -128,7 +128,7 @@ def bench(flags):
         "evaluate s": evaluating,
         "difference": abs(scores[0] / single - 1),
     }
-    return "Heads on cached features", {"Heads": ([row], COLUMNS)}, [NOTE]
+    return "Heads on cached features", {"Heads": ([row], COLUMNS)}, NOTES
 
 
 main = measure.command(__doc__, bench, SETTINGS, rounds=5)

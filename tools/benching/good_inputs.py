@@ -8,6 +8,9 @@ import zipfile
 
 import numpy as np
 from PIL import Image
+from safetensors.numpy import save
+from scipy.io import savemat
+from transformers import CLIPConfig
 
 from configs import texts
 from jaxord.models.clip import ClipSettings, Tower
@@ -52,9 +55,6 @@ def images():
 
 def weights():
     """A safetensors file, and a config.json of CLIP."""
-    from safetensors.numpy import save
-    from transformers import CLIPConfig
-
     tensors = {"a": np.ones((3, 2), np.float32), "b": np.arange(4, dtype=np.float32)}
     return [save(tensors), CLIPConfig().to_json_string().encode()]
 
@@ -76,8 +76,6 @@ def videos():
 
 def matlabs():
     """A list in MATLAB files, plain and compressed."""
-    from scipy.io import savemat
-
     names, contents = np.empty((1, 2), object), []
     names[0] = [np.array([name]) for name in ("a.jpg", "b.jpg")]
     members = {"names": names, "mos": np.array([[1.0, 2.5]])}
