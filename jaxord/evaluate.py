@@ -1,6 +1,5 @@
 """Predictions of a whole split of N records, their metrics, and the baselines beside them."""
 
-import csv
 import dataclasses
 import functools
 import pathlib
@@ -17,7 +16,7 @@ from jaxord.step import make_forward
 from jaxord.targets import shots
 from jaxord.task import configured_rules, gallery_of, make_task, text_embeds
 from jaxord.workdir import files, layout, run_config
-from jaxord.workdir.results import summarise
+from jaxord.workdir.results import summarise, write_predictions, write_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,33 +182,6 @@ def placed_references(task, variables, gathering=make_gather):
     return devices.put(points, devices.by_size(points, task.mesh, task.config.model.fsdp))
 
 
-def write_predictions(path, task, name, predictions):
-    """predictions.csv: path, target, each rule's value, the headline's rank and its name, further
-    columns of the data."""
-    records, headline = task.splits[name].records, next(iter(predictions.values()))
-    columns = {"path": records.paths, **numbered("target", records.targets)}
-    for rule, values in predictions.items():
-        columns |= numbered(rule, values)
-    if task.ranks:
-        ranks = task.ranks.index(headline)
-        columns |= {"rank": ranks, "rank_name": [task.ranks.names[rank] for rank in ranks]}
-    own = {*columns, "rank", "rank_name"}  # the data's own rank_name is that of the target
-    columns |= {column: values for column, values in records.columns.items() if column not in own}
-    with files.replacing(path, newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-
-
-def numbered(name, values):
-    """{column name: texts}; of several numbers a row each has its own column, name_0, name_1."""
-    if values.ndim == 1:
-        return {name: [f"{value:.6g}" for value in values]}
-    return {
-        f"{name}_{i}": [f"{value:.6g}" for value in column] for i, column in enumerate(values.T)
-    }
-
-
 def evaluate_and_write(task, evaluate, variables, folder, gallery=None):
     """Evaluates validation and test split, and writes the results; a given gallery is on disk."""
     results, stored = {}, gallery is not None
@@ -237,7 +209,7 @@ def write_results(folder, task, evaluation, results):
     vocabulary = task.splits["test"].records.vocabulary
     if vocabulary:
         files.write_json(folder / "vocabulary.json", vocabulary)
-    files.write_json(folder / "results.json", results)
+    write_scores(folder, results)
 
 
 def finish(folder, task, began, step, total, selected):

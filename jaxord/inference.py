@@ -8,6 +8,7 @@ B batch, K ranks, G groups, R reference points, D embedding, N gallery, A angles
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.export
@@ -19,8 +20,8 @@ from jaxord.vectors import distances, inner, unit
 __all__ = ["expectation", "argmax", "value", "experts", "true_expert", "thresholds"]
 __all__ += ["nearest_reference", "knn", "neighbours"]
 
-# Each rule in torch, for the README of an export; {name} stands for an array or a setting. Names are
-# rules, or a rule with a setting that is true. The program itself is in export/predict_torch.py.
+# Each rule in torch, for the README of an export; {name} stands for an array or a setting. A key is
+# a rule, or a rule with a setting that is true. The program itself is in export/predict_torch.py.
 TORCH_LINES = {
     "expectation": "({logits}.softmax(1) * {rank_values}).sum(1)",
     "argmax": "{rank_values}[{logits}.argmax(1)]",
@@ -136,6 +137,31 @@ def neighbours(
     queries = jnp.asarray(image_embeds)
     nearest = _nearest(queries, jnp.asarray(gallery_embeds), k, min(block, size))  # [B, k]
     return jnp.asarray(gallery_targets, jnp.float32)[nearest]
+
+
+def uncertainty(neighbours: Any = None, probabilities: Any = None, rank_values: Any = None) -> Any:
+    """Standard deviation of the neighbours' labels, else of the distribution over the ranks.
+
+    sqrt(mean_j (y_j - mean y)^2), with several angles the root of the sum of their variances; or
+    sqrt(sum_k p_k (v_k - sum_l p_l v_l)^2). No rule: not in `__all__`.
+
+    Args:
+      neighbours: labels y, [B, k] or [B, k, A]; numpy or jax, which also computes the result.
+      probabilities: p, [B, K].
+      rank_values: v, [K].
+
+    Returns:
+      [B] in the precision of the arguments; None with neither neighbours nor rank values.
+    """
+    if neighbours is not None:
+        variance = ((neighbours - neighbours.mean(1, keepdims=True)) ** 2).mean(1)
+        variance = variance if variance.ndim == 1 else variance.sum(1)
+    elif probabilities is not None and rank_values is not None:
+        centre = (probabilities * rank_values).sum(1, keepdims=True)
+        variance = (probabilities * (rank_values - centre) ** 2).sum(1)
+    else:
+        return None
+    return variance.__array_namespace__().sqrt(variance)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

@@ -110,7 +110,7 @@ def test_an_installed_wheel_trains_predicts_and_has_its_tools(installed):
     assert code == 1 and "none.bin" in text and "Traceback" not in text
     fit = (
         "import jaxord, numpy as np; x = np.zeros((6, 40, 40, 3), np.uint8); y = np.arange(6.0);"
-        "print(jaxord.OrdinalRegressor(steps=1, settings={'data.batch': 4}).fit(x, y).predict(x))"
+        "print(jaxord.OrdinalRegressor(steps=3, settings={'data.batch': 4}).fit(x, y).predict(x))"
     )
     code, text = run("python", "-c", fit)
     assert code == 0, text

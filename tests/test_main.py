@@ -224,7 +224,8 @@ def test_without_data_one_message_says_what_is_wanted(name):
 
 
 def test_compiled_programs_are_kept_for_the_next_process(tmp_path):
-    code = "import os; from jaxord import main; main.keep_programs(os.environ); import jax; print(jax.jit(abs)(-1))"
+    code = "import os; from jaxord import main; main.keep_programs(os.environ); import jax; "
+    code += "print(jax.jit(abs)(-1))"
     environment = {
         name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"
     }

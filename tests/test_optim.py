@@ -312,9 +312,7 @@ def test_config_errors():
         optim.rate_factor(config(warmup_shape="exponential"), 10, STEPS_OF)
     with pytest.raises(ValueError, match="milestones is empty"):
         optim.rate_factor(config(schedule="multi_step"), 10, STEPS_OF)
-    with pytest.raises(
-        ValueError, match="'2 epochs' is 20 steps, expected fewer than all 20"
-    ):
+    with pytest.raises(ValueError, match="'2 epochs' is 20 steps, expected fewer than all 20"):
         optim.rate_factor(config(warmup="2 epochs"), 20, STEPS_OF)
     with pytest.raises(ValueError, match="Did you mean 'adam'"):
         optim.make(config(name="adamW"), {"first/w": "a"}, unchanged)

@@ -1,5 +1,4 @@
-"""How fast the batches of a config come in each tier of the data, beside the speed of the step that
-uses them.
+"""Speed of the batches of a config in each tier of the data, beside the step that uses them.
 
     python tools/bench_data.py --config=configs/quickstart.py [--set data.batch=128]
     [--output=data.json]
@@ -9,130 +8,111 @@ img/s counts the rows of a batch, copies included. "alone" draws batches and wai
 which draws a batch while the device computes, and in the resident tier draws the rows of many and
 gathers their images within the call. "wait %" is the share of the loop's wall time spent in
 next(batches), "loop / step" its part of the step's speed. "prepared s" is the time to bring the
-training split into the tier, once a run. All are taken in turns, whose first calls are not counted.
+training split into the tier, once a run. All take turns; the first calls of a turn do not count.
 """
 
 import collections
 import functools
-import pathlib
 import sys
 import time
 
 import jax
+from ml_collections import ConfigDict
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools/ is not installed
-
+from jaxord import shipped
 from jaxord.data import storage
 from jaxord.data.batches import train_batches
 from jaxord.task import make_task
-from jaxord.workdir.layout import chosen_folds, stages_of
-from tools import measure
+from jaxord.workdir.layout import chosen_folds
 
-TIERS = ("resident", "cached", "stream")
+shipped.make_importable()
+from tools.benching import measure, training
+
+TIERS = {tier: tier for tier in ("resident", "cached", "stream")}
 EARLY = 3  # calls before a turn's clock starts; the stream decodes two batches ahead
+SHOWN = ("alone img/s", "step img/s", "loop img/s", "wait %", "loop / step")
+COLUMNS = ["tier", "prepared s"]
+COLUMNS += [column for name in SHOWN for column in (name, f"{name} range")]
 
 
 def bound(row):
-    """What the training waits for in a tier, in one sentence."""
+    """One sentence on what training waits for in a tier."""
     data, step, loop = (row[f"{name} img/s"] for name in ("alone", "step", "loop"))
+    faster = f"{data / step:.3g} times as fast as"
     if loop > 0.9 * step:
-        return f"{row['tier']}: the step bounds training; batches could come {data / step:.3g} times as fast as it takes them."
+        return (
+            f"{row['tier']}: the step bounds training; batches could come {faster} it takes them."
+        )
     if data < step:
-        return f"{row['tier']}: the data bound training; batches come at {data / step:.2f} of the step's speed."
+        share = f"{data / step:.2f} of the step's speed"
+        return f"{row['tier']}: the data bound training; batches come at {share}."
     return (
-        f"{row['tier']}: neither bounds training alone; batches come {data / step:.3g} times as fast as they are taken, but "
-        f"drawing them costs {1 - loop / step:.0%} of its speed: both want the same processors, or one waits for the other."
+        f"{row['tier']}: neither bounds training alone; batches come {faster} they are taken, but "
+        f"drawing them costs {1 - loop / step:.0%} of its speed: both want the same processors, or "
+        "one waits for the other."
     )
 
 
-def bench(config, steps, rounds):
-    """Rows of the tiers of a config's first fold, and a sentence on its step."""
+def bench(flags):
+    """Times the tiers of a config's first fold."""
+    config, steps = training.config_of(flags.config, flags.set), flags.steps
     task = make_task(config, chosen_folds(config)[0])
     split, images = task.splits["train"], config.data.batch * config.data.copies
-    state, step, *_ = measure.begin(task)
+    state, step, *_ = training.begin(task)
     one = next(train_batches(split, batch=config.data.batch, seed=config.seed))
     rest = task.labels.get("annotations", task.labels["train"]), task.constants
     run, compiling, temporary = measure.compiled(step, state, one, *rest)
-    rows, ways = (
-        [],
-        {"step": (run, lambda: one, rest, 1)},
-    )  # name: program, draw, what else it takes, updates a call
-    for tier in TIERS if split.records.read else ("inputs",):
-        data, begun = (
-            measure.with_fields(config.data, tier=tier if split.records.read else "auto"),
-            time.perf_counter(),
-        )
+    # name -> (step, draw, what else the step takes, updates of a call)
+    ways, rows = {"step": (run, lambda: one, rest, 1)}, []
+    for tier, setting in (TIERS if split.records.read else {"inputs": "auto"}).items():
+        data = ConfigDict({**config.data, "tier": setting}, type_safe=False)
+        begun = time.perf_counter()
         prepared = storage.decode_split(split.records, data, split.place)
         rows.append({"tier": tier, "prepared s": time.perf_counter() - begun})
-        source, labels, most = measure.batches(task, prepared)
+        source, labels, per_call = training.batches(task, prepared)
         call = run
-        if most > 1:
-            call, *_ = measure.compiled(
-                measure.begin(task, True)[1], state, next(source), labels, task.constants
-            )
-        ways[tier] = call, functools.partial(next, source), (labels, task.constants), most
+        if per_call > 1:
+            several = training.begin(task, several=True)[1]
+            call, *_ = measure.compiled(several, state, next(source), labels, task.constants)
+        ways[tier] = call, functools.partial(next, source), (labels, task.constants), per_call
     samples = collections.defaultdict(list)
 
-    def train(name):
+    def loop(name):
         nonlocal state
-        run, draw, rest, most = ways[name]
-        calls = -(-steps // most)
-        state, _, _ = measure.train(run, state, draw, EARLY, *rest)
-        state, took, waited = measure.train(run, state, draw, calls, *rest)
-        samples[f"{name} loop img/s"].append(calls * most * images / took)
-        samples[f"{name} loop wait %"].append(100 * waited / took)
+        run, draw, rest, per_call = ways[name]
+        calls = -(-steps // per_call)
+        state, *_ = training.run_calls(run, state, draw, EARLY, *rest)
+        state, took, waited = training.run_calls(run, state, draw, calls, *rest)
+        samples[name, "loop img/s"].append(calls * per_call * images / took)
+        samples[name, "wait %"].append(100 * waited / took)
 
-    for _ in range(rounds):
-        train("step")
-        for tier in (row["tier"] for row in rows):
-            _, draw, _, most = ways[tier]
-            for _ in range(EARLY):
-                jax.block_until_ready(draw())
-            took = measure.seconds(
-                lambda draw=draw: jax.block_until_ready(draw()), -(-steps // most)
-            )
-            samples[f"{tier} alone img/s"].append(most * images / took)
-            train(tier)
-    samples["step img/s"] = samples["step loop img/s"]
+    def alone(tier):
+        _, draw, _, per_call = ways[tier]
+        for _ in range(EARLY):
+            jax.block_until_ready(draw())
+        took = measure.seconds(lambda: jax.block_until_ready(draw()), -(-steps // per_call))
+        samples[tier, "alone img/s"].append(per_call * images / took)
+
+    for _ in range(flags.rounds):
+        loop("step")
+        for row in rows:
+            alone(row["tier"])
+            loop(row["tier"])
+    fastest = samples["step", "loop img/s"]
     for row in rows:
-        row |= measure.spread("step img/s", samples["step img/s"])
-        for name, column in [("alone img/s",) * 2, ("loop img/s",) * 2, ("loop wait %", "wait %")]:
-            row |= measure.spread(column, samples[f"{row['tier']} {name}"])
-        row |= measure.spread(
-            "loop / step",
-            measure.ratios(samples[f"{row['tier']} loop img/s"], samples["step img/s"]),
-        )
-    return (
-        rows,
-        f"The step was compiled in {compiling:.1f} s and holds {temporary / measure.MIB:,.1f} MiB of temporary memory.",
-    )
+        row |= measure.spread("step img/s", fastest)
+        for column in ("alone img/s", "loop img/s", "wait %"):
+            row |= measure.spread(column, samples[row["tier"], column])
+        shares = measure.ratios(samples[row["tier"], "loop img/s"], fastest)
+        row |= measure.spread("loop / step", shares)
+    memory = f"holds {temporary / measure.MIB:,.1f} MiB of temporary memory"
+    notes = [*map(bound, rows), f"The step was compiled in {compiling:.1f} s and {memory}."]
+    title = f"Data of {flags.config}, batch {config.data.batch}"
+    return title, {"Batches of the training split": (rows, COLUMNS)}, notes
 
 
-def main(arguments=None):
-    parser = measure.options(__doc__, rounds=5, config="configs/quickstart.py")
-    parser.add_argument("--steps", type=int, default=20, help="of a turn (%(default)s)")
-    given = parser.parse_args(arguments)
-    try:
-        config = measure.config_of(given.config, given.set)
-        facts, config = measure.header(), stages_of(config, pathlib.Path(), "")[0][1]
-        rows, note = bench(config, given.steps, given.rounds)
-    except ValueError as error:
-        return f"error: {error}"
-    shown = [f"{name} img/s" for name in ("alone", "step", "loop")] + ["wait %", "loop / step"]
-    columns = [
-        "tier",
-        "prepared s",
-        *(column for name in shown for column in (name, f"{name} range")),
-    ]
-    table = {"Batches of the training split": (measure.ranged(rows, *shown), columns)}
-    measure.report(
-        f"Data of {given.config}, batch {config.data.batch}",
-        facts,
-        table,
-        [*map(bound, rows), note],
-        given.output,
-    )
-    return 0
+SETTINGS = {"steps": (20, "of a turn")}
+main = measure.command(__doc__, bench, SETTINGS, rounds=5, config="configs/quickstart.py")
 
 
 if __name__ == "__main__":

@@ -3,108 +3,80 @@
     python tools/bench_knn.py [--queries=50000 --gallery=400000 --width=512 --k=10]
     [--output=knn.json]
 
-Both sets are random and on the device before the clock starts. MiB are the temporary memory beside
-them; "all pairs MiB" is what the similarities of all pairs would take. Recall: the share of the k
-neighbours found for --sample queries that are among the k nearest of a brute-force search by numpy
-in float64, where neighbours as near as the k-th to 1e-6 count as that.
+Both sets are random and on the device before the clock starts. MiB are temporary memory beside
+them; "all pairs MiB" is the size of the similarities of all pairs. Recall is the share of the k
+neighbours of --sample queries that are among the k nearest of a brute-force search by numpy in
+float64, where neighbours as near as the k-th to 1e-6 count.
 """
 
-import pathlib
+import functools
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools/ is not installed
+from jaxord import inference, shipped
 
-from jaxord import inference
-from tools import measure
+shipped.make_importable()
+from tools.benching import measure
 
-TOLERANCE = 1e-6  # float32 knows the inner product of unit vectors about so well
+TOLERANCE = 1e-6  # error of float32 inner products of unit vectors, about
+SETTINGS = {
+    "queries": (50_000, "images to predict"),
+    "gallery": (400_000, "training images"),
+    "width": (512, "D of them"),
+    "k": (10, "neighbours"),
+    "block": (8192, "rows of the gallery at once"),
+    "sample": (64, "queries for numpy too"),
+}
+COLUMNS = ["queries", "gallery", "width", "k", "queries/s", "queries/s range", "s", "MiB"]
+COLUMNS += ["all pairs MiB", "compile s", "recall"]
 
 
-def recall(found, queries, gallery, k):
-    """Share of found neighbours [Q, k] that are k different ones of the nearest, by brute force in
-    float64."""
+def recall(neighbours, queries, gallery, k):
+    """Share of neighbours [Q, k] that are k different ones of the nearest, by brute force."""
     queries, gallery = (np.asarray(x, np.float64) for x in (queries, gallery))
     queries, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, gallery))
     right = 0
-    for query, neighbours in zip(queries, found, strict=True):
+    for query, rows in zip(queries, neighbours, strict=True):
         similarities = gallery @ query
         least = np.partition(similarities, -k)[-k] - TOLERANCE
-        right += (similarities[np.unique(neighbours)] >= least).sum()
-    return right / (len(found) * k)
+        right += (similarities[np.unique(rows)] >= least).sum()
+    return right / (len(neighbours) * k)
 
 
-def bench(queries, gallery, width, k, block, rounds, sample):
-    """The row of the table."""
-    keys = jax.random.split(jax.random.key(0))
+def bench(flags):
+    """Times the search and counts its recall."""
+    if not 1 <= flags.k <= flags.gallery:
+        raise ValueError(f"--k is {flags.k}; the gallery has {flags.gallery}")
     draw = jax.jit(jax.random.normal, static_argnums=1)
-    some, all_of = (
-        jax.block_until_ready(draw(key, (rows, width)))
-        for key, rows in zip(keys, (queries, gallery), strict=True)
-    )
-    search = jax.jit(
-        lambda some, all_of: inference._nearest(some, all_of, k, min(block, gallery))
-    )  # what `knn` calls
-    run, seconds, temporary = measure.compiled(search, some, all_of)
-    times = measure.alternate({"search": lambda: jax.block_until_ready(run(some, all_of))}, rounds)[
-        "search"
-    ]
-    places = np.random.default_rng(0).choice(queries, min(sample, queries), replace=False)
-    found = np.asarray(run(some, all_of))[places]
-    return {
-        "queries": queries,
-        "gallery": gallery,
-        "width": width,
-        "k": k,
+    shapes = [(rows, flags.width) for rows in (flags.queries, flags.gallery)]
+    keys = jax.random.split(jax.random.key(0))
+    queries, gallery = jax.block_until_ready(list(map(draw, keys, shapes)))
+
+    # `knn` calls the same function.
+    settings = {"k": flags.k, "block": min(flags.block, flags.gallery)}
+    search = jax.jit(functools.partial(inference._nearest, **settings))
+    run, seconds, temporary = measure.compiled(search, queries, gallery)
+    calls = {"search": lambda: jax.block_until_ready(run(queries, gallery))}
+    times = measure.alternate(calls, flags.rounds)["search"]
+    sample = min(flags.sample, flags.queries)
+    places = np.random.default_rng(0).choice(flags.queries, sample, replace=False)
+    neighbours = np.asarray(run(queries, gallery))[places]
+    row = {
+        **{name: getattr(flags, name) for name in ("queries", "gallery", "width", "k")},
         **measure.spread("s", times),
-        **measure.spread("queries/s", [queries / time for time in times]),
+        **measure.spread("queries/s", [flags.queries / time for time in times]),
         "MiB": temporary / measure.MIB,
-        "all pairs MiB": 4 * queries * gallery / measure.MIB,
+        "all pairs MiB": 4 * flags.queries * flags.gallery / measure.MIB,
         "compile s": seconds,
-        "recall": recall(found, some[jnp.asarray(places)], all_of, k),
+        "recall": recall(neighbours, queries[jnp.asarray(places)], gallery, flags.k),
     }
+    return "Nearest neighbours", {"Search": ([row], COLUMNS)}, ()
 
 
-def main(arguments=None):
-    settings = {
-        "queries": (50_000, "images to predict"),
-        "gallery": (400_000, "training images"),
-        "width": (512, "D of them"),
-        "k": (10, "neighbours"),
-        "block": (8192, "rows of the gallery at once"),
-        "sample": (64, "queries for numpy too"),
-    }
-    given = measure.options(__doc__, 3, settings).parse_args(arguments)
-    if not 1 <= given.k <= given.gallery:
-        return f"error: --k is {given.k}; the gallery has {given.gallery}"
-    facts = measure.header()
-    row = bench(
-        given.queries, given.gallery, given.width, given.k, given.block, given.rounds, given.sample
-    )
-    columns = [
-        "queries",
-        "gallery",
-        "width",
-        "k",
-        "queries/s",
-        "queries/s range",
-        "s",
-        "MiB",
-        "all pairs MiB",
-        "compile s",
-        "recall",
-    ]
-    measure.report(
-        "Nearest neighbours",
-        facts,
-        {"Search": (measure.ranged([row], "queries/s"), columns)},
-        (),
-        given.output,
-    )
-    return 0
+main = measure.command(__doc__, bench, SETTINGS, rounds=3)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,7 @@ def make(ask, task, low, high, *, step=1.0, count=5, unit="", words=None, attemp
             check_concepts(concepts, low, high, step)
             check_tokens([concept["text"] for concept in concepts], words)
         except ValueError as fault:
+            # A model that sees its fault mostly mends it.
             faults.append(str(fault))
             again = f"This answer cannot be used: {fault}. Answer the question again, in its form."
             messages.append({"role": "assistant", "content": answer[:LONGEST_ANSWER]})
@@ -237,6 +238,7 @@ def local(name):
         raise ValueError(f"--model {name!r} cannot be loaded: {error}") from error
 
     def ask(messages):
+        # A base model has no template: it continues plain text.
         if vocabulary.chat_template:
             settings = {"add_generation_prompt": True, "return_dict": True}
             inputs = vocabulary.apply_chat_template(messages, return_tensors="pt", **settings)
@@ -268,6 +270,7 @@ def target(folder, output, task):
 
 
 def _parser():
+    # Keeps the lines of the docstring as they are.
     layout_kept = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout_kept)
 

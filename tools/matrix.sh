@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# The tests on Python 3.11, 3.12 and 3.13, each with the lowest and the newest versions that pyproject.toml allows.
+# Tests Python 3.11, 3.12 and 3.13, each with the lowest and the newest versions of pyproject.toml.
 #
 #   tools/matrix.sh                                                  # all six
 #   tools/matrix.sh 3.12-newest 3.11-lowest                          # two of them
-#   tools/matrix.sh 3.13-newest -- -n 1 tests/losses/test_text_image.py         # pytest's own arguments follow --
+#   tools/matrix.sh 3.13-newest -- -n 1 tests/test_optim.py           # pytest's own arguments follow --
 #
-# A Python is python3.X of the PATH, else the newest one of pyenv. "lowest" is the lowest version of each package that
-# pyproject.toml names which can be installed beside the others; what these need in turn is the newest. The environments
-# stay in build/matrix and are made anew when pyproject.toml is younger than they are.
+# A Python is python3.X of the PATH, else the newest one of pyenv. "lowest" is the lowest version of
+# each package that pyproject.toml names and that goes with the others; their own dependencies are
+# the newest. The environments stay in build/matrix until pyproject.toml is younger.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-wanted=()
-while [ $# -gt 0 ] && [ "$1" != -- ]; do wanted+=("$1"); shift; done
+names=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do names+=("$1"); shift; done
 [ $# -eq 0 ] || shift
-[ ${#wanted[@]} -gt 0 ] || wanted=(3.11-newest 3.11-lowest 3.12-newest 3.12-lowest 3.13-newest 3.13-lowest)
+[ ${#names[@]} -gt 0 ] || names=(3.1{1,2,3}-{newest,lowest})
 
 python_of() {
-  { "python$1" -c "" && command -v "python$1"; } 2>/dev/null || ls -d ~/.pyenv/versions/"$1".*/bin/python3 2>/dev/null | sort -V | tail -1 | grep . ||
-    { echo "there is no Python $1" >&2; return 1; }
+  { "python$1" -c "" && command -v "python$1"; } 2>/dev/null ||
+    ls -d ~/.pyenv/versions/"$1".*/bin/python3 2>/dev/null | sort -V | tail -1 | grep . ||
+    { echo "no Python $1 on the PATH or in pyenv" >&2; return 1; }
 }
 
 prepare() {  # name -> build/matrix/<name> with the package, its test extra and nothing else
@@ -25,22 +26,24 @@ prepare() {  # name -> build/matrix/<name> with the package, its test extra and 
   [ "$place/ready" -nt pyproject.toml ] && return
   rm -rf "$place"
   "$(python_of "$version")" -m venv "$place" || return
+  : > "$place/constraints"
   if [ "${1#*-}" = lowest ]; then
     "$place/bin/pip" install -q "uv>=0.5,<1" || return
-    # Without torch, which the extra pins for itself. promise, which tensorflow-datasets needs, has no wheel.
+    # The extra pins torch itself. promise, which tensorflow-datasets needs, has no wheel.
     echo "torch; python_version < '3'" > "$place/overrides"
-    "$place/bin/uv" pip compile -q --resolution lowest-direct --only-binary :all: --no-binary promise --no-header \
-      --python-version "$version" --extra test --override "$place/overrides" pyproject.toml -o "$place/constraints" \
-      > /dev/null || return
-  else
-    : > "$place/constraints"
+    "$place/bin/uv" pip compile -q --resolution lowest-direct --only-binary :all: \
+      --no-binary promise --no-header --python-version "$version" --extra test \
+      --override "$place/overrides" pyproject.toml -o "$place/constraints" > /dev/null || return
   fi
   "$place/bin/pip" install -q -c "$place/constraints" -e ".[test]" && touch "$place/ready"
 }
 
 failed=0
-for name in "${wanted[@]}"; do
-  case $name in 3.1[123]-lowest | 3.1[123]-newest) ;; *) echo "there is no $name; expected 3.12-lowest or the like"; exit 2 ;; esac
+for name in "${names[@]}"; do
+  case $name in
+    3.1[123]-lowest | 3.1[123]-newest) ;;
+    *) echo "no environment $name; expected a name like 3.12-lowest"; exit 2 ;;
+  esac
   if prepare "$name" && build/matrix/"$name"/bin/python -m pytest "$@"; then
     echo "$name: passed"
   else

@@ -1,16 +1,14 @@
-"""Breaks the files of a checkpoint at random, again and again, and counts what a run that goes on
-makes of it.
+"""Breaks the files of a checkpoint at random and counts what a run that goes on makes of it.
 
     python tools/mutate.py [--count=1000] [--seed=0]
 
 Two steps are saved; one file of the second is cut, emptied, removed, overwritten in part, swapped
 for one of the first, joined by another, or has one bit flipped; then the folder is opened as a run
-opens it. `found`: the second is passed over by name, refused when asked for, and the first comes
-back bit by bit. `harmless`: it is taken, and all arrays and the meta are what was saved. `silent`:
-anything else, which ends with the exit code 1.
+opens it. `found`: the second is passed over by name, refused on request, and the first comes back
+bit by bit. `harmless`: it is taken, and all arrays and the meta are as saved. `silent`: anything
+else, which ends with the exit code 1.
 """
 
-import argparse
 import collections
 import pathlib
 import random
@@ -22,7 +20,11 @@ import jax
 import numpy as np
 from absl import logging
 
+from jaxord import shipped
 from jaxord.workdir.checkpoints import Checkpoints
+
+shipped.make_importable()
+from tools.benching import options
 
 KINDS = ("cut", "empty", "remove", "flip", "overwrite", "swap", "add")
 
@@ -30,25 +32,14 @@ KINDS = ("cut", "empty", "remove", "flip", "overwrite", "swap", "add")
 def states():
     """Two states of a small training: {step: tree}."""
 
-    def draw(step):
-        generator = np.random.default_rng(step)
-        arrays = {
-            f"layer_{i}/kernel": generator.normal(size=(8, 4 + i)).astype(np.float32)
-            for i in range(4)
-        }
-        return {
-            "step": np.int32(step),
-            "trained": arrays,
-            "stats": {"mean": generator.normal(size=5).astype(np.float32)},
-        }
+    def state(step):
+        draw = np.random.default_rng(step)
+        shapes = {f"layer_{i}/kernel": (8, 4 + i) for i in range(4)}
+        trained = {path: draw.normal(size=s).astype(np.float32) for path, s in shapes.items()}
+        stats = {"mean": draw.normal(size=5).astype(np.float32)}
+        return {"step": np.int32(step), "trained": trained, "stats": stats}
 
-    return {step: jax.tree.map(jax.numpy.asarray, draw(step)) for step in (1, 2)}
-
-
-def save(folder, trees):
-    with Checkpoints(folder) as checkpoints:
-        for step, tree in trees.items():
-            checkpoints.save(step, tree, {"score": 1.0 / step})
+    return {step: jax.tree.map(jax.numpy.asarray, state(step)) for step in (1, 2)}
 
 
 def files(folder):
@@ -57,14 +48,9 @@ def files(folder):
 
 
 def mutate(folder, before, name, kind, draw):
-    """Breaks one file of a checkpoint; False where that changes no byte.
+    """Breaks a file of a checkpoint's folder by one of KINDS; False if that changes no byte.
 
-    Args:
-      folder: of the step.
-      before: of the step before, for "swap": its file of the same name, or any where it has none.
-      name: of the file.
-      kind: one of KINDS; "add" puts a file beside the named one.
-      draw: random.Random.
+    "add" puts a file beside it; "swap" takes the same file, or else any, of the folder `before`.
     """
     path = folder / name
     content = path.read_bytes()
@@ -75,81 +61,68 @@ def mutate(folder, before, name, kind, draw):
         path.with_name(f"{path.name}.{draw.randrange(1000)}").write_bytes(draw.randbytes(9))
         return True
     place, bit = draw.randrange(max(len(content), 1)), 1 << draw.randrange(8)
-    changed = {
-        "cut": lambda: content[:place],
-        "empty": lambda: b"",
-        "flip": lambda: (
-            content[:place]
-            + bytes(byte ^ bit for byte in content[place : place + 1])
-            + content[place + 1 :]
-        ),
-        "overwrite": lambda: (
-            content[:place]
-            + draw.randbytes(len(content[place : place + 64]))
-            + content[place + 64 :]
-        ),
-        "swap": lambda: (
-            before / (name if name in files(before) else draw.choice(files(before)))
-        ).read_bytes(),
-    }[kind]()
+    head, tail, after = content[:place], content[place + 1 :], content[place + 64 :]
+    if kind == "cut":
+        changed = head
+    elif kind == "empty":
+        changed = b""
+    elif kind == "flip":
+        changed = head + bytes(byte ^ bit for byte in content[place : place + 1]) + tail
+    elif kind == "overwrite":
+        changed = head + draw.randbytes(len(content[place : place + 64])) + after
+    else:
+        names = files(before)
+        changed = (before / (name if name in names else draw.choice(names))).read_bytes()
     path.write_bytes(changed)
     return changed != content
 
 
-def same(found, expected):
-    return all(
-        np.asarray(a).dtype == np.asarray(b).dtype
-        and np.asarray(a).tobytes() == np.asarray(b).tobytes()
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
-    )
+def same(restored, expected):
+    """Whether two trees hold the same dtypes and bytes."""
+    pairs = zip(jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True)
+    arrays = ((np.asarray(a), np.asarray(b)) for a, b in pairs)
+    return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in arrays)
 
 
 def outcome(folder, trees, warned):
-    """ "found", "harmless" or "silent", see above; `warned` are the texts of the warnings, to be
-    empty before."""
+    """Opens a folder: "found", "harmless" or "silent"; `warned` collects texts of warnings."""
     warned.clear()
     with Checkpoints(folder) as checkpoints:
         latest = checkpoints.latest()
         restored = checkpoints.restore(latest, trees[latest])
-        right = same(restored, trees[latest]) and checkpoints.meta(latest) == {
-            "score": 1.0 / latest
-        }
-        if not right:
+        score = {"score": 1.0 / latest}
+        if not same(restored, trees[latest]) or checkpoints.meta(latest) != score:
             return "silent"
         if latest == 2:
             return "harmless"
         try:
             checkpoints.restore(2, trees[2])
         except ValueError as error:
-            refused = "is damaged" in str(error)
-            return (
-                "found"
-                if refused and any(str(folder / "2") in text for text in warned)
-                else "silent"
-            )
+            named = any(str(folder / "2") in text for text in warned)
+            return "found" if named and "is damaged" in str(error) else "silent"
     return "silent"
 
 
 def survey(folder, broken, warned):
-    """Counter of (kind, outcome), and the silent ones.
+    """(Counter of (kind, outcome), the silent ones), made in a folder.
 
-    Args:
-      folder: where to work.
-      broken: names of the files -> [(name, kind, random.Random)], as `each` and what `drawn` gives.
-      warned: the list that logging's warnings are appended to.
+    `broken` gives [(name, kind, random.Random)] for names of files, as `each` does; `warned` is the
+    list that texts of warnings are appended to.
     """
     trees = states()
-    whole, place = folder / "whole", folder / "run"
-    save(whole, trees)
+    original, copy = folder / "whole", folder / "run"
+    with Checkpoints(original) as checkpoints:
+        for step, tree in trees.items():
+            checkpoints.save(step, tree, {"score": 1.0 / step})
     counts, silent = collections.Counter(), []
-    for name, kind, draw in broken(files(whole / "2")):
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(whole, place)
-        if mutate(place / "2", place / "1", name, kind, draw):
-            found = outcome(place, trees, warned)
-            counts[kind, found] += 1
-            if found == "silent":
-                silent.append(f"{kind} {name}")
+    for name, kind, draw in broken(files(original / "2")):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(original, copy)
+        if not mutate(copy / "2", copy / "1", name, kind, draw):
+            continue
+        result = outcome(copy, trees, warned)
+        counts[kind, result] += 1
+        silent += [f"{kind} {name}"] if result == "silent" else []
     return counts, silent
 
 
@@ -159,39 +132,24 @@ def each(names):
 
 
 def drawn(count, seed):
+    """A function like `each` of `count` files and kinds at random."""
     draw = random.Random(seed)
-
-    def broken(names):
-        return ((draw.choice(names), draw.choice(KINDS), draw) for _ in range(count))
-
-    return broken
+    return lambda names: ((draw.choice(names), draw.choice(KINDS), draw) for _ in range(count))
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    settings = {"count": (1000, "mutations"), "seed": (0, "of them")}
+    flags = options.parser(__doc__, settings).parse_args(arguments)
     warned = []
-    logging.set_verbosity(logging.ERROR)
-    logging.warning = lambda text, *values: warned.append(text % values)
+    # Warnings are collected, not printed: append gives None, which is False.
+    logging.get_absl_logger().addFilter(lambda record: warned.append(record.getMessage()))
     with tempfile.TemporaryDirectory() as folder:
-        counts, silent = survey(pathlib.Path(folder), drawn(given.count, given.seed), warned)
+        counts, silent = survey(pathlib.Path(folder), drawn(flags.count, flags.seed), warned)
     for kind in KINDS:
-        print(
-            f"{kind:9}",
-            ", ".join(f"{n} {result}" for (of, result), n in sorted(counts.items()) if of == kind),
-        )
-    print(
-        "\n".join(
-            [
-                *silent,
-                f"{counts.total():,} mutations that changed a byte, {len(silent)} of them silent",
-            ]
-        )
-    )
+        results = [f"{n} {result}" for (of, result), n in sorted(counts.items()) if of == kind]
+        print(f"{kind:9}", ", ".join(results))
+    end = f"{counts.total():,} mutations that changed a byte, {len(silent)} of them silent"
+    print("\n".join([*silent, end]))
     return int(bool(silent))
 
 

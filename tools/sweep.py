@@ -46,6 +46,7 @@ LAUNCHERS = ("processes", "slurm", "submitit")
 
 
 def _parser():
+    # Keeps the lines of the docstring as they are.
     layout_kept = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout_kept)
     plan.arguments_of(parser)
@@ -108,6 +109,7 @@ def run_experiment(args, folder, command):
         raise ValueError("--trials is of a search; give --search too")
     experiment = plan.load(args.experiment)
     runs = plan.among(plan.runs_of(experiment, args.option, args.set), args.only)
+    # Two sweeps of one folder would start the same runs.
     with layout.locked(folder):
         search = _search(experiment, runs, args, folder) if args.search else None
         launcher = _launcher(args, folder)

@@ -29,6 +29,7 @@ def verify(config):
     With folds a split is called "train, fold 3".
     """
     data = copy.deepcopy(config.data).unlock()
+    # All rows are read, unchanged: a row that few-shot leaves out today may be drawn tomorrow.
     data.shots, data.shift.labels, data.corruption.name = 0, 0, ""
     bad, sizes, checked = [], {}, {}
     for fold in chosen_folds(config):

@@ -23,10 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from jaxord import inference
 from jaxord.data import augment
 from jaxord.data.inputs import input_kind
 from jaxord.export.description import contiguous
 from jaxord.predict import predictor
+from jaxord.shipped import install_hint
 
 WEIGHTS, STABLEHLO, ONNX = "model.safetensors", "program.stablehlo", "model.onnx"
 PLATFORMS = ("cpu", "cuda")
@@ -90,7 +92,9 @@ def make_program(run):
         outputs = named_outputs(run, answers)
         if run.ranks:
             outputs["rank"] = rank_of(run.ranks, outputs["value"])
-        spread = uncertainty(run, answers)
+        values = jnp.asarray(run.ranks.values, jnp.float32) if run.ranks else None
+        near, probabilities = answers.get("neighbours"), answers.get("probabilities")
+        spread = inference.uncertainty(near, probabilities, values)
         return outputs if spread is None else {**outputs, "uncertainty": spread}
 
     return program
@@ -102,19 +106,6 @@ def named_outputs(run, answers):
     outputs = {"value": answers[headline], **{f"rule_{name}": answers[name] for name in others}}
     further = [name for name in ("probabilities", "neighbours") if name in answers]
     return outputs | {name: answers[name] for name in further}
-
-
-def uncertainty(run, answers):
-    """`Prediction.uncertainty` inside jit: f32[N], or None."""
-    if "neighbours" in answers:
-        near = answers["neighbours"]
-        spread = jnp.square(near - near.mean(1, keepdims=True)).mean(1)
-        return jnp.sqrt(spread if spread.ndim == 1 else spread.sum(1))
-    if "probabilities" not in answers or not run.ranks:
-        return None
-    p, values = answers["probabilities"], jnp.asarray(run.ranks.values, jnp.float32)
-    centre = (p * values).sum(1, keepdims=True)
-    return jnp.sqrt((p * jnp.square(values - centre)).sum(1))
 
 
 def rank_of(ranks, value):
@@ -187,7 +178,7 @@ def stablehlo(run, folder):
 def onnx(run, folder):
     """Write model.onnx; returns {input: array} -> {output: array}, None without onnxruntime."""
     if importlib.util.find_spec("jax2onnx") is None:
-        raise ValueError('--format=onnx needs jax2onnx: pip install "jaxord[onnx]"')
+        raise ValueError(f"--format=onnx needs jax2onnx: {install_hint('onnx')}")
     import jax2onnx
 
     inputs, program = inputs_of(run), make_program(run)

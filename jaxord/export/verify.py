@@ -19,6 +19,7 @@ from jaxord.data import augment, decode, readers
 from jaxord.data.inputs import input_kind
 from jaxord.export import program
 from jaxord.predict import predictor
+from jaxord.shipped import install_hint
 from jaxord.workdir.files import read_json, write_json
 
 EXAMPLES = 8
@@ -66,7 +67,7 @@ def check_program(run, call, format, fold):
 
 
 def not_verified(package, extra):
-    remedy = f"pip install 'jaxord[{extra}]' and export again to compare"
+    remedy = f"{install_hint(extra)}, then export again to compare"
     return f"NOT VERIFIED: {package} is not installed; {remedy}"
 
 

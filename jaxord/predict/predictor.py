@@ -203,16 +203,12 @@ class Predictor:
 
 
 def _uncertainty(outputs, ranks):
-    """As of `Prediction`, in float64."""
-    if "neighbours" in outputs:
-        variance = outputs["neighbours"].astype(np.float64).var(axis=1)
-        variance = variance if variance.ndim == 1 else variance.sum(1)
-    elif "probabilities" in outputs and ranks:
-        p, v = outputs["probabilities"].astype(np.float64), ranks.values.astype(np.float64)
-        variance = (p * (v - (p @ v)[:, None]) ** 2).sum(1)
-    else:
-        return None
-    return np.sqrt(variance).astype(np.float32)
+    """As of `Prediction`, computed in float64."""
+    names = ("neighbours", "probabilities")
+    wide = (outputs[n].astype(np.float64) if n in outputs else None for n in names)
+    values = ranks.values.astype(np.float64) if ranks else None
+    spread = inference.uncertainty(*wide, values)
+    return None if spread is None else spread.astype(np.float32)
 
 
 def _piece(run, example):

@@ -1,154 +1,135 @@
-"""One HTML file that needs no other: text, tables and figures, everything escaped and embedded."""
+"""One HTML file that needs no other: text, tables and figures, escaped and embedded."""
 
 import base64
 import html
 import math
+import pathlib
+import re
+import string
 
 from jaxord.report.figures import style
+from jaxord.workdir import files
 
-CSS = """
-body { font: 16px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1c1c1c; background: #fff;
-  max-width: 66rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .5rem; padding-top: .8rem;
-  border-top: 1px solid #ddd; } h3 { font-size: 1.05rem; margin: 1.4rem 0 .3rem; }
-.lead { font-size: 1.1rem; } nav { margin: 1rem 0; font-size: .92rem; } nav a { margin-right: 1rem; white-space: nowrap;
-  display: inline-block; } a { color: #0063a6; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; display: block; }
-figcaption, .note { color: #444; font-size: .92rem; max-width: 50rem; }
-.scroll { overflow-x: auto; margin: .8rem 0; } table { border-collapse: collapse; font-size: .92rem;
-  font-variant-numeric: tabular-nums; } th, td { padding: .22rem .7rem; text-align: right; vertical-align: top;
-  white-space: nowrap; }
-th:first-child, td:first-child, table.facts td { text-align: left; padding-left: 0; }
-table.facts td { white-space: normal; }
-thead th { border-bottom: 2px solid #888; }
-tbody tr:nth-child(even) { background: #f6f7f8; } tr.first td { font-weight: 650; }
-td.text, th.text { text-align: left; white-space: normal; }
-table.facts td:first-child { color: #555; white-space: nowrap; padding-right: 1.5rem; }
-code { font-size: .9em; background: #f2f2f2; padding: 0 .2em; }
-@media print { h2, figure { break-inside: avoid; } nav { display: none; } }
-"""
+FRAME = string.Template(pathlib.Path(__file__).with_name("page.html").read_text("utf-8"))
+
+
+class Page:
+    """Collects sections, then writes them as one file."""
+
+    def __init__(self, title):
+        self._title, self._sections, self._reasons = title, {}, {}
+
+    def add(self, title, parts):
+        """Adds a section of parts; a text instead is the reason for leaving it out."""
+        if isinstance(parts, str):
+            self._reasons.setdefault(parts, []).append(title)
+        else:
+            self._sections[title] = parts
+
+    def write(self, file, lead, notes=()):
+        """Writes the page atomically.
+
+        Args:
+          file: path.
+          lead: the outcome, in a sentence or two.
+          notes: parts of the last section, before the sections that were left out.
+        """
+        sections, closing = dict(self._sections), list(notes)
+        if self._reasons:
+            reasons = self._reasons.items()
+            closing.append(bullets(f"{', '.join(titles)}: {why}" for why, titles in reasons))
+        if closing:
+            sections["What is not here"] = closing
+        links, bodies = [], []
+        for k, (name, parts) in enumerate(sections.items()):
+            links.append(f'<a href="#part{k}">{text(name)}</a>')
+            body = "\n".join([_tag("h2", text(name)), *parts])
+            bodies.append(f'<section id="part{k}">{body}</section>')
+        content = {"links": "".join(links), "sections": "\n".join(bodies)}
+        head = {"title": text(self._title), "lead": text(lead)}
+        with files.replacing(file, encoding="utf-8") as out:
+            out.write(FRAME.substitute(head | content))
 
 
 def text(value):
-    """A value as text of the page: numbers with four digits, "-" for nan."""
+    """Escapes a value; floats get four digits, nan becomes "-"."""
     if isinstance(value, float):
-        value = (
-            "-"
-            if math.isnan(value)
-            else f"{value:,.0f}"
-            if abs(value) >= 10_000
-            else f"{value:.4g}"
-        )
+        short = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+        value = "-" if math.isnan(value) else short
     return html.escape(str(value))
 
 
-def paragraph(*values, kind=""):
-    return f"<p{_class(kind)}>{' '.join(map(text, values))}</p>"
+def _tag(name, content, kind=""):
+    return f'<{name} class="{kind}">{content}</{name}>' if kind else f"<{name}>{content}</{name}>"
+
+
+def paragraph(value, kind=""):
+    """A paragraph, of the CSS class `kind`."""
+    return _tag("p", text(value), kind)
+
+
+def note(value):
+    """A paragraph in small grey print."""
+    return paragraph(value, "note")
 
 
 def heading(value):
-    return f"<h3>{text(value)}</h3>"
+    """A heading within a section."""
+    return _tag("h3", text(value))
 
 
 def bullets(values):
-    return "<ul>" + "".join(f"<li>{text(value)}</li>" for value in values) + "</ul>"
+    """A list."""
+    return _tag("ul", "".join(_tag("li", text(value)) for value in values))
 
 
 def facts(pairs):
-    """Names and what they are, one below the other."""
-    rows = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in pairs)
-    return f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
+    """Pairs of a name and a value, one below the other."""
+    rows = "".join(_tag("tr", "".join(_tag("td", text(cell)) for cell in pair)) for pair in pairs)
+    return _tag("div", _tag("table", _tag("tbody", rows), "facts"), "scroll")
 
 
 def table(header, body, first=False, words=()):
-    """A table; its cells are right-aligned but those of the first column and of the columns in
-    `words`.
+    """A table with right-aligned cells, except for the first column and columns of words.
 
     Args:
       header: texts.
-      body: rows of texts or numbers.
-      first: make the first row bold.
-      words: places of further columns that hold text.
+      body: rows of texts or numbers; "**text**" becomes bold.
+      first: makes the first row bold.
+      words: places of columns of words, besides those whose cells all begin with a letter.
     """
-    lines = []
-    for place, row in enumerate(body):
-        kinds = ["text" if column in words else "" for column in range(len(row))]
-        cells = "".join(
-            f"<td{_class(kind)}>{text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
-        )
-        lines.append(f"<tr{_class('first' if first and not place else '')}>{cells}</tr>")
-    head = "".join(
-        f"<th{_class('text' if column in words else '')}>{text(cell)}</th>"
-        for column, cell in enumerate(header)
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    columns = enumerate(zip(*body, strict=True))
+    words = {k for k, cells in columns if k and (k in words or _are_words(cells))}
 
+    def line(tag, cells, kind=""):
+        marked = (re.sub(r"\*\*(.+)\*\*", r"<b>\1</b>", text(cell)) for cell in cells)
+        kinds = ("text" if k in words else "" for k in range(len(cells)))
+        return _tag("tr", "".join(map(_tag, [tag] * len(cells), marked, kinds)), kind)
 
-def markdown(lines):
-    """Paragraphs and tables of Markdown as tools/table.py writes them; what is bold there is bold
-    here."""
-    parts, rows = [], []
-    for line in [*lines, ""]:
-        if line.startswith("|"):
-            rows.append([cell.strip() for cell in line.strip("|").split("|")])
-            continue
-        if rows:
-            words = [
-                k
-                for k, column in enumerate(zip(*rows[2:], strict=True))
-                if k and _are_words(column)
-            ]
-            parts.append(_bold(table(rows[0], rows[2:], words=words)))
-            rows = []
-        if line:
-            parts.append(paragraph(line))
-    return parts
+    rows = (line("td", row, "first" if first and not k else "") for k, row in enumerate(body))
+    content = _tag("thead", line("th", header)) + _tag("tbody", "".join(rows))
+    return _tag("div", _tag("table", content), "scroll")
 
 
 def _are_words(cells):
-    return all(cell[:1].isalpha() or cell in ("", "-") for cell in cells) and any(
-        cell[:1].isalpha() for cell in cells
-    )
+    texts = [cell for cell in cells if cell not in ("", "-")]
+    return bool(texts) and all(isinstance(cell, str) and cell[:1].isalpha() for cell in texts)
 
 
-def _bold(made):
-    pieces = made.split("**")
-    return "".join(
-        piece + ("" if k == len(pieces) - 1 else "</b>" if k % 2 else "<b>")
-        for k, piece in enumerate(pieces)
-    )
+def blocks(parts):
+    """Parts of the page from texts, a paragraph a line, and from tables (header, body)."""
+    lines = [part.splitlines() if isinstance(part, str) else [part] for part in parts]
+    return [
+        paragraph(part) if isinstance(part, str) else table(*part)
+        for some in lines
+        for part in some
+    ]
 
 
 def picture(figure, caption):
-    """A figure and how to read it."""
+    """A figure as SVG and its caption."""
     data = base64.b64encode(style.svg(figure).encode()).decode()
-    width = round(96 * figure.get_size_inches()[0])
-    said = text(caption)
-    return (
-        f'<figure><img width="{width}" alt="{said}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{said}</figcaption></figure>"
-    )
-
-
-def document(title, lead, sections):
-    """The whole file.
-
-    Args:
-      title: of the page.
-      lead: what came out, in a sentence or two.
-      sections: {title: [parts]}.
-    """
-    links = "".join(f'<a href="#part{k}">{text(name)}</a>' for k, name in enumerate(sections))
-    body = "\n".join(
-        f'<section id="part{k}"><h2>{text(name)}</h2>\n' + "\n".join(parts) + "</section>"
-        for k, (name, parts) in enumerate(sections.items())
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>\n<body>'
-        f'<h1>{text(title)}</h1>\n<p class="lead">{text(lead)}</p>\n<nav>{links}</nav>\n{body}\n</body></html>\n'
-    )
-
-
-def _class(kind):
-    return f' class="{kind}"' if kind else ""
+    width, caption = round(96 * figure.get_size_inches()[0]), text(caption)
+    source = f'src="data:image/svg+xml;base64,{data}"'
+    image = f'<img width="{width}" alt="{caption}" {source}>'
+    return _tag("figure", image + _tag("figcaption", caption))

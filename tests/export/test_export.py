@@ -291,7 +291,7 @@ def test_an_export_verifies_itself(done):
         "# Model card",
         "Where it is weakest",
         "surveillance",
-        "| rule | mae |",
+        "| rule ",
     ):
         assert words in readme
 

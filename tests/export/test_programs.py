@@ -242,5 +242,5 @@ def test_what_cannot_be_written_is_said(tmp_path, monkeypatch, lightly_compiled)
         run, None, "onnx", ""
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match='pip install "jaxord.onnx."'):
+    with pytest.raises(ValueError, match=r'pip install -e ".*\[onnx\]"'):
         program.onnx(run, tmp_path)

@@ -18,7 +18,8 @@ from jaxord.weights import initial
 from jaxord.workdir.checkpoints import Checkpoints
 from jaxord.workdir.layout import selected
 from tests.kinds import MESHES, at, config, small_towers
-from tools import bench_population, measure
+from tools import bench_population
+from tools.benching import measure
 
 
 @pytest.fixture(autouse=True, scope="module")

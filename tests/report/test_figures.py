@@ -178,7 +178,7 @@ def test_dots_and_gains_and_numbers():
     ax = comparison.gains([("a before b", 0.5, 0.1), ("c before d", -0.5, np.nan)]).axes[0]
     assert ticks(ax.yaxis) == ["a before b", "c before d"]
     ax = comparison.against_number(
-        {"mae": {"soft": ([5, 10, 20], [1.0, 2, 3], [0.1, 0.1, 0])}}, "count"
+        {"mae": {"soft": [(5, [0.9, 1.1]), (10, [2.0]), (20, [3.0])]}}, "count"
     ).axes[0]
     assert ticks(ax.xaxis) == ["5", "10", "20"] and ax.get_xlabel() == "count"
 
@@ -230,7 +230,13 @@ def test_a_page_is_whole_and_escapes_what_it_is_given(tmp_path):
     style.write_png(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
     table = page.table(["name", "mae"], [["<script>", 1.23456], ["b", float("nan")]])
-    text = page.document("a & b", "lead", {"Part <1>": [table, page.picture(figure, 'seen "so"')]})
+    document = page.Page("a & b")
+    document.add("Part <1>", [table, page.picture(figure, 'seen "so"')])
+    document.add("Left out", "no <reason>.")
+    document.add("Left out too", "no <reason>.")
+    document.write(tmp_path / "page.html", "lead")
+    text = (tmp_path / "page.html").read_text()
+    assert "<li>Left out, Left out too: no &lt;reason&gt;.</li>" in text
     assert (
         "<script>" not in text
         and "&lt;script&gt;" in text
@@ -244,29 +250,16 @@ def test_a_page_is_whole_and_escapes_what_it_is_given(tmp_path):
     assert "&lt;" not in svg.split("<defs>")[0] and svg == style.svg(figure)
 
 
-def test_markdown_tables_become_tables():
-    lines = [
-        "Text & more.",
-        "",
-        "| a | rule | mae |",
-        "|---|---|---|",
-        "| x | knn | **1.0** |",
-        "| y | - | 2.0 |",
-        "end",
-    ]
-    text = "".join(page.markdown(lines))
-    assert (
-        "<b>1.0</b>" in text
-        and "**" not in text
-        and "<p>Text &amp; more.</p>" in text
-        and "<p>end</p>" in text
-    )
+def test_texts_and_tables_become_parts():
+    body = [["x", "knn", "**1.0**"], ["y", "-", "2.0"]]
+    parts = ["Text & more.\nA line.", (["a", "rule", "mae"], body), "end"]
+    text = "".join(page.blocks(parts))
+    assert "<b>1.0</b>" in text and "**" not in text and text.endswith("<p>end</p>")
+    assert text.startswith("<p>Text &amp; more.</p><p>A line.</p>")
     assert '<td class="text">knn</td>' in text and text.count("<tr") == 3
 
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(
-        ValueError, match=r"figures need matplotlib: pip install 'jaxord\[report\]'"
-    ):
+    with pytest.raises(ValueError, match=r"figures need matplotlib: pip install -e .*\[report\]"):
         predictions.cumulative_score({"value": [1.0]})

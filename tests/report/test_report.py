@@ -27,8 +27,8 @@ from jaxord.targets.ranks import Ranks
 from jaxord.workdir import files, layout, run_config
 from tests.kinds import Flat, Words, compiled_fast
 from tests.tools import test_table
-from tools import results, sweep_report
-from tools.sweeping import plan
+from tools import sweep_report
+from tools.sweeping import plan, results, sections
 
 VISION = clip.VisionModel  # which the run below trains without
 
@@ -105,7 +105,9 @@ def trained(tmp_path_factory):
         looked = []
         with pytest.MonkeyPatch.context() as spy:
             spy.setattr(
-                rerun, "look", lambda fold, look=rerun.look: looked.append(look(fold)) or looked[0]
+                rerun,
+                "run_again",
+                lambda fold, run=rerun.run_again: looked.append(run(fold)) or looked[0],
             )
             spy.setattr(
                 "importlib.metadata.version", None
@@ -132,16 +134,19 @@ def test_what_the_model_says_again_is_what_it_said(trained):
     root, _, seen = trained
     (fold,), _ = runs.read(root / "run")
     assert fold.config.model.remat and not seen.run.model.remat
-    assert seen.arrays["prediction"] == pytest.approx(fold.predictions["knn"], abs=1e-5)
-    assert np.array_equal(seen.arrays["target"], fold.target) and np.array_equal(
-        seen.arrays["rank"], fold.target
+    assert seen.arrays["prediction"] == pytest.approx(fold.predicted, abs=1e-5)
+    assert np.array_equal(seen.arrays["target"], fold.test.target) and np.array_equal(
+        seen.arrays["rank"], fold.test.target
     )
     nearest = rerun.neighbours(seen, np.arange(15), 2)
     labels = np.load(root / "run/gallery.npz")["targets"]
-    assert labels[nearest].mean(1) == pytest.approx(fold.predictions["knn"], abs=1e-5)
-    assert rerun.look(fold, most=5).arrays["embeds"].shape[0] == 5
+    assert labels[nearest].mean(1) == pytest.approx(fold.predicted, abs=1e-5)
+    assert rerun.run_again(fold, most=5).arrays["embeds"].shape[0] == 5
     best, worst = model_views.best_and_worst(fold, 3)
-    assert len({fold.target[row] for row in best}) == 3 and fold.error[worst[0]] == fold.error.max()
+    assert (
+        len({fold.test.target[row] for row in best}) == 3
+        and fold.error[worst[0]] == fold.error.max()
+    )
 
 
 class Halves(nn.Module):
@@ -277,7 +282,7 @@ def test_without_the_data_the_page_says_so_and_stands_on_the_files(trained, tmp_
     config.data.root = "/nowhere"
     (tmp_path / "run/config.json").write_text(run_config.to_json(config))
     folds, _ = runs.read(tmp_path / "run")
-    kept = rerun.look(folds[0])
+    kept = rerun.run_again(folds[0])
     assert kept.run is None and np.array_equal(kept.arrays["embeds"], seen.arrays["embeds"])
     assert not isinstance(model_views.texts(folds, kept), str) and not isinstance(
         model_views.features(folds, kept), str
@@ -488,19 +493,18 @@ def test_a_sweep_has_its_table_claims_curves_and_group_figures(tmp_path, unrende
     assert text.count("<figure>") == len(made)
 
 
-def the_set(folder, module):
+def data_set(folder, module):
     planned = plan.runs_of(module)
     found = {run: results.read(folder / run.name) for run in planned}
     folds = {run: runs.read(folder / run.name)[0] for run in planned if found[run]}
-    return sweep_report.Set(
-        planned, found, folds, (), folder, lambda figure, caption, name: (figure, name)
-    )
+    show = lambda figure, caption, name: (figure, name)  # noqa: E731
+    return sections.Finished(planned, found, folder, folds, (), show)
 
 
 def test_group_dirs_figures_have_the_numbers_of_the_runs(tmp_path):
     written(tmp_path, LABELS)
-    s = the_set(tmp_path, experiment(LABELS))
-    (histograms, _), (distance, _), (curves, _) = sweep_report.group_figures(s)
+    s = data_set(tmp_path, experiment(LABELS))
+    (histograms, _), (distance, _), (curves, _) = sections.of_groups(s)
     assert [ax.get_title() for ax in histograms.axes] == [
         "soft labels",
         "cross-entropy",
@@ -529,13 +533,13 @@ def test_numbers_among_the_settings_become_axes(tmp_path):
         for kind in ("soft", "ce")
         for count in (5, 10, 20)
     ]
-    assert sweep_report.numbered(["a,k=1", "a,k=2", "b,weights=VII"]) == {}
-    found = sweep_report.numbered(labels)
+    assert sections.options(["a,k=1", "a,k=2", "b,weights=VII"]) == {}
+    found = sections.options(labels)
     assert found["count"]["group_dir,classifier=ce"] == [
-        (float(n), f"group_dir,classifier=ce,count={n}") for n in (5, 10, 20)
+        (float(n), f"group_dir,classifier=ce,count={n}", "") for n in (5, 10, 20)
     ]
     written(tmp_path, labels)
-    ((figure, name),) = sweep_report.against_numbers(the_set(tmp_path, experiment(labels)))
+    ((figure, name),) = sections.against_numbers(data_set(tmp_path, experiment(labels)))
     assert [ax.get_title() for ax in figure.axes] == [
         "mae",
         "mae, many",
@@ -561,9 +565,9 @@ def test_evaluations_of_a_number_become_an_axis_and_severity_begins_with_the_cle
             files.write_json(
                 place.parents[1] / f"k={k}/results.json", {"test": {"value": {"mae": 1.0}}}
             )
-    s = the_set(tmp_path, experiment(("mse", "l1"), seeds=1))
-    assert list(sweep_report.evaluated(s)) == ["severity"]  # of k there are two numbers
-    ((figure, name),) = sweep_report.against_numbers(s)
+    s = data_set(tmp_path, experiment(("mse", "l1"), seeds=1))
+    assert list(sections.evaluations(s)) == ["severity"]  # of k there are two numbers
+    ((figure, name),) = sections.against_numbers(s)
     assert name == "evaluated-severity" and figure.axes[0].get_xlabel() == "severity"
     lines = {
         line.get_label(): line.get_xydata()
@@ -585,6 +589,6 @@ def test_an_experiment_without_a_finished_run(tmp_path):
 def test_the_report_reads_what_a_run_writes(trained):
     root, _, _ = trained
     (fold,), unfinished = runs.read(root / "run")
-    assert unfinished == [] and fold.headline == "knn" and list(fold.further) == ["camera"]
+    assert unfinished == [] and fold.headline == "knn" and list(fold.test.extra) == ["camera"]
     ranks, _, targets = layout.read_facts(root / "run")
     assert fold.ranks.names == ranks.names and len(targets) == 24

@@ -22,19 +22,18 @@ def targets():
 def test_anything_that_was_edited_is_read_or_refused(targets, name, tmp_path):
     good, function = targets[name]
 
-    count = 3 if fuzz.TARGETS[name] == 1 else 30  # those that are few are slow
+    # The few are slow.
+    count, checks = 3 if fuzz.TARGETS[name] == 1 else 30, list(HealthCheck)
 
-    @settings(
-        max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=count, deadline=None, derandomize=True, suppress_health_check=checks)
     @given(which=st.integers(0, 20), edits=EDITS)
     def tried(which, edits):
         data = good[which % len(good)]
         for at, cut, piece in edits:
             at = int(at * len(data))
             data = data[:at] + piece + data[at + cut :]
-        found, words = fuzz.verdict(function, data, tmp_path)
-        assert found != "FAULT", words
+        result, words = fuzz.verdict(function, data, tmp_path)
+        assert result != "FAULT", words
 
     tried()
 

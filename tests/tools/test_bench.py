@@ -1,5 +1,4 @@
-"""The benchmarks at tiny sizes: what they print and write, that both forms of a loss agree, recall,
-what limits leave out."""
+"""The benchmarks at tiny sizes: output, limits, recall, and that both forms of a loss agree."""
 
 import functools
 import json
@@ -9,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxord import losses
-from tools import bench_data, bench_epoch, bench_knn, bench_losses, measure
+from tools import bench_data, bench_epoch, bench_knn, bench_losses
+from tools.benching import drawn, measure, plain_losses
 
 # The loader that ml_collections takes on Python 3.11.
 pytestmark = [
@@ -24,7 +24,7 @@ def quick(monkeypatch):
 
 
 def written(main, tmp_path, *arguments):
-    """What a benchmark writes."""
+    """The JSON that a benchmark writes."""
     assert main([*arguments, "--rounds=2", f"--output={tmp_path / 'file.json'}"]) == 0
     return json.loads((tmp_path / "file.json").read_text())
 
@@ -36,105 +36,72 @@ def ordered(row, *names):
 
 def on_photos(photos, argument=""):
     fields = (f"data.root={photos}", "data.batch=16", "data.eval_batch=16", "data.copies=2")
-    return (
-        "--config=configs/folder.py:backbone=tiny" + argument,
-        *(f"--set={field}" for field in fields),
-    )
+    config = "--config=configs/folder.py:backbone=tiny" + argument
+    return config, *(f"--set={field}" for field in fields)
 
 
 def test_each_loss_and_its_plain_form_give_the_same_value():
-    found = bench_losses.arrays(12, 4, 5)
-    totals = {
-        (name, plain): bench_losses.total_of(name, plain)[0]
-        for name in bench_losses.LOSSES
-        for plain in (False, True)
-    }
-    values = jax.jit(lambda arrays: {key: total(arrays) for key, total in totals.items()})(found)
+    keys = [(name, plain) for name in bench_losses.LOSSES for plain in (False, True)]
+    totals = {key: bench_losses.total_of(*key)[0] for key in keys}
+    values = jax.jit(lambda arrays: {key: total(arrays) for key, total in totals.items()})
+    values = values(drawn.loss_arrays(12, 4, 5))
     for name in bench_losses.LOSSES:
         assert bench_losses.difference(values[name, False], values[name, True]) < 1e-5, name
 
 
 def test_blocked_and_plain_gradients_agree():
-    found = bench_losses.arrays(12, 4, 5)
-    forms = functools.partial(losses.rnc, block=40), bench_losses.plain_rnc  # 3 of 12 rows at once
-    ours, plain = (
-        jax.jit(jax.grad(form))(found["image_embeds"], found["target"]) for form in forms
-    )
+    arrays = drawn.loss_arrays(12, 4, 5)
+    # 3 of 12 rows at once.
+    forms = functools.partial(losses.rnc, block=40), plain_losses.rnc
+    inputs = arrays["image_embeds"], arrays["target"]
+    ours, plain = (jax.jit(jax.grad(form))(*inputs) for form in forms)
     np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-6)
 
 
-def test_what_is_above_the_limit_is_compiled_and_not_run(tmp_path, capsys):
-    arguments = (
-        "--losses=rnc",
-        "--sizes=8,128",
-        "--width=4",
-        "--ranks=5",
-        "--seconds=1e9",
-        "--limit=4",
-    )
-    found = written(bench_losses.main, tmp_path, *arguments)
-    small, large = next(iter(found["tables"].values()))
-    assert (
-        small["n"] == 8
-        and small["difference"] < 1e-5
-        and small["ours compile s"] > 0
-        and small["ours MiB"] > 0
-    )
+def test_a_form_above_the_limit_is_compiled_and_not_run(tmp_path, capsys):
+    sizes = ("--losses=rnc", "--sizes=8,128", "--width=4", "--ranks=5")
+    result = written(bench_losses.main, tmp_path, *sizes, "--seconds=1e9", "--limit=4")
+    small, large = next(iter(result["tables"].values()))
+    assert small["n"] == 8 and small["difference"] < 1e-5
+    assert small["ours compile s"] > 0 and small["ours MiB"] > 0
     assert ordered(small, "ours ms", "plain ms", "ratio")
-    assert (
-        large["plain MiB"] > 4
-        and "plain ms" not in large
-        and "ratio" not in large
-        and ordered(large, "ours ms")
-    )
-    assert len(found["notes"]) == 1 and found["notes"][0].startswith(
-        "rnc, plain: n = 128 would hold "
-    )
+    assert large["plain MiB"] > 4 and ordered(large, "ours ms")
+    assert "plain ms" not in large and "ratio" not in large
+    (note,) = result["notes"]
+    assert note.startswith("rnc, plain: n = 128 would hold ")
     printed = capsys.readouterr().out
-    assert (
-        "device: 8 x cpu" in printed
-        and "versions: jax" in printed
-        and "ours ms range" in printed
-        and "rnc" in printed
-    )
+    for words in ("device: 8 x cpu", "versions: jax", "ours ms range", "rnc"):
+        assert words in printed
 
 
 def test_no_larger_batch_than_the_seconds_allow(tmp_path):
-    found = written(bench_losses.main, tmp_path, "--losses=info_nce", "--sizes=8,64", "--seconds=0")
-    first, larger = next(iter(found["tables"].values()))
+    sizes = ("--losses=info_nce", "--sizes=8,64", "--seconds=0")
+    result = written(bench_losses.main, tmp_path, *sizes)
+    first, larger = next(iter(result["tables"].values()))
     assert first["n"] == 8 and "ours ms" in first and "plain ms" in first
-    assert (
-        larger["n"] == 64
-        and larger["ours MiB"] > 0
-        and "ours ms" not in larger
-        and "plain ms" not in larger
-    )
-    assert [note.partition(":")[0] for note in found["notes"]] == [
-        "info_nce, ours",
-        "info_nce, plain",
-    ]
+    assert larger["n"] == 64 and larger["ours MiB"] > 0
+    assert "ours ms" not in larger and "plain ms" not in larger
+    titles = [note.partition(":")[0] for note in result["notes"]]
+    assert titles == ["info_nce, ours", "info_nce, plain"]
 
 
 def test_torch_stands_beside_in_the_same_run(tmp_path):
     pytest.importorskip("torch")
     small = ("--sizes=", "--largest=9", "--width=4", "--ranks=5")
-    found = written(bench_losses.main, tmp_path, "--losses=conord,rnc", "--vs-torch", *small)
-    (rows,) = found["tables"].values()
+    result = written(bench_losses.main, tmp_path, "--losses=conord,rnc", "--vs-torch", *small)
+    (rows,) = result["tables"].values()
     assert [(row["loss"], row["n"]) for row in rows] == [("conord", 9), ("rnc", 9)]
     for row in rows:
-        assert (
-            row["difference"] < 1e-5
-            and row["device"] == "cpu"
-            and ordered(row, "ours ms", "torch ms", "ratio")
-        )
-    found = written(
-        bench_losses.main, tmp_path, "--losses=rnc", "--sizes=", "--vs-torch", "--limit=1e-3"
-    )
-    assert list(found["tables"].values()) == [[]] and "rnc in torch would hold" in found["notes"][0]
+        assert row["difference"] < 1e-5 and row["device"] == "cpu"
+        assert ordered(row, "ours ms", "torch ms", "ratio")
+    sizes = ("--losses=rnc", "--sizes=", "--vs-torch", "--limit=1e-3")
+    result = written(bench_losses.main, tmp_path, *sizes)
+    assert list(result["tables"].values()) == [[]]
+    assert "rnc in torch would hold" in result["notes"][0]
 
 
 def test_an_unknown_loss_is_named():
-    assert "there are supcon, rnc" in bench_losses.main(["--losses=con_ord"])
+    assert "known are supcon, rnc" in bench_losses.main(["--losses=con_ord"])
 
 
 def test_the_search_finds_the_nearest(tmp_path):
@@ -145,12 +112,11 @@ def test_the_search_finds_the_nearest(tmp_path):
     assert bench_knn.main(["--gallery=3", "--k=4"]).startswith("error: --k is 4")
 
 
-def test_recall_counts_what_is_missing_or_twice_there():
+def test_recall_counts_missing_and_repeated_neighbours():
     gallery = np.eye(4)[[0, 1, 2, 3]] + 0.1 * np.arange(4)[:, None]
     query = gallery[:1]
-    nearest = np.argsort(-(gallery / np.linalg.norm(gallery, axis=1, keepdims=True)) @ query[0])[
-        None
-    ]
+    unit = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
+    nearest = np.argsort(-unit @ query[0])[None]
     assert bench_knn.recall(nearest[:, :2], query, gallery, 2) == 1
     assert bench_knn.recall(nearest[:, [0, 3]], query, gallery, 2) == 0.5
     assert bench_knn.recall(nearest[:, [0, 0]], query, gallery, 2) == 0.5
@@ -159,18 +125,15 @@ def test_recall_counts_what_is_missing_or_twice_there():
 @pytest.mark.long
 def test_each_tier_beside_the_step(tmp_path, photos, shallow, capsys, monkeypatch):
     monkeypatch.setattr(bench_data, "EARLY", 1)
-    found = written(bench_data.main, tmp_path, *on_photos(photos, ",method=conord"), "--steps=1")
-    rows = found["tables"]["Batches of the training split"]
+    words = (*on_photos(photos, ",method=conord"), "--steps=1")
+    result = written(bench_data.main, tmp_path, *words)
+    rows, notes = result["tables"]["Batches of the training split"], result["notes"]
     assert [row["tier"] for row in rows] == ["resident", "cached", "stream"]
-    for row, note in zip(rows, found["notes"], strict=False):
-        assert (
-            ordered(row, "step img/s", "alone img/s", "loop img/s", "loop / step")
-            and 0 < row["wait %"] < 100
-        )
+    for row, note in zip(rows, notes, strict=False):
+        assert ordered(row, "step img/s", "alone img/s", "loop img/s", "loop / step")
+        assert 0 < row["wait %"] < 100
         assert row["prepared s"] > 0 and note.startswith(f"{row['tier']}: ") and " bound" in note
-    assert "stream" in capsys.readouterr().out and found["notes"][3].startswith(
-        "The step was compiled in"
-    )
+    assert "stream" in capsys.readouterr().out and notes[3].startswith("The step was compiled in")
     assert bench_data.main(["--config=configs/folder.py", "--set=data.rot=x"]).startswith("error: ")
 
 
@@ -189,23 +152,14 @@ def test_what_bounds_training(alone, loop, words):
 
 @pytest.mark.long
 def test_epochs_and_latencies(tmp_path, photos, shallow):
-    found = written(
-        bench_epoch.main, tmp_path, *on_photos(photos), "--methods=conord", "--images=3"
-    )
-    (row,), (latency,) = found["tables"].values()
+    words = (*on_photos(photos), "--methods=conord", "--images=3")
+    (row,), (latency,) = written(bench_epoch.main, tmp_path, *words)["tables"].values()
     assert row["method"] == latency["method"] == "conord" and row["of conord"] == 1
     assert row["rows a step"] == 32 and row["steps"] == latency["gallery"] // 16 == 4
-    assert (
-        ordered(row, "epoch s")
-        and 0 < row["wait %"] < 100
-        and row["parameters"] > 1000
-        and row["MiB"] > 0
-    )
-    assert (
-        0 < latency["decoding ms"] < latency["mean ms"]
-        and latency["deviation ms"] > 0
-        and latency["images"] == 3
-    )
+    assert ordered(row, "epoch s") and 0 < row["wait %"] < 100
+    assert row["parameters"] > 1000 and row["MiB"] > 0
+    assert 0 < latency["decoding ms"] < latency["mean ms"]
+    assert latency["deviation ms"] > 0 and latency["images"] == 3
 
 
 def test_resident_memory_is_seen_to_grow():
@@ -214,17 +168,14 @@ def test_resident_memory_is_seen_to_grow():
 
 
 def test_a_long_first_call_is_a_turn(monkeypatch):
-    """Only where it is long for all: the turns of two are compared."""
+    """Only if it is long for all: the turns of two are compared."""
     calls = []
     ours, other = (functools.partial(calls.append, name) for name in "ab")
     assert len(measure.alternate({"a": ours}, 2)["a"]) == 2 and len(calls) == 4
     monkeypatch.setattr(measure, "LONG", 0.0)
     calls.clear()
-    assert [len(samples) for samples in measure.alternate({"a": ours, "b": other}, 2).values()] == [
-        2,
-        2,
-    ]
-    assert (
-        calls.count("a") == calls.count("b") == 3
-    )  # the first, the one that counts how many make a sample, a turn
+    samples = measure.alternate({"a": ours, "b": other}, 2)
+    assert [len(times) for times in samples.values()] == [2, 2]
+    # The first, the one that counts how many make a sample, and a turn.
+    assert calls.count("a") == calls.count("b") == 3
     assert measure.alternate({}, 2) == {}

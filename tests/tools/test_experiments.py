@@ -50,6 +50,16 @@ def test_what_experiments_share_is_none(name):
         plan.load(FOLDER / f"{name}.py")
 
 
+def test_an_experiment_is_found_here_or_by_its_name_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("hci", "hci.py", "experiments/hci.py"):
+        assert plan.find(path) == FOLDER / "hci.py"
+    (tmp_path / "hci.py").touch()
+    assert plan.find("hci.py") == pathlib.Path("hci.py")
+    with pytest.raises(ValueError, match="hcl.py is not there. Did you mean 'hci'?"):
+        plan.find("hcl.py")
+
+
 def check(table, labels, configs):
     """Rows are labels, columns metrics that their configs measure, figures numbers."""
     columns = table.columns.split()

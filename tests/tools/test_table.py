@@ -13,8 +13,8 @@ from configs import folder as folder_config
 from configs import freshness
 from experiments.published import Table, across
 from jaxord.workdir import run_config
-from tools import results, table
-from tools.sweeping import plan
+from tools import table
+from tools.sweeping import plan, results, tables
 
 
 def experiment(claims=(), methods=("l1", "ce", "numclip"), seeds=3):
@@ -69,7 +69,7 @@ def cells(text, start):
 
 
 def test_every_figure_of_the_table(written):
-    text = table.report(experiment(), written)
+    text = table.tables_of(experiment(), written)
     assert "6 of 9 runs are done" in text
     names = "freshness-ce-seed=2, freshness-numclip-seed=0, freshness-numclip-seed=2"
     assert f"MISSING, 3 runs: {names}. Reason: no data in /nowhere." in text
@@ -125,7 +125,7 @@ def test_every_figure_of_the_table(written):
 
 
 def test_all_rules_stand_beside_the_headline_but_only_it_may_be_best(written):
-    text = table.report(experiment(), written, all_rules=True)
+    text = table.tables_of(experiment(), written, all_rules=True)
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -139,9 +139,9 @@ def test_all_rules_stand_beside_the_headline_but_only_it_may_be_best(written):
 
 
 def test_a_method_without_a_run_and_an_experiment_without_one(written, tmp_path):
-    text = table.report(experiment(methods=("l1", "mse")), written)
+    text = table.tables_of(experiment(methods=("l1", "mse")), written)
     assert cells(text, "mse") == ["mse", "-", "0 of 3", "-", "-", "-", "-"]
-    text = table.report(experiment((("l1", "ce"),)), tmp_path / "empty")
+    text = table.tables_of(experiment((("l1", "ce"),)), tmp_path / "empty")
     assert "0 of 9 runs are done" in text and cells(text, "l1")[5:] == ["-", "0 of 3", "no figures"]
     assert "MISSING, 9 runs: " in text and "Reason: no data in data/freshness." in text
 
@@ -154,12 +154,10 @@ def test_claims_are_paired_by_seed(written):
         ("l1", "l1"),
         ("l1", "ce", "median"),
     )
-    rows = table.claims(
-        wanted,
-        plan.runs_of(experiment()),
-        {run: results.read(written / run.name) for run in plan.runs_of(experiment())},
-    )
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[3:8]]
+    runs = plan.runs_of(experiment())
+    found = {run: results.read(written / run.name) for run in runs}
+    rows = tables.claims(wanted, results.DataSet(runs, found, written))
+    rows = rows[0].body
     half = 12.7062047 * np.std([0.5, 0.6], ddof=1) / np.sqrt(2)
     assert rows[0][:5] == ["l1", "ce", "mae", "1.050 ± 0.071", "1.600 ± 0.141"]
     assert rows[0][5:] == [
@@ -173,11 +171,10 @@ def test_claims_are_paired_by_seed(written):
     assert rows[2][5:] == ["+0.300", "1 of 3", "one run says nothing"]
     assert rows[3][5:] == ["+0.000 (+0.000 to +0.000)", "3", "within noise"]
     assert rows[4][5:] == ["-", "2 of 3", "not defined"]
-    assert (
-        table.claims((("l2", "ce"),), plan.runs_of(experiment()), {}) == []
-    )  # l2 may be run on another data set
+    # l2 may be run on another data set.
+    assert tables.claims((("l2", "ce"),), results.DataSet(runs, found, written)) == []
     with pytest.raises(ValueError, match=r"CLAIMS has \['l2'\]"):
-        table.report(experiment((("l2", "ce"),)), written)
+        table.tables_of(experiment((("l2", "ce"),)), written)
 
 
 def split_in_folds(folder, method, figures, summary="mean"):
@@ -223,7 +220,7 @@ def test_folds_are_spread_pairs_and_parts_and_evaluations_are_parts(tmp_path):
     )
     module = experiment((("l1", "mse"), ("l1", "mse", "b")), ("l1", "mse"), 1)
     module.PAPER = paper
-    text = table.report(module, tmp_path)
+    text = table.tables_of(module, tmp_path)
     header = next(line for line in text.splitlines() if "| rule" in line)
     row = dict(
         zip(
@@ -247,7 +244,7 @@ def test_folds_are_spread_pairs_and_parts_and_evaluations_are_parts(tmp_path):
     )
     assert cells(text, "constant")[-2:] == ["-", "-"] and "As printed: [1] A Table 1." in text
     claims = [line for line in text.splitlines() if line.startswith("| l1  ")][-2:]
-    gain, verdict = table.judge(np.array([1.0, 2.0, 6.0]), np.array([1.5, 2.7, 6.6]), True)
+    gain, verdict = tables.judge(np.array([1.5, 2.7, 6.6]) - np.array([1.0, 2.0, 6.0]))
     assert (
         verdict == "confirmed"
         and gain in claims[0]
@@ -259,12 +256,12 @@ def test_folds_are_spread_pairs_and_parts_and_evaluations_are_parts(tmp_path):
         add("freshness", "l1", f"severity=1/{kind}", "configs/freshness.py", {})
         for kind in ("fog", "rain")
     ]
-    text = table.report(module, tmp_path)  # a mean over a part of the kinds is none
+    text = table.tables_of(module, tmp_path)  # a mean over a part of the kinds is none
     assert "NOT EVALUATED, 1 times: freshness-l1-seed=0 severity=1/rain." in text
     assert cells(text, "l1")[-6] == "**7.000**" and cells(text, "l1")[-4:-2] == ["-", "1 [1]"]
     module = experiment((), ("l1",), 1)
     split_in_folds(tmp_path / "median", "l1", (1.0, 2.0, 6.0), "median")
-    assert cells(table.report(module, tmp_path / "median"), "l1")[3] == f"**2.000 ± {sd:.3f}**"
+    assert cells(table.tables_of(module, tmp_path / "median"), "l1")[3] == f"**2.000 ± {sd:.3f}**"
 
 
 def test_runs_of_one_fold_each_pair_by_it_too(tmp_path):
@@ -278,9 +275,9 @@ def test_runs_of_one_fold_each_pair_by_it_too(tmp_path):
         for fold, mae in zip("01", figures, strict=True)
     }
     found[run("a", "2")] = found[run("b", "2")] = None
-    row = table.claims((("a", "b"),), list(found), found)[3]
-    gain, _ = table.judge(np.array([1.0, 2.0]), np.array([1.5, 2.7]), True)
-    assert gain in row and "| 2 of 3 |" in row
+    (row,) = tables.claims((("a", "b"),), results.DataSet(list(found), found, tmp_path))[0].body
+    gain, _ = tables.judge(np.array([1.5, 2.7]) - np.array([1.0, 2.0]))
+    assert gain in row and "2 of 3" in row
 
 
 def test_the_papers_figures_stand_beside_runs_that_are_not_there_and_quoted_methods(tmp_path):
@@ -295,7 +292,7 @@ def test_the_papers_figures_stand_beside_runs_that_are_not_there_and_quoted_meth
         across("B Table 2", "freshness:accuracy%", ("shots=1", "shots=2"), {"l1": "50.0 51.0"}),
         Table("B Table 3", "freshness:accuracy%", {"l1": "61.0"}, {"MWR": "60.1"}),
     )
-    text = table.report(module, tmp_path)
+    text = table.tables_of(module, tmp_path)
     first, other = text.split("### ")[1:]
     assert (
         cells(first, "l1") == ["l1", "-", "0 of 1", "-", "61.0 % [1, 3]"]
@@ -327,7 +324,7 @@ def test_relative_losses_are_paired_and_stand_beside_the_papers(written):
         {"ce": "l1", "numclip": "l1"},
         (Table("Table 1", "freshness:mae", {"ce": "3.30", "l1": "2.39"}),),
     )
-    text = table.report(made, written)
+    text = table.tables_of(made, written)
     half = np.array([1.5 / 1.0, 1.7 / 1.1]) * 100 - 100
     ours = f"+{half.mean():.1f} ± {half.std(ddof=1):.1f} %"
     last, other = text.partition("relative loss of mae")[2], f"+{100 * (1.4 / 1.1 - 1):.1f} %"
@@ -335,18 +332,18 @@ def test_relative_losses_are_paired_and_stand_beside_the_papers(written):
     assert cells(last, "numclip") == ["numclip", "l1", other, "1", "-"]
     made.FULL = {"ce": "none"}
     with pytest.raises(ValueError, match="FULL has ..none.., which the experiment does not run"):
-        table.report(made, written)
+        table.tables_of(made, written)
 
 
 def test_the_verdict_is_that_of_a_paired_t_test():
     first, second = np.array([1.0, 1.2, 0.9, 1.1]), np.array([1.5, 1.6, 1.45, 1.5])
-    interval = stats.ttest_rel(second, first).confidence_interval(table.LEVEL)
-    assert table.judge(first, second, True) == (
+    interval = stats.ttest_rel(second, first).confidence_interval(tables.LEVEL)
+    assert tables.judge(second - first) == (
         f"+0.463 ({interval.low:+.3f} to {interval.high:+.3f})",
         "confirmed",
     )
-    assert table.judge(first, second, False)[1] == "not confirmed: the other way round"
-    assert table.judge(first[:2], second[:2] * np.array([1, 0.5]), True)[1] == "within noise"
+    assert tables.judge(first - second)[1] == "not confirmed: the other way round"
+    assert tables.judge(second[:2] * np.array([1, 0.5]) - first[:2])[1] == "within noise"
 
 
 def test_the_nearest_thumbnail_is_found_and_kept(tmp_path, monkeypatch):

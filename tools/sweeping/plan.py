@@ -78,6 +78,7 @@ def runs_of(experiment, options=(), fields=()):
         settings = {**settings, **overrides}
         data_set = pathlib.PurePath(path).stem
         seed = int(settings.get("seed", 0))
+        # A field overrides the option of the config's argument.
         fold = settings.get("fold", _pairs(argument.split(",")).get("fold", ""))
         name = name_of(data_set, label, f"fold={fold}" if fold else "", f"seed={seed}")
         if name in runs:

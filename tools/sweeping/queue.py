@@ -213,6 +213,7 @@ class Queue:
                     self.screen.show(self.lines())
                 time.sleep(LOOK)
         finally:
+            # The processes have sessions of their own, so a signal to the sweep reaches none.
             self.screen.say("")
             launch.stop([begun.process for begun in self.begun])
             for begun in self.begun:

@@ -1,2 +1,1 @@
-"""Figures of runs and of sweeps: arrays of numpy in, a matplotlib Figure out. Nothing here knows a
-model or a workdir."""
+"""Figures of runs and sweeps: numpy arrays in, a matplotlib Figure out."""

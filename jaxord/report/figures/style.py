@@ -1,47 +1,23 @@
-"""What all figures share: colours that the colour-blind tell apart, sizes, ticks, and the way into
-a file.
+"""Shared by all figures: colours for the colour-blind, sizes, ticks, and the formats of files.
 
-Figures are made without pyplot: nothing is global and no window opens. matplotlib is imported where
-  one is drawn.
+Without pyplot, so nothing is global and no window opens. matplotlib is imported when one is drawn.
 """
 
 import functools
 import io
 import itertools
 import math
+import pathlib
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-)  # Okabe and Ito, without the yellow
+from jaxord.shipped import install_hint
+
+# Okabe and Ito, without the yellow.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 GREY, DARK = "#b8b8b8", "#444444"
-STYLE = {
-    "font.size": 10.0,
-    "axes.titlesize": 11.0,
-    "axes.labelsize": 10.0,
-    "legend.fontsize": 9.5,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": DARK,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e8e8e8",
-    "grid.linewidth": 0.8,
-    "lines.linewidth": 1.6,
-    "image.cmap": "viridis",
-    "figure.facecolor": "white",
-    "svg.hashsalt": "jaxord",
-    "svg.fonttype": "path",
-    "axes.formatter.useoffset": False,
-}
+STYLE = pathlib.Path(__file__).with_name("figures.mplstyle")
 MOST_TICKS = 16
+SLANTED = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 
 
 def drawn(function):
@@ -56,16 +32,19 @@ def drawn(function):
         try:
             import matplotlib
         except ModuleNotFoundError:
-            raise ValueError("figures need matplotlib: pip install 'jaxord[report]'") from None
-        with matplotlib.rc_context(STYLE):
+            raise ValueError(f"figures need matplotlib: {install_hint('report')}") from None
+        style = matplotlib.rc_params_from_file(STYLE, use_default_template=False)
+        with matplotlib.rc_context(style):
             return function(*arguments, **settings)
 
     return styled
 
 
 def canvas(panels, *, columns=3, width=3.4, height=2.7, **shared):
-    """(figure, list of axes) with a grid for that many panels; sizes of one in inches, `shared` as
-    of Figure.subplots."""
+    """(figure, list of axes) of a grid of `panels`, each of `width` by `height` inches.
+
+    At most `columns` are side by side; `shared` are settings of Figure.subplots.
+    """
     from matplotlib.figure import Figure
 
     columns = min(columns, panels)
@@ -79,25 +58,22 @@ def canvas(panels, *, columns=3, width=3.4, height=2.7, **shared):
 
 
 def legend(figure, axes):
-    """One legend for all panels, below them, where more than one thing has a name."""
-    found = {
-        text: handle
-        for ax in axes
-        for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    if len(found) > 1:
-        entry = 0.6 + 0.085 * max(map(len, found))  # inches that the longest one takes
-        columns = max(1, min(5, len(found), int(figure.get_figwidth() / entry)))
-        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+    """One legend below all panels, if there are at least two names."""
+    pairs = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes]
+    handles = {text: handle for some in pairs for handle, text in some}
+    if len(handles) > 1:
+        entry = 0.6 + 0.085 * max(map(len, handles))  # inches of the longest one
+        columns = max(1, min(5, len(handles), int(figure.get_figwidth() / entry)))
+        place = {"loc": "outside lower center", "ncols": columns}
+        figure.legend(handles.values(), handles.keys(), **place)
 
 
 def name_ticks(axis, names, most=MOST_TICKS):
-    """Names at 0, 1, 2, ... of an axis, one for all neighbours of a name in their middle; only each
-    second, third, ... where there are many, slanted where they are long."""
-    runs = [
-        [place for place, _ in same]
-        for _, same in itertools.groupby(enumerate(names), lambda pair: pair[1])
-    ]
+    """Names the places 0, 1, 2, ... of an axis with at most about `most` ticks.
+
+    Labels runs of equal names once, thins crowded ticks, slants long ones.
+    """
+    runs = [[*run] for _, run in itertools.groupby(range(len(names)), lambda k: names[k])]
     if len(runs) <= most:
         ticks = [(run[0] + run[-1]) / 2 for run in runs]
         shown = [str(names[run[0]]) for run in runs]
@@ -105,20 +81,19 @@ def name_ticks(axis, names, most=MOST_TICKS):
         ticks = range(0, len(names), math.ceil(len(names) / most))
         shown = [str(names[tick]) for tick in ticks]
     slanted = axis.axis_name == "x" and (max(map(len, shown)) > 4 or len("".join(shown)) > 32)
-    axis.set_ticks(
-        ticks,
-        shown,
-        **({"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}),
-    )
+    axis.set_ticks(ticks, shown, **(SLANTED if slanted else {}))
+
+
+def name_rows(ax, names):
+    """Names the rows 0, 1, 2, ... of a chart, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def line(k, dashed=False):
-    """Colour and dashes of the k-th line; `dashed` lets neighbours differ in both, so that one
-    shows through the other."""
-    return {
-        "color": COLOURS[k % len(COLOURS)],
-        "linestyle": DASHES[(k if dashed else k // len(COLOURS)) % len(DASHES)],
-    }
+    """Colour and dashes of the k-th line; `dashed` lets neighbours differ in both."""
+    dashes = DASHES[(k if dashed else k // len(COLOURS)) % len(DASHES)]
+    return {"color": COLOURS[k % len(COLOURS)], "linestyle": dashes}
 
 
 @drawn
