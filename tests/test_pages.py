@@ -11,7 +11,9 @@ page. A comment before a block says otherwise:
 Commands within a sentence are only checked. The pages take for granted that the runs RUNS exist.
 """
 
+import contextlib
 import csv
+import importlib
 import importlib.util
 import itertools
 import json
@@ -79,6 +81,11 @@ RUNS = {
     ),
     "runs/quickstart-ce": ("--config=configs/quickstart.py",),
 }
+# Imported before the forks: tensorboardX and transformers import torch, which takes seconds.
+PRELOADED = """
+matplotlib.figure optuna scipy.io scipy.stats sklearn.datasets sklearn.manifold sklearn.mixture
+submitit tensorboardX tensorflow_datasets transformers.models.clip.modeling_clip
+"""
 COUNT = itertools.count()
 LIKE = {"runs/hci-numclip": "folder-numclip", "runs/lsvq-conord": "folder-numclip"}
 
@@ -234,6 +241,9 @@ def serve():
     from jaxord.data.readers import demo
     from jaxord.models import variants
 
+    for name in PRELOADED.split():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     shrink(variants, demo)
     jax.config.update("jax_disable_most_optimizations", True)
     for line in sys.stdin:
