@@ -218,7 +218,7 @@ class Runner:
 
     def __enter__(self):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        environment["XLA_FLAGS"] = ""
+        environment |= {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "True"}
         command = [sys.executable, str(pathlib.Path(__file__).resolve())]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, **pipes)
@@ -238,8 +238,6 @@ class Runner:
 
 def serve():
     """Runs each command that comes, a JSON list of words a line, and answers its exit code."""
-    import jax
-
     from jaxord import estimator, evaluate, export, predict, report, train  # noqa: F401
     from jaxord.data.readers import demo
     from jaxord.models import variants
@@ -248,7 +246,6 @@ def serve():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     shrink(variants, demo)
-    jax.config.update("jax_disable_most_optimizations", True)
     for line in sys.stdin:
         child = os.fork()
         if not child:
