@@ -74,7 +74,7 @@ ages, others, their_ages = np.repeat([20.0, 30.0, 40.0], 8), images[:4], np.aran
 pil_image, array = "photos/a.jpg", images[0]
 """
 SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")': 'in ("ce_l1",)'}
-SHORTER |= {'(("ce_l1", "ce"),)': "()"}
+SHORTER |= {'(("ce_l1", "ce"),)': "()", "quickstart-ce-seed=*": "quickstart-ce-seed=0"}
 RUNS = {
     "runs/folder-numclip": (
         "--config=configs/folder.py:method=numclip,backbone=tiny",
