@@ -75,6 +75,7 @@ pil_image, array = "photos/a.jpg", images[0]
 """
 SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")': 'in ("ce_l1",)'}
 SHORTER |= {'(("ce_l1", "ce"),)': "()", "quickstart-ce-seed=*": "quickstart-ce-seed=0"}
+SHORTER |= {"experiments/hci.py --set": "experiments/hci.py --only=hci-coop-seed=0 --set"}
 RUNS = {
     "runs/folder-numclip": (
         "--config=configs/folder.py:method=numclip,backbone=tiny",
