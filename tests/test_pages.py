@@ -63,7 +63,6 @@ SMALL = {
     "tools/bench_data.py": shlex.split("--steps=1 --rounds=1 --set data.batch=4"),
     "tools/bench_epoch.py": shlex.split("--steps=1 --images=2 --rounds=1 --set data.batch=4"),
     "tools/bench_population.py": shlex.split("--rates=1 --decays=1 --seeds=2 --rounds=1"),
-    "tools/torture.py": ["--kills=1", "--steps=8"],
     "tools/fuzz.py": ["--runs=200"],
 }
 # What Python on a page takes for granted, and how it is shortened.
