@@ -212,6 +212,8 @@ def _open(folder):
     """The tensors of a checkpoint's folder, whose shards have to agree with their index."""
     index = folder / "model.safetensors.index.json"
     single, theirs = folder / "model.safetensors", folder / open_clip.WEIGHTS
+    if not any(folder.glob("*.safetensors")) and (folder / "pytorch_model.bin").is_file():
+        return reading.Checkpoint([folder / "pytorch_model.bin"])
     if single.is_file() or (theirs.is_file() and not index.is_file()):
         return reading.Checkpoint([single if single.is_file() else theirs])
     if not index.is_file():
