@@ -97,8 +97,8 @@ def fit(tensors, wanted, source_name, from_source, expected, source):
     for name in sorted(set(tensors) & set(paths)):
         path, tensor = paths[name], tensors[name]
         if tensor.dtype.name not in FLOATS:
-            kinds = "expected floating point of 16, 32 or 64 bits"
-            problems.append(f"{name}: {tensor.dtype} in the weights, {kinds}")
+            wide = " of 16, 32 or 64 bits" if "float" in tensor.dtype.name else ""
+            problems.append(f"{name}: {tensor.dtype} in the weights, expected floating point{wide}")
             continue
         # After a wrong shape the values are still looked at, so that all faults show at once.
         array, shape = from_source(path, tensor), tuple(wanted[path].shape)
@@ -137,3 +137,12 @@ def read_json(file):
     if not isinstance(value, dict):
         raise ValueError(f"{file} holds {str(value)[:40]!r}, expected a JSON object: {DAMAGED}")
     return value
+
+
+def read_shards(index):
+    """{tensor: name of the file beside the index} of an index of shards; ValueError if damaged."""
+    shards = read_json(index).get("weight_map")
+    plain = isinstance(shards, dict) and all(isinstance(name, str) for name in shards.values())
+    if not plain or any(pathlib.PurePath(name).name != name for name in shards.values()):
+        raise ValueError(f"{index} has no weight_map of files beside it: {DAMAGED}")
+    return shards

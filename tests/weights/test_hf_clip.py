@@ -441,12 +441,18 @@ def test_a_broken_weights_file_is_refused(copy, content):
         hf_clip.load(copy, hf_clip.parameters(SMALL))
 
 
-def test_pickles_are_refused(copy):
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(
-        ValueError, match=r"found \[.*'pytorch_model.bin'\]. Pickled weights .* never loaded"
-    ):
-        hf_clip.load(copy, hf_clip.parameters(SMALL))
+def test_what_is_no_readable_format_is_refused(copy):
+    wanted, weights = hf_clip.parameters(SMALL), copy / "model.safetensors"
+    weights.rename(copy / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="pytorch_model.bin cannot be read safely: it is no zip"):
+        hf_clip.load(copy, wanted)
+    (copy / "pytorch_model.bin").rename(copy / "ViT.pt")
+    words = r"found \[.*'ViT.pt'.*\]. Pickled weights .* never loaded"
+    with pytest.raises(ValueError, match=words):
+        hf_clip.load(copy, wanted)
+    (copy / "ViT.pt").rename(copy / "model.fp16.safetensors")
+    with pytest.raises(ValueError, match=r"in half precision only \(model.fp16.safetensors\)"):
+        hf_clip.load(copy, wanted)
 
 
 def test_config_json_is_checked(copy):
