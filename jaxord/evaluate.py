@@ -215,7 +215,7 @@ def write_results(folder, task, evaluation, results):
 def finish(folder, task, began, step, total, selected):
     """Writes run.json and DONE.json of a stage that `began` at that time.monotonic()."""
     sizes = {name: len(split.records) for name, split in task.splits.items()}
-    layout.write_run(folder, time.monotonic() - began, sizes)
+    layout.write_run(folder, time.monotonic() - began, sizes, task.weights)
     done = {"step": step, "steps": total, "selected": selected}
     hosts.first(files.write_json)(folder / "DONE.json", done)
 

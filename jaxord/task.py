@@ -13,7 +13,7 @@ from jaxord.binding import bind, configured, lookup
 from jaxord.data import augment, corrupt, features, readers, storage
 from jaxord.data.batches import eval_batches
 from jaxord.models import ordinal, tokens, variants
-from jaxord.runtime import attention, devices, rounding
+from jaxord.runtime import attention, devices, hosts, rounding
 from jaxord.targets import labels, ranks
 from jaxord.weights import hf_clip, hub, initial
 from jaxord.workdir import layout
@@ -41,6 +41,7 @@ class Task:
     stats: dict  # running statistics
     groups: dict  # path -> parameter group
     mesh: jax.sharding.Mesh
+    weights: dict = dataclasses.field(default_factory=dict)  # hub.facts of model.weights
     rounded: frozenset = frozenset()  # frozen paths that are only rounded to the activations' dtype
 
     def held(self, frozen):
@@ -49,10 +50,16 @@ class Task:
         return {path: x.astype(dtype) if path in self.rounded else x for path, x in frozen.items()}
 
     def write_facts(self, folder):
-        """Writes what the sizes of the model follow from; see layout.write_facts."""
+        """Writes what the sizes of the model follow from, and the tokenizer of pretrained weights.
+
+        See layout.write_facts.
+        """
         parameters, targets = {**self.trained, **self.frozen}, self.splits["train"].records.targets
         settings = self.model.settings
         layout.write_facts(folder, parameters, self.ranks, self.constants, targets, settings)
+        if self.config.model.weights and self.config.prompt.name:
+            copy_tokenizer = hosts.first(hub.copy_tokenizer)
+            copy_tokenizer(self.config.model.weights, folder / "tokenizer")
 
     def prepare(self, train):
         """(stored batch, labels, constants) -> batch with image, target and rank; for jit."""
@@ -121,7 +128,8 @@ def make_task(config, fold, start=None, facts=None):
     if prompt and not any(path.split("/")[0] in TEXT_SIDE for path in trained):
         constants["text_embeds"] = text_embeds(model, devices.put(frozen, replicated), constants)
     parameters = trained, frozen, variables["stats"], groups
-    task = Task(config, splits, columns, task_ranks, model, constants, *parameters, mesh)
+    weights = hub.facts(config.model.weights) if config.model.weights else {}
+    task = Task(config, splits, columns, task_ranks, model, constants, *parameters, mesh, weights)
     gallery_size = len(splits["train"].records if facts is None else targets)
     return dataclasses.replace(task, rounded=trace_once(task, gallery_size))
 
@@ -321,6 +329,8 @@ def overview(task):
         values, names = task.ranks.values, ", ".join(task.ranks.names[:6])
         more = ", ..." if len(values) > 6 else ""
         lines.append(f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {names}{more}")
+    if task.weights:
+        lines.append(hub.describe(task.config.model.weights))
     device = f"device {task.mesh.size} x {jax.devices()[0].device_kind}"
     device += f", activations {task.model.dtype}"
     if not task.config.model.image_tower:

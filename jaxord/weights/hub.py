@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import time
 
 from jaxord.weights import reading
@@ -73,6 +74,15 @@ def resolve(source):
     """
     folder = _folder(source)
     return folder if folder else _settings(str(source))
+
+
+def copy_tokenizer(source, folder):
+    """Copies the files of a checkpoint's tokenizer into a folder, made if need be."""
+    origin = resolve(source)
+    for name in TOKENIZER:
+        if (origin / name).is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin / name, folder / name)
 
 
 def weights(source):
