@@ -105,7 +105,9 @@ def facts(source):
     files = {*found.files, *(folder / name for name in (*SETTINGS, *TOKENIZER))}
     if found.files[0].name.endswith(".index.json"):
         files |= {folder / name for name in reading.read_shards(found.files[0]).values()}
-    return found.facts | {"files": {f.name: _sha256(f) for f in sorted(files) if f.is_file()}}
+    states = {file: file.stat() for file in sorted(files) if file.is_file()}
+    digests = {f.name: _sha256_once(f, s.st_size, s.st_mtime_ns) for f, s in states.items()}
+    return found.facts | {"files": digests}
 
 
 def describe(source):
@@ -296,6 +298,11 @@ def _check_hash(file, expected):
 def _sha256(file):
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.cache  # folds and stages begin from one folder
+def _sha256_once(file, size, changed):
+    return _sha256(file)
 
 
 def _record_file(name):

@@ -237,10 +237,10 @@ class _Machine:
         form = _typed(self._stack.pop(), (str, _Type, str, str, int), "a storage")
         word, kind, key, _, count = form
         _expect(word == "storage" and count >= 0, "a storage has another form")
-        entry, width = f"data/{key}"[:80], kind.dtype.itemsize
-        _expect(entry in self._entries, f"{entry!r} is missing")
+        entry, width = f"data/{key}", kind.dtype.itemsize
+        _expect(entry in self._entries, f"{entry[:80]!r} is missing")
         size = len(self._entries[entry][0])
-        _expect(count * width == size, f"{entry} has {size} bytes, expected {count} of {width}")
+        _expect(count * width == size, f"{entry!r} has {size} bytes, expected {count} of {width}")
         self.push(_Storage(key, kind.dtype, size))
 
     def call(self, _):
