@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import http.server
 import json
+import socket
+import struct
 import threading
 import urllib.parse
 
@@ -51,6 +53,7 @@ class Repository:
       gated: whether files need the terms to be accepted.
       hashes: whether the hub's hashes are told; a mirror may have neither them nor ETags of them.
       drops: file -> number of times that its download ends in the middle.
+      resets: whether the connection is then reset, which huggingface_hub itself does not retry.
     """
 
     commits: dict
@@ -59,6 +62,7 @@ class Repository:
     gated: bool = False
     hashes: bool = True
     drops: dict = dataclasses.field(default_factory=dict)
+    resets: bool = False
 
     def commit_of(self, revision):
         return self.references.get(
@@ -130,7 +134,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if body and repository.drops.get(path):
             repository.drops[path] -= 1
-            return self.answer(status, data[start:], headers, body, end=len(data) // 2)
+            self.answer(status, data[start:], headers, body, end=len(data) // 2)
+            if repository.resets:
+                self.wfile.flush()
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+                self.connection.close()
+            return None
         return self.answer(status, data[start:], headers, body)
 
     def answer(self, status, data, headers, body, end=None):

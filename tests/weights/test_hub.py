@@ -212,9 +212,10 @@ def test_any_other_pull_request_is_not_taken(contents, client, pulls, pickle):
         assert hub.weights("made/clip").files[0].name == "pytorch_model.bin"
 
 
-def test_a_dropped_download_goes_on(contents, client):
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_dropped_download_goes_on(contents, client, resets):
     name = "openai/clip-vit-base-patch16"
-    repository = Repository({NEW: tree(contents[1.0], FILES[name])})
+    repository = Repository({NEW: tree(contents[1.0], FILES[name])}, resets=resets)
     repository.drops = {"pytorch_model.bin": 2, "config.json": 1}
     with serve({name: repository}) as (address, _):
         client(address)
