@@ -193,7 +193,7 @@ def _hub_weights(source):
     listing, name = _listing(source), source.partition("@")[0]
     chosen, taken, note = choose(listing.hashes), listing, listing.note
     if not chosen:
-        raise ValueError(_lacking(source, sorted(listing.hashes)))
+        raise ValueError(_lacking(source + listing.note, sorted(listing.hashes)))
     if chosen[-1].endswith(".bin") and "@" not in source:
         reference, conversion = _conversion(name, listing, chosen)
         if conversion:
