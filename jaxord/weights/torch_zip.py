@@ -14,7 +14,7 @@ import struct
 import zipfile
 import zlib
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 REFUSED = "{} cannot be read safely: {}. Nothing of it was executed; get it as safetensors instead"
@@ -25,7 +25,7 @@ TYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
-    "BFloat16Storage": ml_dtypes.bfloat16,
+    "BFloat16Storage": jnp.bfloat16,
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ShortStorage": "<i2",
@@ -36,7 +36,7 @@ TYPES = {
 # These have storages of bytes; the tensor names the type.
 LATER_TYPES = {"uint16": "<u2", "uint32": "<u4", "uint64": "<u8"}
 FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
-LATER_TYPES |= {name: getattr(ml_dtypes, name) for name in FLOAT8}
+LATER_TYPES |= {name: getattr(jnp, name) for name in FLOAT8}
 
 
 @dataclasses.dataclass(frozen=True)
