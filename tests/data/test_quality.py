@@ -285,7 +285,7 @@ def test_messages(tmp_path):
     ):
         read("bid", tmp_path)
     with pytest.raises(
-        ValueError, match="DatabaseGrades.xlsx is not UTF-8 text; export a spreadsheet as CSV"
+        ValueError, match="DatabaseGrades.xlsx is no table that pandas reads"
     ):
         read("bid", tmp_path, table="DatabaseGrades.xlsx")
     message = "missing under .*: gone.csv\nlists: meta_info_<name>Dataset.csv of pyiqa"
