@@ -17,6 +17,7 @@ from configs.base import entry, finish, start
 def get_config(argument=""):
     c, options = start("folder", argument, method="ce_l1")
     columns = {"path_column": "path", "label_column": "label", "split_column": "split"}
+    columns |= {"images": "", "suffix": ""}
     shares = {"fractions": (0.7, 0.1, 0.2), "val_fraction": 0.0}
     c.data.reader = entry(name="sources.own", **columns, **shares)
     c.data.root = "data/folder"

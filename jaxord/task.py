@@ -99,7 +99,8 @@ def make_task(config, fold, start=None, facts=None):
     devices.check_divides(config.data.eval_batch, mesh, "data.eval_batch")
     if config.data.corruption.name:
         corrupt.check(config.data.corruption.name, config.data.corruption.severity)
-    records = readers.load(config.data, fold, config.seed)
+    named = facts[0] if facts else config.ranks
+    records = readers.load(config.data, fold, config.seed, named)
     train = records["train"]
     settings = clip_settings(config) if config.prompt.name or not config.model.image_tower else None
     task_ranks, constants, targets = facts or (ranks_of(config, train), None, train.targets)

@@ -82,11 +82,11 @@ class Table:
     def labels_of(self, name, several=False):
         """The number, or the `several` numbers, in each field of a column; a fault for others."""
         texts = self.texts(name)
-        commas = self.decimal_commas and any(map(DECIMAL_COMMA.fullmatch, texts))
+        commas = self.decimal_commas and any(DECIMAL_COMMA.fullmatch(x.strip()) for x in texts)
         mark = "comma" if commas else "point"
         column = []
         for line, row, text in zip(self.lines, self.rows, texts, strict=True):
-            parts = text.split() if several else [text]
+            parts = text.split() if several else [text.strip()]
             labels = [_with_comma(part) if commas else number(part) for part in parts]
             if not labels or None in labels:
                 where = f"{self.path}, line {line}: {name} {text!r}"
@@ -131,7 +131,7 @@ def _array(texts, commas):
         return texts
 
 
-def read_table(path, names=(), header=True, tab_quotes=False):
+def read_table(path, names=(), header=True, exact=False):
     """Reads a list file; ValueError if it is no table, with the line at fault.
 
     Excel (.xlsx), Parquet and JSON lines (.jsonl) go by their suffix; all else is text. A line
@@ -143,15 +143,16 @@ def read_table(path, names=(), header=True, tab_quotes=False):
       path: the file; text is UTF-8, or UTF-16 with a byte order mark.
       names: columns of a file without a header line, where the last one takes the rest of a line.
       header: False for a file without a header line whose columns are called "0", "1", ...
-      tab_quotes: quotes count between tabs too; without it they are part of a sentence.
+      exact: fields keep the blanks around them, and quotes count between tabs too, where they are
+        part of a sentence otherwise.
     """
     suffix = pathlib.Path(path).suffix.lower()
     mark = ","
     if suffix in FORMATS:
         numbered = FORMATS[suffix](path)
     else:
-        numbered, mark = _text_rows(path, suffix, tab_quotes)
-    numbered = [(line, row) for line, row in numbered if any(row)]
+        numbered, mark = _text_rows(path, suffix, exact)
+    numbered = [(line, row) for line, row in numbered if any(map(str.strip, row))]
     if not numbered:
         raise ValueError(f"{path} is empty")
     first = numbered[0][1]
@@ -164,7 +165,7 @@ def read_table(path, names=(), header=True, tab_quotes=False):
             for line, row in numbered
         ]
     else:
-        titles, numbered = first, numbered[1:]
+        titles, numbered = [name.strip() for name in first], numbered[1:]
         # Between blanks, the empty name of pandas' index leaves no trace in the header.
         if not mark and numbered and all(len(row) == len(titles) + 1 for _, row in numbered):
             titles = ["", *titles]
@@ -180,7 +181,12 @@ def read_table(path, names=(), header=True, tab_quotes=False):
     return Table(str(path), tuple(titles[i] for i in kept), rows, lines, mark == ";")
 
 
-def _text_rows(path, suffix, tab_quotes):
+def user_table(path, path_column):
+    """A user's table, its fields exact; a `path_column` that is a number means no header line."""
+    return read_table(path, header=not path_column.isdecimal(), exact=True)
+
+
+def _text_rows(path, suffix, exact):
     """([(line number, fields), ...], mark between fields, None for blanks) of a text file."""
     lines = io.StringIO(read_text(path), newline="").readlines()
     start = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
@@ -193,12 +199,14 @@ def _text_rows(path, suffix, tab_quotes):
         mark = BY_SUFFIX.get(suffix)
     if mark is None:
         return [(i + 1, lines[i].split()) for i in range(start, len(lines))], mark
-    quoting = csv.QUOTE_NONE if mark == "\t" and not tab_quotes else csv.QUOTE_MINIMAL
-    form = {"delimiter": mark, "quoting": quoting, "skipinitialspace": mark != "\t"}
+    quoting = csv.QUOTE_NONE if mark == "\t" and not exact else csv.QUOTE_MINIMAL
+    # Blanks that follow every mark of the first line are part of it.
+    blanks = mark != "\t" and (not exact or first.count(mark) == first.count(f"{mark} ") > 0)
+    form = {"delimiter": mark, "quoting": quoting, "skipinitialspace": blanks}
     rows, reader, line = [], csv.reader(lines[start:], strict=True, **form), start + 1
     try:
         for row in reader:
-            rows.append((line, [field.strip() for field in row]))
+            rows.append((line, row if exact else [field.strip() for field in row]))
             # A quoted field may hold line breaks.
             line = start + reader.line_num + 1
     except csv.Error as error:
