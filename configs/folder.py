@@ -7,8 +7,9 @@
 The ranks are the distinct labels of the training split, or ten equal bins if there are more than
 128. --config.ranks.labels='(1.,2.,3.)', --config.ranks.edges='(0.,10.,20.)' and
 --config.ranks.names="('bad','fair','good')" give others. Without a split column the rows are split
-70/10/20 (data.reader.fractions), stratified by label, by the config's seed. Column names are
-settings too. backbone=tiny starts a small model from scratch, others from pretrained weights.
+70/10/20 (data.reader.fractions), stratified by label, by the config's seed. docs/own_data.md has
+the order of folders with names, the kinds of tables and the settings of their columns.
+backbone=tiny starts a small model from scratch, others from pretrained weights.
 """
 
 from configs.base import entry, finish, start

@@ -322,14 +322,47 @@ def text_embeds(model, parameters, constants):
     return model.apply({"params": trees.unflatten(parameters)}, prompt, method="text")
 
 
+def understood(task, train_targets):
+    """Lines on the data as they were read: ranks, examples, what was passed over, strange labels.
+
+    `train_targets` are the labels of the training, of a run that is evaluated on other data too.
+    """
+    records = {name: split.records for name, split in task.splits.items()}
+    if not task.ranks:
+        return list(records["train"].notes)
+    ranks = task.ranks
+    counts = np.bincount(ranks.index(records["train"].targets), minlength=len(ranks.names))
+    head = f"{len(counts)} from {ranks.values[0]:g} to {ranks.values[-1]:g}"
+    # Long scales are told by their ends.
+    places = [*range(len(counts))] if len(counts) <= 12 else [*range(6), -2, -1]
+    shown = [f"{ranks.names[place]} ({counts[place]:,})" for place in places]
+    if len(counts) > len(places):
+        shown.insert(6, "...")
+    lines = [f"ranks  {head}: {', '.join(shown)}"]
+    train = records["train"]
+    for row in np.unique(np.linspace(0, len(train) - 1, 3).astype(int)):
+        label, rank = train.targets[row], ranks.names[ranks.index(train.targets[row : row + 1])[0]]
+        lines.append(f"       {train.paths[row]}: label {label:g}, rank {rank}")
+    lines += train.notes
+    seen = np.unique(ranks.index(train_targets))
+    for name in sorted(records.keys() - {"train"}):
+        targets = records[name].targets
+        beyond = ranks.beyond(targets)
+        unseen = beyond | ~np.isin(ranks.index(targets), seen)
+        if unseen.any():
+            labels = [f"{label:g}" for label in np.unique(targets[unseen])]
+            more = ", ..." if len(labels) > 6 else ""
+            rows = f"{unseen.sum():,} rows of {name} have labels that training never saw"
+            errors = "; those beyond the ranks count as errors" if beyond.any() else ""
+            lines.append(f"{rows}: {', '.join(labels[:6])}{more}{errors}")
+    return lines
+
+
 def overview(task):
     """Lines for the log: data, ranks, devices, parameter groups."""
     sizes = [(name, len(split.records), split.tier) for name, split in task.splits.items()]
     lines = [f"{name:<6} {size:>7,} examples, {tier}" for name, size, tier in sizes]
-    if task.ranks:
-        values, names = task.ranks.values, ", ".join(task.ranks.names[:6])
-        more = ", ..." if len(values) > 6 else ""
-        lines.append(f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {names}{more}")
+    lines += understood(task, task.splits["train"].records.targets)
     if task.weights:
         lines.append(hub.describe(task.config.model.weights))
     device = f"device {task.mesh.size} x {jax.devices()[0].device_kind}"

@@ -13,7 +13,10 @@ from jaxord.data.inputs import files
 from jaxord.data.rank_order import KnownRanks, labels_of
 from jaxord.data.readers import sources
 from jaxord.data.records import IMAGES, SPLITS
+from jaxord.evaluate import score
+from jaxord.metrics import accuracy, qwk, ranked_probability_score
 from jaxord.targets.ranks import make_ranks
+from jaxord.task import understood
 from tests.data.files import touch
 from tests.data.test_sources import config, write
 
@@ -123,9 +126,9 @@ def test_suffixes_and_empty_ranks(tmp_path):
     touch(tmp_path, "2/a.jfif", "2/b.JPE", "2/note.txt", "labels.csv")
     records = sources.own(tmp_path, **ALL)["test"]
     assert records.targets.tolist() == [0, 0, 1, 1, 2, 2]
-    assert records.notes == ("passed over 2 files that are no images: 1 .txt, 1 .csv",)
+    assert records.notes == ("passed over, as no images: 1 .txt, 1 .csv",)
     touch(tmp_path, "3/a.heic")
-    with pytest.raises(ValueError, match=r"no images in \['3'\] \(3: passed over 1 .*: 1 .heic\)"):
+    with pytest.raises(ValueError, match=r"no images in \['3'\] \(3: passed over, .*: 1 .heic\)"):
         read(tmp_path)
     os.remove(tmp_path / "3/a.heic")
     with pytest.raises(ValueError, match=r"no images in \['3'\] \(3: it is empty\)"):
@@ -271,3 +274,55 @@ def test_load_gives_readers_the_ranks(tmp_path):
     data = config({"name": "sources.own"}, tmp_path)
     splits = readers.load(data, "", 0, named("b", "a"))
     assert splits["train"].targets.tolist() == [1, 0] and splits["test"].targets.tolist() == [1]
+
+
+def task_of(root, ranks):
+    splits = sources.own(root, fold="", seed=0)
+    splits = {name: types.SimpleNamespace(records=records) for name, records in splits.items()}
+    shots = types.SimpleNamespace(kind="")
+    return types.SimpleNamespace(
+        splits=splits, ranks=ranks, config=types.SimpleNamespace(shots=shots)
+    )
+
+
+def test_what_was_understood(tmp_path):
+    tree(tmp_path, *(f"train/{rank}" for rank in "0123"), *(f"test/{rank}" for rank in "01234"))
+    touch(tmp_path, "train/0/notes.txt")
+    task = task_of(tmp_path, of_run("0", "1", "2", "3"))
+    assert understood(task, task.splits["train"].records.targets) == [
+        "ranks  4 from 0 to 3: 0 (2), 1 (2), 2 (2), 3 (2)",
+        "       train/0/0.png: label 0, rank 0",
+        "       train/1/1.png: label 1, rank 1",
+        "       train/3/1.png: label 3, rank 3",
+        "passed over, as no images: 1 .txt",
+        "2 rows of test have labels that training never saw: 4; those beyond the ranks count as "
+        "errors",
+    ]
+
+
+def test_a_label_beyond_the_ranks_is_an_error(tmp_path):
+    """Clipped onto rank 3, the label 4 would be right."""
+    tree(tmp_path, *(f"train/{rank}" for rank in "0123"), *(f"test/{rank}" for rank in "01234"))
+    task = task_of(tmp_path, of_run("0", "1", "2", "3"))
+    targets = task.splits["test"].records.targets
+    clipped = np.minimum(targets, 3)
+    logits = 100 * np.eye(4)[clipped.astype(int)]
+    scorers = {"accuracy": accuracy, "qwk": qwk, "rps": ranked_probability_score}
+    scores = score(task, scorers, {"logits": logits}, {"mean": clipped}, targets)
+    assert scores["mean"]["accuracy"] == 0.8
+    assert scores["mean"]["qwk"] == pytest.approx(qwk(clipped.astype(int), targets.astype(int)))
+    assert scores["model"]["rps"] == pytest.approx(0.2)
+
+
+def test_which_labels_lie_beyond_the_ranks():
+    def beyond(values, *labels):
+        names = tuple(map(str, values))
+        ranks = make_ranks(np.array(values, float), names, np.zeros(0))
+        return ranks.beyond(np.array(labels, np.float32)).tolist()
+
+    assert beyond([0, 1, 3], -1, 0, 2, 2.7, 3.4, 4) == [True, False, True, False, False, True]
+    assert beyond([1, 1.5, 2], 2.5, 2.2) == [True, False]
+    # Real numbers: a label between two others is near one of them.
+    assert beyond([0.1, 0.37, 2.9, 4.4], 1.5, 4.8, 9) == [False, False, True]
+    bins = make_ranks(np.array([0.0, 10.0]), ("a", "b"), np.array([0.0, 10.0]))
+    assert bins.beyond(np.array([50.0])).tolist() == [False]

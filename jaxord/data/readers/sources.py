@@ -228,7 +228,7 @@ def _passed_over(others):
     files = [path for path in others if not path.endswith("/")]
     counts = collections.Counter(os.path.splitext(path)[1].lower() or "no suffix" for path in files)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
-    return f"passed over {len(files)} files that are no images: {kinds}" if files else ""
+    return f"passed over, as no images: {kinds}" if files else ""
 
 
 def _refuse_empty(others, names, depth, where, about):
