@@ -116,6 +116,16 @@ def test_splits_in_any_case_and_mixtures(tmp_path):
     tree(tmp_path, *(f"{split}/{rank}" for split in ("Train", "TESTING") for rank in "012"))
     splits = sources.folder(tmp_path, fold="", seed=0)
     assert {split: len(part) for split, part in splits.items()} == {"train": 6, "test": 6}
+    (tmp_path / "Train/3").mkdir()
+    (tmp_path / "TESTING/0/sub").mkdir()
+    with pytest.raises(ValueError, match=r"no images in \['Train/3'\]"):
+        read(tmp_path)
+    tree(tmp_path, "Train/3")
+    (tmp_path / "TESTING/3").mkdir()
+    assert len(sources.folder(tmp_path, fold="", seed=0)["train"]) == 8
+    touch(tmp_path, "TESTING/3/a.heic")
+    with pytest.raises(ValueError, match=r"no images in \['TESTING/3'\] .*1 .heic"):
+        read(tmp_path)
     tree(tmp_path, "3")
     with pytest.raises(ValueError, match=r"splits \['TESTING', 'Train'\] lie beside \['3'\]"):
         read(tmp_path)

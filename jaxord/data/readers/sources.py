@@ -69,7 +69,7 @@ def folder(root, *, fold, seed, fractions=SHARES, val_fraction=0.0, ranks=None):
     names = [parts[depth] for parts in inside]
     if stray or not names or (len(set(names)) == 1 and number(names[0]) is None):
         _refuse(root, stray, names, others, about)
-    _refuse_empty(others, names, depth, where, about)
+    _refuse_empty(others, inside, depth, where, about)
     _refuse_nested(inside, depth, where, about)
     labels, note = labels_of(sorted(set(names)), known_ranks(ranks), where)
     targets = [labels[name] for name in names]
@@ -231,13 +231,19 @@ def _passed_over(others):
     return f"passed over, as no images: {kinds}" if files else ""
 
 
-def _refuse_empty(others, names, depth, where, about):
-    """Refuses folders at the place of ranks that no image lies in."""
+def _refuse_empty(others, inside, depth, where, about):
+    """Refuses folders at the place of ranks that no image lies in.
+
+    A split may have an empty folder for a rank that others have images of.
+    """
+    names, folders = {parts[depth] for parts in inside}, {tuple(p[: depth + 1]) for p in inside}
     empty = {}
     for path in others:
         parts = path.split("/")
-        if len(parts) > depth + 1 and parts[depth] not in names and path != "./":
-            empty.setdefault("/".join(parts[: depth + 1]), []).append(path)
+        rank = tuple(parts[: depth + 1])
+        in_rank = len(parts) > depth + 1 and (not depth or _is_split(parts[0]))
+        if in_rank and rank not in folders and not (path.endswith("/") and parts[depth] in names):
+            empty.setdefault("/".join(rank), []).append(path)
     if empty:
         name, files = next(iter(empty.items()))
         holds = _passed_over(files) or "it is empty"
