@@ -70,8 +70,11 @@ def labels_of(names, known, where):
     `where` for names without an order, or that a run does not know.
     """
     labels = {name: number(name) for name in names}
-    given = {_plain(name): label for name, label in known.labels.items()}
-    own = {name: given.get(_plain(name)) for name in names}
+    # Case and marks between words do not count, unless names differ in nothing else.
+    alike = any(len({_plain(x) for x in some}) < len(some) for some in (names, known.labels))
+    key = str if alike else _plain
+    given = {key(name): label for name, label in known.labels.items()}
+    own = {name: given.get(key(name)) for name in names}
     unknown = sorted(name for name in names if own[name] is None)
     if None not in labels.values():
         # The config may turn the order of numbers around; a run knows numbers as labels.

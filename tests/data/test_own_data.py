@@ -169,6 +169,13 @@ def test_links_to_folders_and_home(tmp_path, monkeypatch):
         read(root)
 
 
+def test_names_that_differ_in_case_only(tmp_path):
+    tree(tmp_path, "a", "A")
+    assert read(tmp_path, ranks=named("a", "A")) == {"a": 0, "A": 1}
+    with pytest.raises(ValueError, match="order of the ranks 'A', 'a' is unknown"):
+        read(tmp_path)
+
+
 def test_the_same_number_twice(tmp_path):
     with pytest.raises(ValueError, match="'01' and '1' are the same number"):
         read(tree(tmp_path, "01", "1"))
