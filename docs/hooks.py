@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -18,6 +19,11 @@ def on_page_markdown(markdown, **_):
         if f"<!-- {mark} -->" in markdown:
             markdown = markdown.replace(f"<!-- {mark} -->", fill())
     return markdown
+
+
+def on_page_content(html, **_):
+    # A Returns section without a type would show its dash alone.
+    return re.sub(r'(<li class="doc-section-item field-body">)\s+–\s', r"\1", html)
 
 
 def table():

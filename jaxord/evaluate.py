@@ -236,7 +236,7 @@ def evaluate_run(workdir, config=None, output=""):
       workdir: of the run.
       config: gives other data, rules, metrics or corruption; None is the run's own. The transform
         and the gallery of neighbours stay those of the training.
-      output: folder of the results; "" is the run's own, or <workdir>/evaluated/<config's name>.
+      output: folder of the results; "" is the run's own, or `<workdir>/evaluated/<config's name>`.
 
     Raises:
       ValueError: no finished run there, or folds that do not pair up.

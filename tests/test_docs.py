@@ -1,6 +1,7 @@
 """The pages of methods, fields and data sets say what the configs and readers say.
 
 PYTHONPATH=. python tests/test_docs.py writes the part of docs/data_sets.md that comes from them.
+README.md's patch applies and trains, and the API pages lose no docstring's text.
 tests/test_pages.py runs the commands.
 """
 
@@ -10,6 +11,9 @@ import os
 import pathlib
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -67,6 +71,65 @@ def test_the_page_of_the_data_sets_says_what_their_readers_say(tmp_path):
         == of_data_sets(tmp_path).strip()
     ), "PYTHONPATH=. python tests/test_docs.py writes it"
     assert list(tmp_path.iterdir()) == []
+
+
+def readme_patch():
+    """The diff in README.md, which adds a loss and its method."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (patch,) = re.findall(r"^```diff\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    return patch
+
+
+def test_readmes_patch_applies():
+    command = ["git", "apply", "--check", "-"]
+    subprocess.run(command, cwd=ROOT, input=readme_patch(), text=True, check=True)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)  # on a busy machine
+def test_readmes_patch_trains_its_method(tmp_path):
+    for name in ("jaxord", "configs"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    run = {"cwd": tmp_path, "text": True, "check": True}
+    subprocess.run(["git", "apply", "-"], input=readme_patch(), **run)
+    command = [sys.executable, "-m", "jaxord.main", "--config=configs/digits.py:method=log_cosh"]
+    command += ["--config.train.duration=2 steps", "--config.data.batch=8", "--workdir=run"]
+    environment = {**os.environ, "PYTHONPATH": "", "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "True"
+    subprocess.run(command, env=environment, **run)
+    assert (tmp_path / "run" / "DONE.json").is_file()
+    assert '"log_cosh"' in (tmp_path / "run" / "config.json").read_text()
+
+
+def documented(name):
+    """The object of a `:::` line and its public members, by name."""
+    try:
+        subject = importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, attribute = name.rpartition(".")
+        subject = getattr(importlib.import_module(module), attribute)
+    members = {name: subject}
+    if inspect.ismodule(subject) or inspect.isclass(subject):
+        for member in getattr(subject, "__all__", vars(subject)):
+            value = inspect.getattr_static(subject, member)
+            value = getattr(value, "__func__", value)
+            ours = str(getattr(value, "__module__", "")).startswith("jaxord")
+            if ours and not member.startswith("_"):
+                members[f"{name}.{member}"] = value
+    return members
+
+
+def test_docstrings_of_the_api_pages_hold_no_markup():
+    """Markdown would swallow <name> as a tag and turn a leading > into a quotation."""
+    names = []
+    for page in sorted((ROOT / "docs" / "api").glob("*.md")):
+        names += re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 10
+    for name in names:
+        for member, value in documented(name).items():
+            text = re.sub(r"`[^`]*`", "", value.__doc__ or "")
+            assert not re.search(r"<[A-Za-z/!]|^\s*>|: >", text, re.MULTILINE), member
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ page. A comment before a block says otherwise:
     <!-- skip: several hosts -->       only its flags and files are checked, for this reason
     <!-- extra: torch -->              skipped where the module is not installed
 
-Commands within a sentence are only checked. The pages take for granted that the runs RUNS exist.
+Commands within a sentence are only checked. A command that several pages have runs once. The pages
+take for granted that the runs RUNS exist.
 """
 
+import contextlib
 import csv
+import importlib
 import importlib.util
 import itertools
 import json
@@ -57,9 +60,9 @@ SMALL = {
         "--sizes=8 --largest=8 --width=8 --rounds=1 --seconds=0.1"
     ),
     "tools/bench_step.py": STEP,
-    "tools/bench_data.py": ["--steps=1"],
-    "tools/bench_epoch.py": ["--steps=1", "--images=2"],
-    "tools/bench_population.py": ["--rates=1", "--decays=1", "--seeds=2"],
+    "tools/bench_data.py": shlex.split("--steps=1 --rounds=1 --set data.batch=4"),
+    "tools/bench_epoch.py": shlex.split("--steps=1 --images=2 --rounds=1 --set data.batch=4"),
+    "tools/bench_population.py": shlex.split("--rates=1 --decays=1 --seeds=2 --rounds=1"),
     "tools/torture.py": ["--kills=1", "--steps=8"],
     "tools/fuzz.py": ["--runs=200"],
 }
@@ -71,7 +74,8 @@ ages, others, their_ages = np.repeat([20.0, 30.0, 40.0], 8), images[:4], np.aran
 pil_image, array = "photos/a.jpg", images[0]
 """
 SHORTER = {"steps=500": "steps=2", "range(3)": "range(1)", 'in ("ce", "ce_l1")': 'in ("ce_l1",)'}
-SHORTER |= {'(("ce_l1", "ce"),)': "()"}
+SHORTER |= {'(("ce_l1", "ce"),)': "()", "quickstart-ce-seed=*": "quickstart-ce-seed=0"}
+SHORTER |= {"experiments/hci.py --set": "experiments/hci.py --only=hci-coop-seed=0 --set"}
 RUNS = {
     "runs/folder-numclip": (
         "--config=configs/folder.py:method=numclip,backbone=tiny",
@@ -79,6 +83,11 @@ RUNS = {
     ),
     "runs/quickstart-ce": ("--config=configs/quickstart.py",),
 }
+# Imported before the forks: tensorboardX and transformers import torch, which takes seconds.
+PRELOADED = """
+matplotlib.figure optuna scipy.io scipy.stats sklearn.datasets sklearn.manifold sklearn.mixture
+submitit tensorboardX tensorflow_datasets transformers.models.clip.modeling_clip
+"""
 COUNT = itertools.count()
 LIKE = {"runs/hci-numclip": "folder-numclip", "runs/lsvq-conord": "folder-numclip"}
 
@@ -168,7 +177,7 @@ def fault_of_flags(words, file):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The folder in which the pages' commands run, and the process that runs them."""
+    """The folder where the pages' commands run, their Runner, and the commands that have run."""
     folder = tmp_path_factory.mktemp("pages")
     for name in ("jaxord", "configs", "experiments", "tools"):
         (folder / name).mkdir()
@@ -190,14 +199,16 @@ def place(tmp_path_factory):
     for name in ("my.csv", "my/my.csv", "list.csv"):
         with open(folder / name, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("path", "label", "split"), *rows])
+    seen = set()
     with Runner(folder) as runner:
         for name, config in RUNS.items():
-            words = ["python", "-m", "jaxord.main", *config, f"--workdir={name}"]
-            code, log = runner([*words, *RUN])
+            words = ["python", "-m", "jaxord.main", *config]
+            code, log = runner([*words, f"--workdir={name}", *RUN])
             assert code == 0, log
+            seen.add(tuple(words))
         for name, other in LIKE.items():
             (folder / name).symlink_to(other)
-        yield folder, runner
+        yield folder, runner, seen
 
 
 class Runner:
@@ -208,7 +219,7 @@ class Runner:
 
     def __enter__(self):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        environment["XLA_FLAGS"] = ""
+        environment |= {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "True"}
         command = [sys.executable, str(pathlib.Path(__file__).resolve())]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, **pipes)
@@ -228,14 +239,14 @@ class Runner:
 
 def serve():
     """Runs each command that comes, a JSON list of words a line, and answers its exit code."""
-    import jax
-
     from jaxord import estimator, evaluate, export, predict, report, train  # noqa: F401
     from jaxord.data.readers import demo
     from jaxord.models import variants
 
+    for name in PRELOADED.split():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     shrink(variants, demo)
-    jax.config.update("jax_disable_most_optimizations", True)
     for line in sys.stdin:
         child = os.fork()
         if not child:
@@ -304,7 +315,7 @@ def smaller(words):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_a_page_run(place, page):
-    folder, runner = place
+    folder, runner, seen = place
     program = GIVEN
     for mark, words_of_mark, language, title, text in blocks(page):
         for long, short in SHORTER.items():
@@ -318,8 +329,9 @@ def test_the_commands_of_a_page_run(place, page):
         if mark == "extra" and not importlib.util.find_spec(words_of_mark):
             continue
         for words in commands(text):
-            if words[0] in ("pip", "pytest", "mkdocs", "ruff", "mypy"):
+            if words[0] in ("pip", "pytest", "mkdocs", "ruff", "mypy") or tuple(words) in seen:
                 continue
+            seen.add(tuple(words))
             extra = shlex.split(words_of_mark) if mark == "with" else []
             code, log = runner([*smaller(words), *extra])
             if mark == "ends":

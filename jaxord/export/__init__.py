@@ -40,12 +40,12 @@ PREDICT = pathlib.Path(__file__).with_name("predict_torch.py")
 def export(folder, output, *, format="", naming="hf", fold=""):
     """Export a finished run, compare the export with the run if possible, and print the result.
 
-    Until then it is called .<output>.unfinished; after a kill the same command starts again.
+    Until then it is called `.<output>.unfinished`; after a kill the same command starts again.
 
     Args:
       folder: workdir of the run.
       output: new or empty folder.
-      format: a key of TORCH or PROGRAMS; "" is the one of TORCH for the run's image tower.
+      format: "hf", "torch", "stablehlo" or "onnx"; "" takes "hf" or "torch" by the image tower.
       naming: "open_clip" adds CLIP's towers by OpenCLIP's names, see `jaxord.weights.open_clip`.
       fold: required if the run has several.
 

@@ -58,7 +58,7 @@ def focal_l1(
 
     Args:
       beta: per unit of the label, so it must follow the label's scale.
-      gamma: > 0; a larger one forgets small errors more.
+      gamma: above 0; a larger one forgets small errors more.
       power: 1 for ages, 2 for sentences, as in the programs.
     """
     error = _magnitude(_error(value, target))

@@ -94,7 +94,7 @@ def ordinal_pairwise(
     depends on the order of the batch.
 
     Args:
-      strength: >= 0, of the repulsion between texts.
+      strength: 0 or above, of the repulsion between texts.
       form: "inner" or "euclid".
       weight_scale: "span" divides gaps by the span of all rank values, so that a loss weight means
         the same on 62 and 5 ranks; "raw" keeps them; "pairs" is the programs' (gap - smallest) /

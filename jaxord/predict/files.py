@@ -25,13 +25,13 @@ ERRORS = {".csv": "surrogateescape", ".jsonl": "backslashreplace"}
 def predict_run(workdir, source, output, fold="", batch=0, root=""):
     """Write a row for each example, and print how many and how fast.
 
-    CSV: path, value (value_0, value_1 for angles), rank, rank_name, probability_<name> of each rank
-    if the model gives logits, neighbour_1... (labels, nearest first) if the headline rule is knn,
-    uncertainty, rule_<name> of each further rule, error. JSON lines: `path` and the fields of
-    `Prediction`. An unreadable example has an empty row (null) with the reason as its `error`.
+    CSV: path, value (value_0, value_1 for angles), rank, rank_name, `probability_<name>` of each
+    rank if the model gives logits, neighbour_1... (labels, nearest first) if the headline rule is
+    knn, uncertainty, `rule_<name>` of each further rule, error. JSON lines: `path` and the fields
+    of `Prediction`. An unreadable example has an empty row (null) with the reason as its `error`.
 
-    Whole batches are appended to <output>.part, which is renamed at the end. After a kill the same
-    command resumes behind the last whole batch and ends with the same bytes.
+    Whole batches are appended to `<output>.part`, which is renamed at the end. After a kill the
+    same command resumes behind the last whole batch and ends with the same bytes.
 
     Args:
       workdir: of a finished run.
