@@ -14,7 +14,7 @@ from jaxord.data.batches import outputs
 from jaxord.runtime import devices, hosts, memory
 from jaxord.step import make_forward
 from jaxord.targets import shots
-from jaxord.task import configured_rules, gallery_of, make_task, text_embeds
+from jaxord.task import configured_rules, gallery_of, make_task, text_embeds, understood
 from jaxord.workdir import files, layout, run_config
 from jaxord.workdir.results import summarise, write_predictions, write_scores
 
@@ -123,9 +123,18 @@ def score(task, scorers, arrays, predictions, targets):
     if "logits" in arrays:
         facts["probabilities"] = np.asarray(jax.nn.softmax(arrays["logits"], axis=-1))
     if ranks:
+        # A label that no rank stands for is a rank of its own, which no prediction has.
+        beyond = ranks.beyond(targets)
+        scale = np.union1d(ranks.values, targets[beyond])
+        place = np.searchsorted(scale, ranks.values).astype(np.int32)
+        if beyond.any() and "probabilities" in facts:
+            padded = np.zeros((len(targets), len(scale)), facts["probabilities"].dtype)
+            padded[:, place] = facts["probabilities"]
+            facts["probabilities"] = padded
         seen, counts = np.unique(ranks.index(train_targets), return_counts=True)
         rows["majority"] = np.full(len(targets), ranks.values[seen[counts.argmax()]])
-        labels["rank"] = ranks.index(targets)
+        labels["rank"] = place[ranks.index(targets)]
+        labels["rank"][beyond] = np.searchsorted(scale, targets[beyond])
     facts |= labels
     # Metrics that take no prediction describe the model alone.
     of_rows, alone = {}, {}
@@ -143,7 +152,7 @@ def score(task, scorers, arrays, predictions, targets):
     for row, values in rows.items():
         own = {"prediction": values, **labels}
         if ranks:
-            own["predicted_rank"] = ranks.index(values)
+            own["predicted_rank"] = place[ranks.index(values)]
         scores[row] = apply(of_rows, own)
         for part in shots.SHOTS if shot is not None else ():
             some = {name: array[shot == part] for name, array in own.items()}
@@ -215,7 +224,7 @@ def write_results(folder, task, evaluation, results):
 def finish(folder, task, began, step, total, selected):
     """Writes run.json and DONE.json of a stage that `began` at that time.monotonic()."""
     sizes = {name: len(split.records) for name, split in task.splits.items()}
-    layout.write_run(folder, time.monotonic() - began, sizes)
+    layout.write_run(folder, time.monotonic() - began, sizes, task.weights)
     done = {"step": step, "steps": total, "selected": selected}
     hosts.first(files.write_json)(folder / "DONE.json", done)
 
@@ -244,6 +253,8 @@ def evaluate_run(workdir, config=None, output=""):
         # Ranks and constants are those of the training, whatever labels the data have.
         variables, facts = layout.selected(source), layout.read_facts(source)
         task = make_task(run_config.evaluated(stage, config), data_fold, variables, facts)
+        if config:
+            hosts.first(print)("\n".join(understood(task, facts[2])), flush=True)
         placed = devices.put(variables, devices.by_size(variables, task.mesh, stage.model.fsdp))
         if target:
             start_over(target)

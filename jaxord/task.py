@@ -13,7 +13,7 @@ from jaxord.binding import bind, configured, lookup
 from jaxord.data import augment, corrupt, features, readers, storage
 from jaxord.data.batches import eval_batches
 from jaxord.models import ordinal, tokens, variants
-from jaxord.runtime import attention, devices, rounding
+from jaxord.runtime import attention, devices, hosts, rounding
 from jaxord.targets import labels, ranks
 from jaxord.weights import hf_clip, hub, initial
 from jaxord.workdir import layout
@@ -41,6 +41,7 @@ class Task:
     stats: dict  # running statistics
     groups: dict  # path -> parameter group
     mesh: jax.sharding.Mesh
+    weights: dict = dataclasses.field(default_factory=dict)  # hub.facts of model.weights
     rounded: frozenset = frozenset()  # frozen paths that are only rounded to the activations' dtype
 
     def held(self, frozen):
@@ -49,10 +50,16 @@ class Task:
         return {path: x.astype(dtype) if path in self.rounded else x for path, x in frozen.items()}
 
     def write_facts(self, folder):
-        """Writes what the sizes of the model follow from; see layout.write_facts."""
+        """Writes what the sizes of the model follow from, and the tokenizer of pretrained weights.
+
+        See layout.write_facts.
+        """
         parameters, targets = {**self.trained, **self.frozen}, self.splits["train"].records.targets
         settings = self.model.settings
         layout.write_facts(folder, parameters, self.ranks, self.constants, targets, settings)
+        if self.config.model.weights and self.config.prompt.name:
+            copy_tokenizer = hosts.first(hub.copy_tokenizer)
+            copy_tokenizer(self.config.model.weights, folder / "tokenizer")
 
     def prepare(self, train):
         """(stored batch, labels, constants) -> batch with image, target and rank; for jit."""
@@ -92,7 +99,8 @@ def make_task(config, fold, start=None, facts=None):
     devices.check_divides(config.data.eval_batch, mesh, "data.eval_batch")
     if config.data.corruption.name:
         corrupt.check(config.data.corruption.name, config.data.corruption.severity)
-    records = readers.load(config.data, fold, config.seed)
+    named = facts[0] if facts else config.ranks
+    records = readers.load(config.data, fold, config.seed, named)
     train = records["train"]
     settings = clip_settings(config) if config.prompt.name or not config.model.image_tower else None
     task_ranks, constants, targets = facts or (ranks_of(config, train), None, train.targets)
@@ -121,7 +129,8 @@ def make_task(config, fold, start=None, facts=None):
     if prompt and not any(path.split("/")[0] in TEXT_SIDE for path in trained):
         constants["text_embeds"] = text_embeds(model, devices.put(frozen, replicated), constants)
     parameters = trained, frozen, variables["stats"], groups
-    task = Task(config, splits, columns, task_ranks, model, constants, *parameters, mesh)
+    weights = hub.facts(config.model.weights) if config.model.weights else {}
+    task = Task(config, splits, columns, task_ranks, model, constants, *parameters, mesh, weights)
     gallery_size = len(splits["train"].records if facts is None else targets)
     return dataclasses.replace(task, rounded=trace_once(task, gallery_size))
 
@@ -313,14 +322,49 @@ def text_embeds(model, parameters, constants):
     return model.apply({"params": trees.unflatten(parameters)}, prompt, method="text")
 
 
+def understood(task, train_targets):
+    """Lines on the data as they were read: ranks, examples, what was passed over, strange labels.
+
+    `train_targets` are the labels of the training, of a run that is evaluated on other data too.
+    """
+    records = {name: split.records for name, split in task.splits.items()}
+    if not task.ranks:
+        return list(records["train"].notes)
+    ranks = task.ranks
+    counts = np.bincount(ranks.index(records["train"].targets), minlength=len(ranks.names))
+    head = f"{len(counts)} from {ranks.values[0]:g} to {ranks.values[-1]:g}"
+    # Long scales are told by their ends.
+    places = [*range(len(counts))] if len(counts) <= 12 else [*range(6), -2, -1]
+    shown = [f"{ranks.names[place]} ({counts[place]:,})" for place in places]
+    if len(counts) > len(places):
+        shown.insert(6, "...")
+    lines = [f"ranks  {head}: {', '.join(shown)}"]
+    train = records["train"]
+    for row in np.unique(np.linspace(0, len(train) - 1, 3).astype(int)):
+        label, rank = train.targets[row], ranks.names[ranks.index(train.targets[row : row + 1])[0]]
+        lines.append(f"       {train.paths[row]}: label {label:g}, rank {rank}")
+    lines += train.notes
+    seen = np.unique(ranks.index(train_targets))
+    for name in sorted(records.keys() - {"train"}):
+        targets = records[name].targets
+        beyond = ranks.beyond(targets)
+        unseen = beyond | ~np.isin(ranks.index(targets), seen)
+        if unseen.any():
+            labels = [f"{label:g}" for label in np.unique(targets[unseen])]
+            more = ", ..." if len(labels) > 6 else ""
+            rows = f"{unseen.sum():,} rows of {name} have labels that training never saw"
+            errors = "; those beyond the ranks count as errors" if beyond.any() else ""
+            lines.append(f"{rows}: {', '.join(labels[:6])}{more}{errors}")
+    return lines
+
+
 def overview(task):
     """Lines for the log: data, ranks, devices, parameter groups."""
     sizes = [(name, len(split.records), split.tier) for name, split in task.splits.items()]
     lines = [f"{name:<6} {size:>7,} examples, {tier}" for name, size, tier in sizes]
-    if task.ranks:
-        values, names = task.ranks.values, ", ".join(task.ranks.names[:6])
-        more = ", ..." if len(values) > 6 else ""
-        lines.append(f"ranks  {len(values)} from {values[0]:g} to {values[-1]:g}: {names}{more}")
+    lines += understood(task, task.splits["train"].records.targets)
+    if task.weights:
+        lines.append(hub.describe(task.config.model.weights))
     device = f"device {task.mesh.size} x {jax.devices()[0].device_kind}"
     device += f", activations {task.model.dtype}"
     if not task.config.model.image_tower:

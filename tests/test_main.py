@@ -194,7 +194,7 @@ def test_the_same_command_again_is_done_and_evaluate_agrees(whole, photos):
         ),
         (["--config=configs/quikstart.py"], "configs/quikstart.py"),
         (["--mode=evaluate"], "--mode=evaluate needs --workdir"),
-        ([], "--config=configs/quickstart.py"),
+        ([], "--config=quickstart"),
         (["--config=configs/folder.py:backbone=tiny", "--config.data.root=/nowhere"], "/nowhere"),
         (
             ["--config=configs/hci.py", "--config.data.root=/nowhere", "--config.fold=11"],

@@ -35,7 +35,7 @@ def verify(config):
     for fold in chosen_folds(config):
         with faults.collecting() as collected:
             try:
-                splits = readers.load(data, fold, config.seed)
+                splits = readers.load(data, fold, config.seed, config.ranks)
             except ValueError as error:
                 labels = [(path, reason) for _, path, reason in collected.labels]
                 reasons = [*collected.files.items(), *labels, (data.root, str(error))]

@@ -4,7 +4,6 @@ The module of the config's reader decides what an example is by its `input_kind(
 a pair of texts in sentences.py, a video file in videos.py, else an image. C: side of the canvas.
 """
 
-import csv
 import dataclasses
 import functools
 import glob
@@ -19,12 +18,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxord.data import decode as decoding
-from jaxord.data.records import IMAGES
+from jaxord.data.records import IMAGES, located
+from jaxord.data.tables import BY_SUFFIX, FORMATS, user_table
 
 MAX_BYTES = 2**30  # of one image's file; decoding bounds its pixels
-TABLES = {".csv": ",", ".tsv": "\t"}
+TABLES = (*BY_SUFFIX, *FORMATS)
 LISTS = (".txt", ".lst", ".list")
-EXPECTED = "a folder, a pattern, a .csv with a column path, a .txt, or a file"
+EXPECTED = "a folder, a pattern, a table with a column path, a .txt, or a file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def images(data, vocabulary):
         stored, size = decoding.decode_image(encoded(image), **form)
         return {"stored": stored, "size": np.array(size, np.int32)}
 
-    listed = functools.partial(files, endings=IMAGES, noun="images")
+    listed = functools.partial(files, endings=IMAGES, noun="images", reader=data.reader)
     black = {"stored": np.zeros((side, side, 3), np.uint8), "size": np.full(2, side, np.int32)}
     return InputKind("images", listed, read, black)
 
@@ -113,14 +113,18 @@ def as_sequence(examples) -> Sequence:
     return examples if isinstance(examples, (list, tuple)) else list(examples)
 
 
-def files(source, root, endings, noun):
+def files(source, root, endings, noun, reader=None):
     """Finds the files that a command line means: (names for the output, file paths).
 
     `source` is a folder (searched with its subfolders for files with these endings; hidden ones do
-    not count), a pattern with * ? [], both sorted; or a CSV or TSV file with a column `path`, or a
-    text file (.txt, .lst, .list) with a path a line, both in order and relative to `root`, "" for
-    the list's own folder; or one file.
+    not count), a pattern with * ? [], both sorted; or a table, read as for training by the settings
+    of the run's `reader`, whose column of paths may be called `path` too; or a text file (.txt,
+    .lst, .list) with a path a line; or one file. Tables and lists keep their order, their paths are
+    relative to `root`, "" for their own folder.
     """
+    settings = reader or {}
+    path_column = str(settings.get("path_column", "path"))
+    lists = () if path_column.isdecimal() else LISTS
     where = pathlib.Path(source)
     if where.is_dir():
         walked = os.walk(source)
@@ -128,9 +132,11 @@ def files(source, root, endings, noun):
         names = sorted(path for path in paths if _counts(os.path.relpath(path, source), endings))
     elif where.suffix.lower() in (*TABLES, *LISTS):
         # A list keeps its own names in the output and its order, so that rows can be joined.
-        names = _listed_paths(where, noun)
+        is_list = where.suffix.lower() in lists
+        names = _lines(where, noun) if is_list else _path_column(where, path_column)
+        form = {} if is_list else {key: settings.get(key, "") for key in ("images", "suffix")}
         root = root or where.parent
-        return names, [os.path.join(root, name) if name else "" for name in names]
+        return names, [os.path.join(root, located(name, **form)) if name else "" for name in names]
     elif where.exists():
         names = [str(source)]
     elif any(sign in str(source) for sign in "*?["):
@@ -147,28 +153,25 @@ def _counts(path, endings):
     return not any(part.startswith(".") for part in parts) and parts[-1].lower().endswith(endings)
 
 
-def _listed_paths(file, noun):
-    """The paths in a table or a list, unchanged."""
+def _lines(file, noun):
+    """The paths in a list, unchanged."""
     try:
-        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            if file.suffix.lower() in LISTS:
-                paths = [line.rstrip("\r") for line in lines.read().split("\n") if line.strip()]
-            else:
-                paths = _path_column(file, lines)
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from None
-    except csv.Error as error:
-        raise ValueError(f"{file} is no table: {error}") from None
+    paths = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     if not paths:
         raise ValueError(f"{file} names no {noun}")
     return paths
 
 
-def _path_column(file, lines):
-    """The column `path` of a table; "" for a row that is too short to have it."""
-    header = lines.readline()
-    mark = ";" if ";" in header and "," not in header else TABLES[file.suffix.lower()]
-    columns = next(csv.reader([header], delimiter=mark), [])
-    if "path" not in columns:
-        raise ValueError(f"{file} has the columns {columns}; expected one called path")
-    return [row["path"] or "" for row in csv.DictReader(lines, columns, delimiter=mark)]
+def _path_column(file, column):
+    """The column of paths of a table."""
+    table = user_table(file, column)
+    choices = [name for name in (column, "path") if name in table.names]
+    if not choices:
+        expected = " or ".join(dict.fromkeys((column, "path")))
+        raise ValueError(
+            f"{file} has the columns {list(table.names)}; expected one called {expected}"
+        )
+    return table.texts(choices[0])

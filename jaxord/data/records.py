@@ -11,9 +11,14 @@ from jaxord.data import arrayrecord, faults
 from jaxord.data.splits import named
 
 SHOWN = 5  # faults that a message lists
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-VAL = ("val", "valid", "validation", "dev")  # its names in lists
-SPLITS = {"train": "train", **dict.fromkeys(VAL, "val"), "test": "test"}  # their names -> ours
+IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGES += (".ppm", ".pgm")
+NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+SPLITS = {name: split for split, names in NAMES.items() for name in names}  # their names -> ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Records:
         sentence_mask.
       annotations: f32[N, A], several labels of an image, padded with nan; None if it has one.
       vocabulary: words for the ids in `inputs`, the same in all splits.
+      notes: sentences on how a user's folder or table was understood.
     """
 
     paths: tuple
@@ -43,6 +49,7 @@ class Records:
     inputs: dict = dataclasses.field(default_factory=dict)
     annotations: np.ndarray | None = None
     vocabulary: tuple = ()
+    notes: tuple = ()
 
     def __len__(self):
         return len(self.paths)
@@ -126,6 +133,14 @@ def image_records(root, paths, targets, *, name, about, columns=None):
     return Records(paths, np.asarray(targets, np.float32), read, dict(columns or {}), name, stamp)
 
 
+def located(path, images="", suffix=""):
+    """The path of an image that a table names: under the folder `images`, and with the `suffix`
+    unless it ends as images do; "" stays."""
+    if path and suffix and not path.lower().endswith(IMAGES):
+        path += suffix if suffix.startswith(".") else f".{suffix}"
+    return os.path.join(images, path) if path else ""
+
+
 def _in_store(store, paths):
     """(row -> bytes, [(row, fault), ...], stamp) of images in a store."""
     slots = {path: slot for slot, path in enumerate(arrayrecord.metadata(store)["paths"])}
@@ -160,7 +175,9 @@ def check_file(base, path):
 
 
 def by_split(records, names, where):
-    """{"train": Records, ...} by the split name of each record; `where` is for the message."""
+    """{"train": Records, ...} by the split name of each record, in any case; `where` is for the
+    message."""
+    names = [name.strip().lower() for name in names]
     unknown = sorted(set(names) - set(SPLITS))
     if unknown:
         raise ValueError(f"{where} has the splits {unknown[:SHOWN]}; known are {sorted(SPLITS)}")

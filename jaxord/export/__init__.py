@@ -65,8 +65,9 @@ def export(folder, output, *, format="", naming="hf", fold=""):
     _, _, targets = layout.read_facts(run.folder)
     done = layout.read_done(run.folder)
     card = model_card.card(run.config, run.ranks, run.folder, targets, done, fold)
-    with open(unfinished / "README.md", "a", encoding="utf-8") as file:
-        file.write("\n" + card)
+    page = unfinished / "README.md"
+    usage = page.read_text(encoding="utf-8")
+    page.write_text(f"{model_card.front_matter(run.folder)}{usage}\n{card}", encoding="utf-8")
     report = compare(fold)
     os.replace(unfinished, output)
     print(f"{output}: {', '.join(sorted(file.name for file in output.iterdir()))}\n{report}")

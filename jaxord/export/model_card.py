@@ -66,6 +66,18 @@ def card(config, ranks, folder, train_targets, done, fold=""):
     )
 
 
+def front_matter(folder):
+    """The lines by which the hub links a model to the one it started from; "" without one."""
+    start = _start(folder)
+    return f"---\nbase_model: {start['id']}\n---\n\n" if start.get("commit") else ""
+
+
+def _start(folder):
+    """What run.json tells of the weights that the run started from; {} without any."""
+    run = folder / "run.json"
+    return files.read_json(run).get("weights") or {} if run.exists() else {}
+
+
 def _data(config, folder, train_targets, test_size, done, fold):
     """Lines on data and training."""
     low, high = np.min(train_targets, axis=0), np.max(train_targets, axis=0)
@@ -87,6 +99,10 @@ def _data(config, folder, train_targets, test_size, done, fold):
         f"- method: `{config.method}`{preset}, seed {config.seed}",
         f"- parameters: {done['selected']}, {step}",
     ]
+    start = _start(folder)
+    if start:
+        commit = f", commit `{start['commit']}`" if start.get("commit") else ""
+        lines.append(f"- started from: `{start['id']}`{commit}")
     if config.data.shots or config.data.shift.labels:
         reduced = "see `data.shots` and `data.shift` of the config"
         lines.append(f"- the training split is reduced on purpose, {reduced}")

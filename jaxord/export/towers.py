@@ -1,7 +1,6 @@
 """Towers by the names of other programs. Each function returns Markdown on how they are loaded."""
 
 import json
-import shutil
 
 from safetensors.numpy import save_file
 
@@ -10,7 +9,6 @@ from jaxord.models.tokens import byte_tokenizer
 from jaxord.weights import hf_clip, hub, open_clip, torchvision
 from jaxord.workdir.files import write_json
 
-TOKENIZER = "merges.txt special_tokens_map.json tokenizer.json tokenizer_config.json vocab.json"
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -28,7 +26,8 @@ def write_hf(run, folder):
     calls = f"`{model}.from_pretrained(folder)` and `{processor}.from_pretrained(folder)`"
     lines = [f"- transformers: {calls}"]
     if has_text:
-        write_tokenizer(run.config.model.weights, folder)
+        stored = run.folder / "tokenizer"
+        write_tokenizer(stored if stored.is_dir() else run.config.model.weights, folder)
         lines.append(
             "- the text tower has no learned prompt: `text_embeds` in ordinal.safetensors are the "
             "features of the ranks' texts"
@@ -47,7 +46,7 @@ def clip_params(run):
 
 
 def write_tokenizer(source, folder):
-    """Copy the tokenizer of the checkpoint `source`; "" writes bytes as a tokenizer."""
+    """Copy the tokenizer of a run or checkpoint; "" writes bytes as a tokenizer."""
     if not source:
         write_json(folder / "tokenizer.json", byte_vocabulary())
         config = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -55,13 +54,9 @@ def write_tokenizer(source, folder):
         write_json(folder / "tokenizer_config.json", config)
         return
     try:
-        checkpoint = hub.resolve(source)
+        hub.copy_tokenizer(source, folder)
     except ValueError as error:
         print(f"WITHOUT TOKENIZER: {error}")
-        return
-    for name in TOKENIZER.split():
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, folder / name)
 
 
 def byte_vocabulary():

@@ -78,7 +78,7 @@ def choose_examples(run, fold, scratch, shapes):
     shapes: {name: array} of one example (`InputKind.placeholder`), {} without motion.
     """
     try:
-        records = readers.load(run.config.data, fold, run.config.seed)["test"]
+        records = readers.load(run.config.data, fold, run.config.seed, run.ranks)["test"]
     except ValueError as error:
         reason = str(error).splitlines()[0]
         title = f"generated examples, for the run's data cannot be read ({reason})"

@@ -52,7 +52,7 @@ def run_again(fold, most=MOST):
     """
     try:
         run = trained_model.load(fold.root, fold.name)
-        records = readers.load(fold.config.data, fold.name, fold.config.seed)
+        records = readers.load(fold.config.data, fold.name, fold.config.seed, run.ranks)
         row_of = {path: row for row, path in enumerate(records["test"].paths)}
         if not set(fold.test.paths) <= set(row_of):
             raise ValueError("the test split differs from that of predictions.csv")

@@ -33,6 +33,24 @@ class Ranks:
             index = np.rint(np.interp(targets, self.values, np.arange(len(self.values))))
         return np.clip(index, 0, len(self.values) - 1).astype(np.int32)
 
+    def beyond(self, targets: Array) -> Array:
+        """bool[N]: labels that no rank stands for.
+
+        If the ranks take at least half of the places of a scale with equal steps, these lie more
+        than half a step from every rank: 4, or 2, where the ranks are 0, 1 and 3. Else the scale
+        is real, and they lie more than a mean step past its ends. Bins have room for all labels.
+        """
+        values, targets = self.values.astype(np.float64), np.asarray(targets, np.float64)
+        if len(self.edges):
+            return np.zeros(len(targets), bool)
+        span, gaps = values[-1] - values[0], np.diff(values)
+        steps = gaps / gaps.min()
+        regular = np.allclose(steps, np.rint(steps), atol=1e-3)
+        if regular and 2 * len(values) >= span / gaps.min() + 1:
+            nearest = values[self.index(targets)]
+            return np.abs(targets - nearest) > gaps.min() * (0.5 + 1e-6)
+        return np.abs(targets - np.clip(targets, values[0], values[-1])) > gaps.mean()
+
 
 def build(config: Any, targets: Array, names: Sequence[str] = ()) -> Any:
     """Builds the ranks of a config, or derives them from the training targets.

@@ -1,8 +1,8 @@
 """Hugging Face's CLIP checkpoints: a folder or hub id -> our parameters, and back.
 
-A checkpoint is `config.json` with `model.safetensors` (or shards and their index).
+A checkpoint is `config.json` with one of the weight files that `hub.WEIGHTS` lists.
 `text_model.encoder.layers.0.mlp.fc1.weight` is our `text_model/encoder/layers/0/mlp/fc1/kernel`.
-Pickles are never opened. OpenCLIP's files (open_clip_config.json, open_clip_model.safetensors) are
+Nothing is unpickled. OpenCLIP's files (open_clip_config.json, open_clip_model.safetensors) are
 read too: their tensors get Hugging Face's names first.
 """
 
@@ -127,8 +127,13 @@ def read_settings(source):
 
 
 def _settings(config, file):
-    if config.get("model_type") != "clip":
-        raise ValueError(f"{file} is of model_type {config.get('model_type')!r}, expected 'clip'")
+    kind = config.get("model_type")
+    if kind == "clip_vision_model":  # an image tower alone has its fields at the top
+        config = {"vision_config": config} | {
+            k: config[k] for k in ("projection_dim",) & config.keys()
+        }
+    elif kind != "clip":
+        raise ValueError(f"{file} is of model_type {kind!r}, expected 'clip'")
     # A file leaves out transformers' defaults, which are those of ViT-B/32.
     defaults = _config(VARIANTS["ViT-B/32"])
 
@@ -175,21 +180,34 @@ def preprocessing(source):
     """The normalisation and size of a checkpoint's images: dict(mean, std, size).
 
     mean and std are of RGB in [0, 1], size is of the square crop in pixels. Without a
-    preprocessor_config.json they are CLIP's own and its config.json's.
+    preprocessor_config.json or processor_config.json they are CLIP's own and its config.json's.
     """
     folder = hub.resolve(source)
-    file, other = folder / "preprocessor_config.json", folder / open_clip.CONFIG
-    if not file.is_file():
-        form = reading.read_json(other).get("preprocess_cfg", {}) if other.is_file() else {}
-        mean, std = form.get("mean", MEAN), form.get("std", STD)
-        return dict(mean=tuple(mean), std=tuple(std), size=read_settings(source).image_size)
-    form = reading.read_json(file)
-    cropped = form.get("do_center_crop", True) and "crop_size" in form
-    size = form["crop_size" if cropped else "size"]
-    # {"height", "width"} or {"shortest_edge"}; a bare number in old files.
-    if isinstance(size, dict):
-        size = size.get("height", size.get("shortest_edge"))
-    return dict(mean=tuple(form["image_mean"]), std=tuple(form["image_std"]), size=size)
+    single, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
+    theirs = folder / open_clip.CONFIG
+    if single.is_file():
+        file, form = single, reading.read_json(single)
+    elif whole.is_file():
+        file, form = whole, reading.read_json(whole).get("image_processor") or {}
+    else:
+        file, form = theirs, reading.read_json(theirs) if theirs.is_file() else {}
+        form = form.get("preprocess_cfg") or {}
+        form = {f"image_{name}": form[name] for name in ("mean", "std") & form.keys()}
+    try:
+        cropped = form.get("do_center_crop", True) and "crop_size" in form
+        size = form.get("crop_size" if cropped else "size") or read_settings(source).image_size
+        # {"height", "width"} or {"shortest_edge"}; a bare number in old files.
+        if isinstance(size, dict):
+            size = size.get("height", size.get("shortest_edge"))
+        mean, std = form.get("image_mean", MEAN), form.get("image_std", STD)
+        mean, std = (tuple(float(x) for x in channels) for channels in (mean, std))
+    except (AttributeError, TypeError, ValueError) as error:
+        fault = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{file} describes no images of CLIP ({fault}): get another") from None
+    if type(size) is not int or len(mean) != 3 or len(std) != 3:
+        found = f"size {size!r}, image_mean {mean}, image_std {std}"
+        raise ValueError(f"{file} has {found}, expected a whole number and three channels each")
+    return dict(mean=mean, std=std, size=size)
 
 
 def check_architecture(found, expected):
@@ -208,22 +226,23 @@ def check_architecture(found, expected):
         raise ValueError("\n  ".join([advice, *lines]))
 
 
-def _open(folder):
-    """The tensors of a checkpoint's folder, whose shards have to agree with their index."""
-    index = folder / "model.safetensors.index.json"
-    single, theirs = folder / "model.safetensors", folder / open_clip.WEIGHTS
-    if single.is_file() or (theirs.is_file() and not index.is_file()):
-        return reading.Checkpoint([single if single.is_file() else theirs])
-    if not index.is_file():
-        names = sorted(file.name for file in folder.iterdir())
-        raise ValueError(f"{folder} has no model.safetensors; found {names}. {hub.CONVERT}")
-    shards = {name: folder / file for name, file in reading.read_json(index)["weight_map"].items()}
-    tensors = reading.Checkpoint(sorted(set(shards.values())))
-    astray = [n for n in {*shards, *tensors} if tensors.file_of(n) != shards.get(n)]
-    if astray:
-        raise ValueError(
-            f"{index} and its shards disagree about {sorted(astray)}: download the checkpoint again"
-        )
+def _open(source):
+    """A checkpoint's tensors by Hugging Face's names; shards have to agree with their index."""
+    first, *_ = hub.weights(source).files
+    if first.suffix != ".json":
+        tensors = reading.Checkpoint([first])
+    else:
+        shards = {name: first.parent / file for name, file in reading.read_shards(first).items()}
+        tensors = reading.Checkpoint(sorted(set(shards.values())))
+        astray = [n for n in {*shards, *tensors} if tensors.file_of(n) != shards.get(n)]
+        if astray:
+            fault = f"{first} and its shards disagree about {sorted(astray)}"
+            raise ValueError(f"{fault}: download the checkpoint again")
+    if open_clip.has_open_clip_names(tensors):
+        return open_clip.to_hf(dict(tensors))
+    # CLIPVisionModel of transformers 5 saves the tower's names without the tower's.
+    if "embeddings.class_embedding" in tensors:
+        return {f"vision_model.{name}": tensors[name] for name in tensors}
     return tensors
 
 
@@ -239,12 +258,15 @@ def load(source, wanted):
       Flat dict path -> float32 numpy array with the paths of `wanted`. Position embeddings of the
       image tower are resized if `wanted` has another grid.
     """
-    folder = hub.resolve(source)
-    tensors = _open(folder)
-    if open_clip.has_open_clip_names(tensors):
-        tensors = open_clip.to_hf(dict(tensors))
+    known = {source_name(path) for path in parameters(read_settings(source))}
+    tensors = _open(source)
     parts = {path.split("/")[0] for path in wanted}
-    known = {source_name(path) for path in parameters(read_settings(folder))}
+    lacking = sorted(parts - {name.split(".")[0] for name in tensors})
+    if "vision_model" not in lacking and {"text_model", "visual_projection"} & set(lacking):
+        raise ValueError(
+            f"the weights in {source} are an image tower without {', '.join(lacking)}: the method "
+            "needs a whole CLIP (CLIPModel)"
+        )
 
     def expected(name):
         # A tower that is not wanted may be there, but only as the checkpoint's config.json has it.
@@ -259,7 +281,7 @@ def load(source, wanted):
         grid = round((count[0] - 1) ** 0.5)
         return np.asarray(resize_positions(array.astype(np.float32), grid))
 
-    return reading.fit(tensors, wanted, source_name, convert, expected, folder)
+    return reading.fit(tensors, wanted, source_name, convert, expected, source)
 
 
 def save(folder, params, settings, *, mean=MEAN, std=STD, resize="shorter", stored_size=0):

@@ -1,15 +1,17 @@
-"""The one strict reader of safetensors: every misfit of a checkpoint is in one error."""
+"""The one strict reader of tensors' files: every misfit of a checkpoint is in one error."""
 
 import collections.abc
 import contextlib
 import json
 import pathlib
 
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from jaxord.weights import torch_zip
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 PICKLED = (
     "Pickled weights ({}) can run code and are never loaded: convert them once, where torch is, by "
     "python tools/convert_weights.py --source=<file> --output=<folder>"
@@ -18,16 +20,18 @@ DAMAGED = "download it again"
 
 
 class Checkpoint(collections.abc.Mapping):
-    """The tensors of safetensors files by name; each is read when it is asked for.
+    """The tensors of files by name; each is read when it is asked for.
 
-    A file that cannot be read is a ValueError that ends with `remedy`.
+    Files are safetensors, or zips of torch.save if their names end in .bin. A file that cannot be
+    read is a ValueError; for safetensors it ends with `remedy`.
     """
 
     def __init__(self, files, remedy=DAMAGED):
         self._remedy, self._opened = remedy, {}
         for file in files:
             with self._reading(file):
-                opened = safe_open(file, framework="np")
+                pickled = pathlib.Path(file).suffix == ".bin"
+                opened = torch_zip.TorchZip(file) if pickled else safe_open(file, framework="np")
                 self._opened |= dict.fromkeys(opened.keys(), (file, opened))
 
     @contextlib.contextmanager
@@ -44,8 +48,13 @@ class Checkpoint(collections.abc.Mapping):
 
     def __getitem__(self, name):
         file, opened = self._opened[name]
-        with self._reading(file):
-            return opened.get_tensor(name)
+        try:
+            with self._reading(file):
+                return opened.get_tensor(name)
+        except (AttributeError, KeyError, TypeError):  # safetensors lacks a numpy type for it
+            kind = opened.get_slice(name).get_dtype()
+            fault = f"the tensor {name} of {file} is of type {kind}"
+            raise ValueError(f"{fault}, expected one of {', '.join(FLOATS)}") from None
 
     def __iter__(self):
         return iter(self._opened)
@@ -87,8 +96,9 @@ def fit(tensors, wanted, source_name, from_source, expected, source):
     arrays = {}
     for name in sorted(set(tensors) & set(paths)):
         path, tensor = paths[name], tensors[name]
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            problems.append(f"{name}: {tensor.dtype} in the weights, expected floating point")
+        if tensor.dtype.name not in FLOATS:
+            wide = " of 16, 32 or 64 bits" if "float" in tensor.dtype.name else ""
+            problems.append(f"{name}: {tensor.dtype} in the weights, expected floating point{wide}")
             continue
         # After a wrong shape the values are still looked at, so that all faults show at once.
         array, shape = from_source(path, tensor), tuple(wanted[path].shape)
@@ -127,3 +137,12 @@ def read_json(file):
     if not isinstance(value, dict):
         raise ValueError(f"{file} holds {str(value)[:40]!r}, expected a JSON object: {DAMAGED}")
     return value
+
+
+def read_shards(index):
+    """{tensor: name of the file beside the index} of an index of shards; ValueError if damaged."""
+    shards = read_json(index).get("weight_map")
+    plain = isinstance(shards, dict) and all(isinstance(name, str) for name in shards.values())
+    if not plain or any(pathlib.PurePath(name).name != name for name in shards.values()):
+        raise ValueError(f"{index} has no weight_map of files beside it: {DAMAGED}")
+    return shards

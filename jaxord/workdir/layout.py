@@ -15,7 +15,8 @@
       predictions.csv  a row for each test example
       results.json     metrics of each split, null where undefined
       groups.json, gallery.npz, vocabulary.json    where the method has them
-      run.json         command, device, versions and seconds, for people
+      tokenizer/       of pretrained weights, if the method has prompts
+      run.json         command, device, versions, seconds and source of the weights, for people
       DONE.json        the selected step; written last
 """
 
@@ -148,8 +149,11 @@ def read_settings(folder):
 
 
 @hosts.first
-def write_run(folder, seconds, sizes):
-    """Writes run.json: how the last process trained; `sizes` are split -> number of examples."""
+def write_run(folder, seconds, sizes, weights=None):
+    """Writes run.json: how the last process trained.
+
+    `sizes` are split -> number of examples, `weights` the source of pretrained ones (hub.facts).
+    """
     facts = {
         "command": shlex.join(sys.orig_argv),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -157,6 +161,8 @@ def write_run(folder, seconds, sizes):
         "seconds": round(seconds, 1),
         **{f"{split} examples": size for split, size in sizes.items()},
     }
+    if weights:
+        facts["weights"] = weights
     files.write_json(folder / "run.json", facts)
 
 

@@ -466,3 +466,12 @@ def test_the_card_finds_the_weak_ranks_and_groups(tmp_path, monkeypatch):
     np.testing.assert_allclose(
         [low, high], [error.mean() - expected, error.mean() + expected], rtol=0.1
     )
+
+
+def test_the_card_names_the_weights_that_the_run_started_from(tmp_path):
+    assert model_card.front_matter(tmp_path) == ""
+    weights = {"id": "openai/clip", "commit": "2222", "files": {"pytorch_model.bin": "ab"}}
+    (tmp_path / "run.json").write_text(json.dumps({"weights": weights}))
+    assert model_card.front_matter(tmp_path) == "---\nbase_model: openai/clip\n---\n\n"
+    (tmp_path / "run.json").write_text(json.dumps({"weights": weights | {"commit": ""}}))
+    assert model_card.front_matter(tmp_path) == ""  # a folder of one's own

@@ -472,7 +472,7 @@ def test_lists_of_images_in_every_form(album, tmp_path):
 
 @pytest.mark.parametrize(
     "content, words",
-    [("a,b\n1,2\n", r"columns \['a', 'b'\]; expected one"), ("path\n", "names no")],
+    [("a,b\n1,2\n", r"columns \['a', 'b'\]; expected one"), ("path\n", "a header but no rows")],
 )
 def test_tables_that_say_nothing(tmp_path, content, words):
     (tmp_path / "list.csv").write_text(content)

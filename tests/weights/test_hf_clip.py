@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxord import trees
 from jaxord.models import clip
-from jaxord.models.variants import VARIANTS
+from jaxord.models.variants import MEAN, STD, VARIANTS
 from jaxord.weights import hf_clip
 
 SMALL = clip.ClipSettings(
@@ -441,12 +441,18 @@ def test_a_broken_weights_file_is_refused(copy, content):
         hf_clip.load(copy, hf_clip.parameters(SMALL))
 
 
-def test_pickles_are_refused(copy):
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(
-        ValueError, match=r"found \[.*'pytorch_model.bin'\]. Pickled weights .* never loaded"
-    ):
-        hf_clip.load(copy, hf_clip.parameters(SMALL))
+def test_what_is_no_readable_format_is_refused(copy):
+    wanted, weights = hf_clip.parameters(SMALL), copy / "model.safetensors"
+    weights.rename(copy / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="pytorch_model.bin cannot be read safely: it is no zip"):
+        hf_clip.load(copy, wanted)
+    (copy / "pytorch_model.bin").rename(copy / "ViT.pt")
+    words = r"found \[.*'ViT.pt'.*\]. Pickled weights .* never loaded"
+    with pytest.raises(ValueError, match=words):
+        hf_clip.load(copy, wanted)
+    (copy / "ViT.pt").rename(copy / "model.fp16.safetensors")
+    with pytest.raises(ValueError, match=r"in half precision only \(model.fp16.safetensors\)"):
+        hf_clip.load(copy, wanted)
 
 
 def test_config_json_is_checked(copy):
@@ -492,3 +498,62 @@ def test_save_refuses_what_does_not_fit(tmp_path):
     ):
         assert line in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_image_tower_alone_is_read_where_no_text_is_needed(copy, tmp_path):
+    """transformers' CLIPVisionModel has other names and a flat config.json."""
+    from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
+
+    whole = hf_clip.load(copy, hf_clip.parameters(SMALL))
+    for architecture in (CLIPVisionModel, CLIPVisionModelWithProjection):
+        folder = tmp_path / architecture.__name__
+        architecture.from_pretrained(copy).save_pretrained(folder)
+        config = json.loads((folder / "config.json").read_text())
+        assert config["model_type"] == "clip_vision_model"
+        (folder / "config.json").write_text(json.dumps(config | {"projection_dim": 8}))
+        settings = hf_clip.read_settings(folder)
+        assert (settings.vision, settings.image_size) == (SMALL.vision, SMALL.image_size)
+        tower = {p: x for p, x in whole.items() if p.startswith("vision_model/")}
+        loaded = hf_clip.load(folder, tower)
+        assert all(np.array_equal(loaded[path], tower[path]) for path in tower)
+        with pytest.raises(ValueError, match="are an image tower without .*text_model.*whole CLIP"):
+            hf_clip.load(folder, whole)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_a_tensor_that_is_not_finite_is_named(copy, value, form):
+    torch = pytest.importorskip("torch")
+    file, name = copy / "model.safetensors", "visual_projection.weight"
+    tensors = load_file(file)
+    tensors[name][0, 0] = value
+    if form == "safetensors":
+        save_file(tensors, file)
+    else:
+        state = {key: torch.from_numpy(array) for key, array in tensors.items()}
+        torch.save(state, copy / "pytorch_model.bin")
+        file.unlink()
+    with pytest.raises(ValueError, match=f"{name}: not finite in the weights"):
+        hf_clip.load(copy, hf_clip.parameters(SMALL))
+
+
+def test_forms_of_the_preprocessor(copy):
+    file, size = copy / "preprocessor_config.json", {"height": 16, "width": 16}
+    form = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "crop_size": size}
+    expected = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "size": 16}
+    file.unlink()
+    # transformers 5 saves a processor's parts in one file.
+    (copy / "processor_config.json").write_text(json.dumps({"image_processor": form}))
+    assert hf_clip.preprocessing(copy) == expected
+    file.write_text(json.dumps(form | {"size": {"shortest_edge": 20}, "do_center_crop": False}))
+    assert hf_clip.preprocessing(copy) == expected | {"size": 20}
+    file.write_text(json.dumps({"crop_size": 18}))
+    assert hf_clip.preprocessing(copy) == {"mean": MEAN, "std": STD, "size": 18}
+    for change, words in (
+        ({"image_mean": None}, "describes no images of CLIP .TypeError"),
+        ({"image_std": [0.5]}, "expected a whole number and three channels"),
+        ({"crop_size": {"height": "x"}}, "size 'x'"),
+    ):
+        file.write_text(json.dumps(form | change))
+        with pytest.raises(ValueError, match=f"preprocessor_config.json .*{words}"):
+            hf_clip.preprocessing(copy)

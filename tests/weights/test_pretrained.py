@@ -1,7 +1,10 @@
 """Pretrained weights and folds: configs/hci.py on generated photographs and a small random
 checkpoint from disk."""
 
+import copy
+import hashlib
 import json
+import types
 
 import jax
 import numpy as np
@@ -10,9 +13,11 @@ from PIL import Image
 
 from configs import hci
 from jaxord import train, trees
+from jaxord.export import towers
 from jaxord.models.clip import ClipSettings, Tower
-from jaxord.task import make_task
+from jaxord.task import make_task, overview
 from jaxord.weights import hf_clip
+from jaxord.workdir import layout
 from tests.conftest import write_vocabulary
 
 TOWER = Tower(width=32, layers=1, heads=2, mlp=64)
@@ -177,6 +182,27 @@ def test_mistakes_with_weights(photographs, weights, monkeypatch, change, words)
     change(c)
     with pytest.raises(ValueError, match=words):
         make_task(c, "3")
+
+
+def test_a_run_keeps_its_tokenizer_and_the_source_of_its_weights(photographs, weights, tmp_path):
+    task = make_task(config(photographs, weights, "method=coop"), "3")
+    assert f"weights {weights}: model.safetensors" in overview(task)
+    content = (weights / "model.safetensors").read_bytes()
+    assert task.weights["id"] == str(weights)
+    assert task.weights["files"]["model.safetensors"] == hashlib.sha256(content).hexdigest()
+    run, out = tmp_path / "run", tmp_path / "out"
+    task.write_facts(run)
+    layout.write_run(run, 1.0, {}, task.weights)
+    assert json.loads((run / "run.json").read_text())["weights"] == task.weights
+
+    # Exporting needs the source no more.
+    gone = copy.deepcopy(task.config)
+    gone.model.weights = str(tmp_path / "gone")
+    params = {"params": {**task.trained, **task.frozen}}
+    trained = types.SimpleNamespace(folder=run, config=gone, model=task.model, variables=params)
+    towers.write_hf(trained, out)
+    for name in ("vocab.json", "merges.txt"):
+        assert (out / name).read_bytes() == (weights / name).read_bytes()
 
 
 def test_from_scratch_nothing_may_stay_frozen(photographs, weights):

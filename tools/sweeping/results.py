@@ -182,7 +182,7 @@ def nearest(result, folder):
 
 def _nearest(c, fold, scorers, has_ranks):
     """row -> metric -> number of one fold."""
-    records = readers.load(c.data, fold, c.seed)
+    records = readers.load(c.data, fold, c.seed, c.ranks)
     if records["train"].read is None:
         raise ValueError(f"{c.name} has no images")
     splits = {

@@ -19,16 +19,19 @@ from jaxord import binding
 from jaxord.data.splits import select_shift, select_shots
 
 
-def load(data, fold, seed):
+def load(data, fold, seed, ranks=None):
     """Calls the reader of config.data, then applies few-shot and shift to the training split.
 
-    `fold` is "" if the set has none. ValueError for an unknown reader, setting or fold, missing
-    files, an empty split, or an image in two splits.
+    `fold` is "" if the set has none. `ranks` are the config's or those of a finished run, for
+    readers whose labels may be names of ranks (a parameter `ranks`). ValueError for an unknown
+    reader, setting or fold, missing files, an empty split, or an image in two splits.
     """
     if data.folds and fold not in data.folds:
         raise ValueError(f"config.fold is {fold!r}; the folds are {list(data.folds)}")
     entry = {**data.reader, "table": data.table} if data.table else data.reader
-    splits = reader(entry)(data.root, fold=fold, seed=seed)
+    read = reader(entry)
+    named = {"ranks": ranks} if "ranks" in inspect.signature(read).parameters else {}
+    splits = read(data.root, fold=fold, seed=seed, **named)
     _check(data.reader["name"], splits)
     train = splits["train"]
     if data.shots:
@@ -46,9 +49,10 @@ def reader(entry):
         hint = binding.did_you_mean(entry["name"], names, f"There are {names}.")
         unknown = f"config.data.reader.name is {entry['name']!r}"
         raise ValueError(f"{unknown}, which jaxord.data.readers does not have. {hint}")
-    reserved = sorted({"fold", "seed"} & set(entry))
+    reserved = sorted({"fold", "seed", "ranks"} & set(entry))
     if reserved:
-        raise ValueError(f"config.data.reader has {reserved}; they are config.fold and config.seed")
+        places = "they are config.fold and config.seed, ranks are config.ranks"
+        raise ValueError(f"config.data.reader has {reserved}; {places}")
     return binding.with_settings(_readers(module)[function], entry)
 
 

@@ -44,7 +44,8 @@ def morph(root, *, fold, seed, setting="A", images="images", label_offset=0.0, v
     tables = _morph_tables(data_set, setting, fold)
     splits = {}
     for split in ("train", "test"):
-        parts = [_faces(data_set, table, split, offset=label_offset) for table in tables[split]]
+        form = {"offset": label_offset, "several": setting == "ordinalclip"}
+        parts = [_faces(data_set, table, split, **form) for table in tables[split]]
         splits[split] = concatenate(parts)
     annotations = tables["train"][0].annotations("age") if setting == "ordinalclip" else None
     if annotations is not None:
@@ -148,10 +149,11 @@ def utk(root, *, fold, seed, images="images", val_fraction=0.0):
     return carve(splits, val_fraction, seed, fold)
 
 
-def _faces(data_set, table, split, path="filename", offset=0.0):
-    """Records of the faces of a table."""
+def _faces(data_set, table, split, path="filename", offset=0.0, several=False):
+    """Records of the faces of a table; `several` labels in a field are annotations."""
     columns = table.columns(leave=(path, "age", "database", "fold", "split"))
-    return data_set.records(table.texts(path), table.numbers("age") - offset, columns, split)
+    ages = table.numbers("age", several) - offset
+    return data_set.records(table.texts(path), ages, columns, split)
 
 
 def _by_column(data_set, file, path, column):
