@@ -15,7 +15,7 @@ DISTINCT = 16  # synthetic images; more would repeat them, and content does not 
 
 def task_of(config, fold, records, start=None):
     """`make_task` on these {split: Records} in place of the config's data set."""
-    with mock.patch.object(readers, "load", lambda data, fold, seed: records):
+    with mock.patch.object(readers, "load", lambda *_: records):
         return make_task(config, fold, start)
 
 
