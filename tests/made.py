@@ -2,6 +2,7 @@
 run."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -103,5 +104,5 @@ def made(config):
             constants["gallery_targets"] = np.float32(targets)
     words = tuple(map(str, range(50))) if "sentences" in inputs else ()
     return trained_model.TrainedModel(
-        None, config.lock(), task_ranks, model, constants, flat, words
+        pathlib.Path("made"), config.lock(), task_ranks, model, constants, flat, words
     )
