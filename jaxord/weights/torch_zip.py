@@ -128,6 +128,7 @@ class TorchZip:
         try:
             with zipfile.ZipFile(self._file) as archive:
                 entries, end = archive.infolist(), archive.start_dir
+        # zipfile refuses a newer version of the format by NotImplementedError.
         except (OSError, zipfile.BadZipFile, NotImplementedError, struct.error) as error:
             fault = "it is no zip, so damaged, or in torch's format before 1.6"
             raise ValueError(f"{fault} ({_one_line(error)})") from None
